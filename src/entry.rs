@@ -1,0 +1,130 @@
+//! The value of one slot, and the software bits that every format shares.
+//!
+//! An [`Entry`] is a plain 64-bit value. What its hardware bits mean is the business of a
+//! [`Format`](crate::format::Format); what the software bits mean is said here, once, for all
+//! formats. The MMU ignores them: in a non-present entry it ignores every bit but the present
+//! ones, and in a present one it ignores bits 52 to 56 in all three formats (Intel SDM vol. 3C,
+//! 29.3.2, tables 29-1 to 29-6; AMD APM vol. 2, 5.3.3).
+//!
+//! | bit | not present | table | leaf |
+//! | --- | --- | --- | --- |
+//! | 52 | UNPOPULATED | | |
+//! | 53 | | CLAIM | |
+//! | 54, 55 | | carry (accessed, dirty) | the caller's [`SoftBits`](crate::SoftBits) |
+//! | 56 | | | LATE |
+//!
+//! EMPTY is zero, so that a fresh page of memory is a table of EMPTY slots.
+
+use core::fmt;
+
+use crate::{
+    addr::{HostPfn, PAGE_SHIFT},
+    attr::SoftBits,
+};
+
+/// The value of a slot: what the MMU reads there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(transparent)]
+pub struct Entry(u64);
+
+impl Entry {
+    /// Not present, and populated: a leaf of this level's size may be mapped here.
+    pub const EMPTY: Self = Self(0);
+    /// Not present, and no memory here: a map must fail.
+    pub const UNPOPULATED: Self = Self(1 << 52);
+
+    /// In a table entry: a structural change below it is being decided.
+    pub(crate) const CLAIM: u64 = 1 << 53;
+    /// In a table entry: what hierarchical harvesting carries from one round to the next.
+    pub(crate) const CARRY: u64 = 0b11 << 54;
+    /// In a leaf: the caller's two bits, as a shift.
+    const SOFT_SHIFT: u32 = 54;
+    /// In a leaf: the bits that are the caller's.
+    pub(crate) const SOFT: u64 = 0b11 << Self::SOFT_SHIFT;
+    /// In a leaf: its accessed and dirty bits may still be joined by those of a collapsed table.
+    pub(crate) const LATE: u64 = 1 << 56;
+
+    /// The bits in which every format keeps the frame number; each format masks it further.
+    pub(crate) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+    /// Wraps a raw value.
+    #[must_use]
+    #[inline]
+    pub const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// Returns the raw value, as the MMU sees it.
+    #[must_use]
+    #[inline]
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// Tells whether any of `bits` is set.
+    #[must_use]
+    #[inline]
+    pub const fn has(self, bits: u64) -> bool {
+        self.0 & bits != 0
+    }
+
+    /// Returns the entry with `bits` set.
+    #[must_use]
+    #[inline]
+    pub const fn with(self, bits: u64) -> Self {
+        Self(self.0 | bits)
+    }
+
+    /// Returns the entry with `bits` clear.
+    #[must_use]
+    #[inline]
+    pub const fn without(self, bits: u64) -> Self {
+        Self(self.0 & !bits)
+    }
+
+    /// Returns the leaf whose frame is `frames` frames further on.
+    ///
+    /// The caller has checked that the last frame still fits the format's frame field.
+    #[inline]
+    pub(crate) const fn advanced(self, frames: u64) -> Self {
+        Self(self.0 + (frames << PAGE_SHIFT))
+    }
+
+    /// Returns the frame number in the address bits `mask`.
+    #[inline]
+    pub(crate) const fn frame_in(self, mask: u64) -> HostPfn {
+        HostPfn::new((self.0 & mask) >> PAGE_SHIFT)
+    }
+
+    /// Returns the caller's bits of a leaf.
+    #[inline]
+    pub(crate) const fn soft(self) -> SoftBits {
+        SoftBits::from_bits_truncate(((self.0 & Self::SOFT) >> Self::SOFT_SHIFT) as u8)
+    }
+
+    /// Returns the bits that encode `soft` in a leaf.
+    #[inline]
+    pub(crate) const fn soft_bits(soft: SoftBits) -> u64 {
+        (soft.bits() as u64) << Self::SOFT_SHIFT
+    }
+}
+
+const _: () = {
+    let table = Entry::CLAIM | Entry::CARRY;
+    let leaf = Entry::SOFT | Entry::LATE;
+    let software = 0b1_1111 << 52;
+    assert!(Entry::CLAIM & Entry::CARRY == 0 && Entry::SOFT & Entry::LATE == 0);
+    assert!((table | leaf | Entry::UNPOPULATED.0) & !software == 0);
+    assert!(Entry::UNPOPULATED.0 & (table | leaf) == 0);
+    assert!(Entry::ADDRESS & software == 0);
+};
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::EMPTY => f.write_str("Entry(EMPTY)"),
+            Self::UNPOPULATED => f.write_str("Entry(UNPOPULATED)"),
+            Self(raw) => write!(f, "Entry({raw:#018x})"),
+        }
+    }
+}

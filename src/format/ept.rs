@@ -1,0 +1,269 @@
+//! EPT: Intel's extended page tables.
+//!
+//! Bits and rules: Intel SDM vol. 3C, 29.3.2 "EPT Translation Mechanism" (tables of entry formats),
+//! 29.3.3 "EPT-Induced VM Exits", 25.6.11 "Extended-Page-Table Pointer (EPTP)"; capabilities: vol.
+//! 3D, A.10 "VPID and EPT Capabilities".
+
+use bitflags::bitflags;
+
+use super::{AttrError, EncodeError, Format, Fresh, PhysWidth, bits_below, check_frame, sealed};
+use crate::{
+    addr::{Gpa, HostPfn, PAGE_BYTES},
+    attr::{Attr, LeafFlags, MemType, Prot},
+    entry::Entry,
+    level::{Levels, PageSize},
+};
+
+/// Read, write, execute: bits 0, 1, 2, in the order of [`Prot`].
+const RWX: u64 = 0b111;
+/// Memory type of a leaf: bits 5:3.
+const MEM_TYPE_SHIFT: u32 = 3;
+const MEM_TYPE: u64 = 0b111 << MEM_TYPE_SHIFT;
+/// Ignore the guest's PAT.
+const IPAT: u64 = 1 << 6;
+/// A leaf, at L2 and L3.
+const LARGE: u64 = 1 << 7;
+const ACCESSED: u64 = 1 << 8;
+const DIRTY: u64 = 1 << 9;
+/// Execute in user mode, under mode-based execute control.
+const USER_EXECUTE: u64 = 1 << 10;
+
+const _: () = {
+    assert!(Prot::R.bits() == 1 && Prot::W.bits() == 2 && Prot::X.bits() == 4);
+    let hardware = RWX | MEM_TYPE | IPAT | LARGE | ACCESSED | DIRTY | USER_EXECUTE;
+    assert!(hardware & Entry::ADDRESS == 0);
+};
+
+bitflags! {
+    /// What a processor's EPT can do.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct EptCaps: u8 {
+        /// The MMU keeps accessed and dirty bits (EPTP bit 6 is set).
+        const ACCESSED_DIRTY = 1;
+        /// Execute-only leaves.
+        const EXECUTE_ONLY = 2;
+        /// The "mode-based execute control for EPT" VM-execution control is on: bit 2 is for
+        /// supervisor-mode linear addresses and bit 10 for user-mode ones. The processor reports it
+        /// among the secondary controls, not in the EPT capabilities.
+        const MODE_BASED_EXECUTE = 4;
+        /// 2 MiB leaves.
+        const PAGES_2M = 8;
+        /// 1 GiB leaves.
+        const PAGES_1G = 16;
+    }
+}
+
+impl EptCaps {
+    /// What every processor since 2013 has: A/D bits, execute-only, 2 MiB and 1 GiB leaves.
+    pub const USUAL: Self =
+        Self::ACCESSED_DIRTY.union(Self::EXECUTE_ONLY).union(Self::PAGES_2M).union(Self::PAGES_1G);
+
+    /// Decodes the IA32_VMX_EPT_VPID_CAP MSR (0x48C); Intel SDM vol. 3D, A.10.
+    ///
+    /// Mode-based execute is a control and not in this MSR: add it where it is turned on. Bit 7,
+    /// five-level walks, is for the caller to honour in [`Levels`].
+    #[must_use]
+    pub const fn from_msr(ept_vpid_cap: u64) -> Self {
+        const BITS: [(u32, EptCaps); 4] = [
+            (0, EptCaps::EXECUTE_ONLY),
+            (16, EptCaps::PAGES_2M),
+            (17, EptCaps::PAGES_1G),
+            (21, EptCaps::ACCESSED_DIRTY),
+        ];
+        let mut caps = Self::empty();
+        let mut i = 0;
+        while i < BITS.len() {
+            if ept_vpid_cap >> BITS[i].0 & 1 != 0 {
+                caps = caps.union(BITS[i].1);
+            }
+            i += 1;
+        }
+        caps
+    }
+}
+
+/// Intel's extended page tables.
+///
+/// ```
+/// use slat::{Ept, EptCaps, Format, HostPfn, Levels, PhysWidth};
+///
+/// let ept = Ept::new(Levels::Four, PhysWidth::new(46)?, EptCaps::USUAL);
+/// // Root frame, A/D on (bit 6), walk length 4 (3 in bits 5:3), write-back (6).
+/// assert_eq!(ept.root_pointer(HostPfn::new(0x123)), 0x12_3000 | 1 << 6 | 3 << 3 | 6);
+/// # Ok::<(), slat::BadPhysWidth>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ept {
+    levels: Levels,
+    width: PhysWidth,
+    caps: EptCaps,
+    fresh: Fresh,
+}
+
+impl Ept {
+    /// Describes an EPT with this paging mode, physical address width and capabilities.
+    #[must_use]
+    pub const fn new(levels: Levels, width: PhysWidth, caps: EptCaps) -> Self {
+        Self { levels, width, caps, fresh: Fresh::NotAccessed }
+    }
+
+    /// Returns the same with another policy for fresh leaves.
+    #[must_use]
+    pub const fn with_fresh(self, fresh: Fresh) -> Self {
+        Self { fresh, ..self }
+    }
+
+    /// Returns what the processor can do.
+    #[must_use]
+    pub const fn caps(&self) -> EptCaps {
+        self.caps
+    }
+
+    #[inline]
+    const fn mode_based(&self) -> bool {
+        self.caps.contains(EptCaps::MODE_BASED_EXECUTE)
+    }
+
+    /// The bits of which a present entry has at least one (SDM 29.3.2).
+    #[inline]
+    const fn rights(&self) -> u64 {
+        if self.mode_based() { RWX | USER_EXECUTE } else { RWX }
+    }
+
+    fn prot_bits(&self, prot: Prot) -> Result<u64, AttrError> {
+        if prot.is_empty() {
+            return Err(AttrError::NoAccess);
+        }
+        if prot.contains(Prot::XU) && !self.mode_based() {
+            return Err(AttrError::UserExecute(prot));
+        }
+        if prot.contains(Prot::W) && !prot.contains(Prot::R) {
+            return Err(AttrError::Unreadable(prot));
+        }
+        if !prot.contains(Prot::R) && !self.caps.contains(EptCaps::EXECUTE_ONLY) {
+            return Err(AttrError::ExecuteOnly(prot));
+        }
+        let user = if prot.contains(Prot::XU) { USER_EXECUTE } else { 0 };
+        Ok(u64::from((prot & Prot::RWX).bits()) | user)
+    }
+}
+
+impl sealed::Sealed for Ept {}
+
+impl Format for Ept {
+    fn name(&self) -> &'static str {
+        "ept"
+    }
+
+    #[inline]
+    fn levels(&self) -> Levels {
+        self.levels
+    }
+
+    fn phys_width(&self) -> PhysWidth {
+        self.width
+    }
+
+    fn supports(&self, size: PageSize) -> bool {
+        match size {
+            PageSize::Size4K => true,
+            PageSize::Size2M => self.caps.contains(EptCaps::PAGES_2M),
+            PageSize::Size1G => self.caps.contains(EptCaps::PAGES_1G),
+        }
+    }
+
+    #[inline]
+    fn admits(&self, gpa: Gpa) -> bool {
+        gpa.page() >> self.levels.page_bits() == 0
+    }
+
+    fn root_pointer(&self, root: HostPfn) -> u64 {
+        let accessed_dirty = u64::from(self.caps.contains(EptCaps::ACCESSED_DIRTY)) << 6;
+        let walk_length = u64::from(self.levels.count() - 1) << 3;
+        root.get() * PAGE_BYTES | accessed_dirty | walk_length | MemType::WB as u64
+    }
+
+    #[inline]
+    fn table(&self, pfn: HostPfn) -> Entry {
+        debug_assert!(self.fits(pfn), "the structural operations check every frame they take");
+        Entry::from_raw(pfn.get() * PAGE_BYTES | self.rights())
+    }
+
+    fn leaf(&self, size: PageSize, pfn: HostPfn, attr: Attr) -> Result<Entry, EncodeError> {
+        check_frame(self, size, pfn)?;
+        let foreign = attr.flags().difference(LeafFlags::IGNORE_PAT);
+        if !foreign.is_empty() {
+            return Err(AttrError::Flags(foreign).into());
+        }
+        let mut bits = self.prot_bits(attr.prot())?;
+        bits |= (attr.mem_type() as u64) << MEM_TYPE_SHIFT;
+        if attr.flags().contains(LeafFlags::IGNORE_PAT) {
+            bits |= IPAT;
+        }
+        if size > PageSize::Size4K {
+            bits |= LARGE;
+        }
+        if self.fresh == Fresh::Accessed {
+            bits |= ACCESSED;
+        }
+        Ok(Entry::from_raw(pfn.get() * PAGE_BYTES | bits | Entry::soft_bits(attr.soft())))
+    }
+
+    fn with_prot(&self, leaf: Entry, prot: Prot) -> Result<Entry, AttrError> {
+        Ok(leaf.without(self.rights()).with(self.prot_bits(prot)?))
+    }
+
+    #[inline]
+    fn is_present(&self, entry: Entry) -> bool {
+        entry.has(self.rights())
+    }
+
+    #[inline]
+    fn is_table(&self, entry: Entry) -> bool {
+        entry.has(self.rights()) && !entry.has(LARGE)
+    }
+
+    #[inline]
+    fn table_frame(&self, entry: Entry) -> HostPfn {
+        entry.frame_in(self.width.frame_mask())
+    }
+
+    #[inline]
+    fn leaf_frame(&self, size: PageSize, leaf: Entry) -> HostPfn {
+        leaf.frame_in(self.width.frame_mask() & !bits_below(size))
+    }
+
+    #[inline]
+    fn attr(&self, _size: PageSize, leaf: Entry) -> Attr {
+        let mut prot = Prot::from_bits_truncate((leaf.raw() & RWX) as u8);
+        if self.mode_based() && leaf.has(USER_EXECUTE) {
+            prot |= Prot::XU;
+        }
+        // A planted leaf may have a reserved type, which is a misconfiguration to the MMU.
+        let raw = (leaf.raw() & MEM_TYPE) >> MEM_TYPE_SHIFT;
+        let mem_type = MemType::from_raw(raw as u8).unwrap_or(MemType::UC);
+        let flags = if leaf.has(IPAT) { LeafFlags::IGNORE_PAT } else { LeafFlags::empty() };
+        Attr::new(prot).with_mem_type(mem_type).with_flags(flags).with_soft(leaf.soft())
+    }
+
+    #[inline]
+    fn accessed_bit(&self) -> u64 {
+        ACCESSED
+    }
+
+    #[inline]
+    fn dirty_bit(&self) -> u64 {
+        DIRTY
+    }
+
+    fn table_bits(&self) -> u64 {
+        self.rights() | ACCESSED | self.width.frame_mask() | Entry::CLAIM | Entry::CARRY
+    }
+
+    fn leaf_bits(&self, size: PageSize) -> u64 {
+        let large = if size > PageSize::Size4K { LARGE } else { 0 };
+        let frame = self.width.frame_mask() & !bits_below(size);
+        let software = Entry::SOFT | Entry::LATE;
+        self.rights() | MEM_TYPE | IPAT | large | ACCESSED | DIRTY | frame | software
+    }
+}

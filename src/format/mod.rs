@@ -1,0 +1,307 @@
+//! Entry formats: what the 64 bits of an entry mean to an MMU.
+//!
+//! A [`Format`] is a small value that carries what its processor can do (levels, physical address
+//! width, accessed/dirty bits, page sizes, memory-type layout, encryption bit). Its methods are pure
+//! functions over [`Entry`] values: no atomics, no memory, nothing to synchronize. So every rule
+//! about bits can be tested exhaustively, and is.
+//!
+//! Policies that all formats share:
+//!
+//! - What a format cannot encode is an error of the call, never a silently different entry.
+//! - A fresh leaf is not accessed unless the format value says so ([`Fresh`]); it is never dirty,
+//!   and fresh table entries are not accessed either.
+//! - Table entries allow everything (R, W and X, or W and U with NX clear): rights are the leaf's.
+
+mod any;
+mod ept;
+mod long_mode;
+mod npt;
+mod pat;
+mod transition;
+mod x86;
+
+use core::fmt::Debug;
+
+pub use self::{
+    any::AnyFormat,
+    ept::{Ept, EptCaps},
+    long_mode::LongMode,
+    npt::Npt,
+    pat::{BadPat, Pat},
+    transition::Who,
+    x86::BadEncryptionBit,
+};
+use crate::{
+    addr::{Gpa, GpaRange, HostPfn, PAGE_SHIFT},
+    attr::{Attr, LeafFlags, MemType, Prot},
+    entry::Entry,
+    level::{Level, Levels, PageSize},
+    mapping::Mapping,
+};
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// Number of physical address bits that a frame may use: MAXPHYADDR, less what memory encryption
+/// takes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PhysWidth(u8);
+
+/// No processor has this physical address width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a physical address width of {0} bits is not in 32..=52")]
+pub struct BadPhysWidth(pub u8);
+
+impl PhysWidth {
+    /// The architectural maximum, 52 bits.
+    pub const MAX: Self = Self(52);
+
+    /// Checks a width in bits.
+    ///
+    /// # Errors
+    /// [`BadPhysWidth`] if it is not in 32..=52.
+    pub const fn new(bits: u8) -> Result<Self, BadPhysWidth> {
+        if bits >= 32 && bits <= 52 { Ok(Self(bits)) } else { Err(BadPhysWidth(bits)) }
+    }
+
+    /// Returns the width in bits.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Returns the bits of an entry that hold a frame address of this width.
+    pub(crate) const fn frame_mask(self) -> u64 {
+        Entry::ADDRESS & ((1 << self.0) - 1)
+    }
+
+    /// Tells whether the frame's address has no more than this many bits.
+    const fn fits(self, pfn: HostPfn) -> bool {
+        pfn.get() >> (self.0 as u32 - PAGE_SHIFT) == 0
+    }
+}
+
+/// Whether a leaf that was just mapped already counts as accessed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Fresh {
+    /// The accessed bit starts clear: it says exactly what the MMU touched. The default in every
+    /// format.
+    #[default]
+    NotAccessed,
+    /// The accessed bit starts set, which saves the MMU a locked write at first touch.
+    Accessed,
+}
+
+/// Why attributes cannot be encoded in a format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttrError {
+    /// No rights at all: such a leaf would not be present. Unmap the page instead.
+    #[error("a leaf needs at least one right")]
+    NoAccess,
+    /// Writable but not readable, or, in nPT and long mode, executable but not readable.
+    #[error("rights {0:?} need the right to read in this format")]
+    Unreadable(Prot),
+    /// Execute-only, which this processor does not support.
+    #[error("execute-only rights {0:?} are not supported by this processor")]
+    ExecuteOnly(Prot),
+    /// User-mode execute, which only EPT with mode-based execute control has.
+    #[error("rights {0:?} need mode-based execute control")]
+    UserExecute(Prot),
+    /// A memory type that the format or its PAT layout has no encoding for.
+    #[error("memory type {0:?} has no encoding in this format")]
+    MemType(MemType),
+    /// A flag that the format does not have.
+    #[error("flags {0:?} do not exist in this format")]
+    Flags(LeafFlags),
+}
+
+/// Why a leaf cannot be encoded in a format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The frame lies beyond the physical address width.
+    #[error("frame {pfn} does not fit a physical address width of {width} bits")]
+    BadFrame {
+        /// The frame.
+        pfn: HostPfn,
+        /// The width of the format, in bits.
+        width: u8,
+    },
+    /// The frame is not aligned to the size of the leaf.
+    #[error("frame {pfn} is not aligned to a leaf of {size:?}")]
+    Misaligned {
+        /// The frame.
+        pfn: HostPfn,
+        /// The size of the leaf.
+        size: PageSize,
+    },
+    /// The processor has no leaves of this size.
+    #[error("leaves of {0:?} are not supported")]
+    BadSize(PageSize),
+    /// The attributes have no encoding.
+    #[error(transparent)]
+    BadAttr(#[from] AttrError),
+}
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Populated, nothing mapped.
+    Empty,
+    /// No memory here.
+    Unpopulated,
+    /// Points at a table in this frame.
+    Table(HostPfn),
+    /// Maps a page.
+    Leaf,
+    /// A value that this library never writes.
+    Stray,
+}
+
+/// An entry format of an MMU: [`Ept`], [`Npt`], [`LongMode`], or [`AnyFormat`] for a choice made at
+/// run time.
+///
+/// Sealed: the library's safety rests on the formats' being right.
+pub trait Format:
+    sealed::Sealed + Into<AnyFormat> + Copy + Debug + Eq + Send + Sync + 'static
+{
+    /// Returns the name in common use: `ept`, `npt` or `long-mode`.
+    fn name(&self) -> &'static str;
+
+    /// Returns the number of levels.
+    fn levels(&self) -> Levels;
+
+    /// Returns the width of the frames' addresses.
+    fn phys_width(&self) -> PhysWidth;
+
+    /// Tells whether leaves of this size exist.
+    fn supports(&self, size: PageSize) -> bool;
+
+    /// Tells whether `gpa` is an input address of this format: below 2^48 or 2^57 for EPT and nPT,
+    /// canonical for long mode.
+    fn admits(&self, gpa: Gpa) -> bool;
+
+    /// Returns the value of the register that points the MMU at the root table: EPTP, nCR3 or CR3.
+    fn root_pointer(&self, root: HostPfn) -> u64;
+
+    /// Returns the entry that points at the table in `pfn`, which must [`fit`](Self::fits).
+    fn table(&self, pfn: HostPfn) -> Entry;
+
+    /// Returns the leaf of `size` that maps `pfn` with `attr`.
+    ///
+    /// # Errors
+    /// [`EncodeError`] if the format cannot say that exactly.
+    fn leaf(&self, size: PageSize, pfn: HostPfn, attr: Attr) -> Result<Entry, EncodeError>;
+
+    /// Returns `leaf` with the rights `prot`, all else as it was.
+    ///
+    /// # Errors
+    /// [`AttrError`] if the format cannot encode the rights; this depends on `prot` alone.
+    fn with_prot(&self, leaf: Entry, prot: Prot) -> Result<Entry, AttrError>;
+
+    /// Tells whether the MMU takes the entry for present.
+    fn is_present(&self, entry: Entry) -> bool;
+
+    /// Tells whether a present entry of level L2 or above is a table's.
+    fn is_table(&self, entry: Entry) -> bool;
+
+    /// Returns the frame of the table that a table entry points at.
+    fn table_frame(&self, entry: Entry) -> HostPfn;
+
+    /// Returns the first frame that a leaf of `size` maps.
+    fn leaf_frame(&self, size: PageSize, leaf: Entry) -> HostPfn;
+
+    /// Returns the attributes of a leaf.
+    fn attr(&self, size: PageSize, leaf: Entry) -> Attr;
+
+    /// Returns the accessed bit, in leaves and table entries.
+    fn accessed_bit(&self) -> u64;
+
+    /// Returns the dirty bit, in leaves.
+    fn dirty_bit(&self) -> u64;
+
+    /// Returns the bits that this library may set in a table entry.
+    fn table_bits(&self) -> u64;
+
+    /// Returns the bits that this library may set in a leaf of `size`.
+    fn leaf_bits(&self, size: PageSize) -> u64;
+
+    /// Tells whether the frame's address fits the physical address width.
+    fn fits(&self, pfn: HostPfn) -> bool {
+        self.phys_width().fits(pfn)
+    }
+
+    /// Tells whether every page of `range` is an input address of this format.
+    fn admits_range(&self, range: GpaRange) -> bool {
+        let (start, last) = (range.start(), range.last());
+        // A range that crosses the hole between the canonical halves has both ends admitted, but
+        // not its middle.
+        self.admits(start) && self.admits(last) && start.get() >> 63 == last.get() >> 63
+    }
+
+    /// Tells what an entry of `level` is.
+    #[inline]
+    fn kind(&self, level: Level, entry: Entry) -> Kind {
+        if !self.is_present(entry) {
+            return match entry {
+                Entry::EMPTY => Kind::Empty,
+                Entry::UNPOPULATED => Kind::Unpopulated,
+                _ => Kind::Stray,
+            };
+        }
+        if level > Level::L1 && self.is_table(entry) {
+            return Kind::Table(self.table_frame(entry));
+        }
+        if level.page_size().is_some() { Kind::Leaf } else { Kind::Stray }
+    }
+
+    /// Tells whether the entry has no bit set outside those that this library may set in an entry
+    /// of its kind.
+    fn is_well_formed(&self, level: Level, entry: Entry) -> bool {
+        let defined = match (self.kind(level, entry), level.page_size()) {
+            (Kind::Empty | Kind::Unpopulated, _) => return true,
+            (Kind::Table(_), _) => self.table_bits(),
+            (Kind::Leaf, Some(size)) => self.leaf_bits(size),
+            (Kind::Leaf | Kind::Stray, _) => return false,
+        };
+        !entry.has(!defined)
+    }
+
+    /// Returns the mapping that a leaf of `size` makes for the page that holds `gpa`.
+    #[inline]
+    fn mapping(&self, gpa: Gpa, size: PageSize, leaf: Entry) -> Mapping {
+        Mapping {
+            gpa: Gpa::of_page(gpa.page() & !(size.pages() - 1)),
+            pfn: self.leaf_frame(size, leaf),
+            size,
+            attr: self.attr(size, leaf),
+            accessed: leaf.has(self.accessed_bit()),
+            dirty: leaf.has(self.dirty_bit()),
+        }
+    }
+}
+
+/// Checks a leaf's frame against the width, the size's alignment, and the supported sizes.
+fn check_frame<F: Format>(format: &F, size: PageSize, pfn: HostPfn) -> Result<(), EncodeError> {
+    if !format.supports(size) {
+        return Err(EncodeError::BadSize(size));
+    }
+    if !format.fits(pfn) {
+        return Err(EncodeError::BadFrame { pfn, width: format.phys_width().bits() });
+    }
+    if !pfn.get().is_multiple_of(size.pages()) {
+        return Err(EncodeError::Misaligned { pfn, size });
+    }
+    Ok(())
+}
+
+/// Returns the bits of an address that lie below the leaf's size but above a 4 KiB page: they are
+/// zero in a leaf's frame.
+const fn bits_below(size: PageSize) -> u64 {
+    (size.pages() - 1) << PAGE_SHIFT
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! The entry layout that ordinary long-mode paging and AMD's nested paging share.
+//!
+//! Bits and rules: AMD APM vol. 2, 5.3 "Long-Mode Page Translation", 5.4 "Page-Translation-Table
+//! Entry Fields"; the same in Intel SDM vol. 3A, chapter 4. `EFER.NXE` is taken to be set.
+
+use super::{AttrError, Fresh, Pat, PhysWidth, bits_below};
+use crate::{
+    addr::{HostPfn, PAGE_BYTES},
+    attr::{Attr, Prot},
+    entry::Entry,
+    level::{Levels, PageSize},
+};
+
+pub(super) const PRESENT: u64 = 1 << 0;
+pub(super) const WRITE: u64 = 1 << 1;
+pub(super) const USER: u64 = 1 << 2;
+const PWT: u64 = 1 << 3;
+const PCD: u64 = 1 << 4;
+pub(super) const ACCESSED: u64 = 1 << 5;
+pub(super) const DIRTY: u64 = 1 << 6;
+/// A leaf, at L2 and L3.
+const LARGE: u64 = 1 << 7;
+/// The PAT bit of a 4 KiB leaf.
+const PAT_4K: u64 = 1 << 7;
+pub(super) const GLOBAL: u64 = 1 << 8;
+/// The PAT bit of a large leaf.
+const PAT_LARGE: u64 = 1 << 12;
+const NO_EXECUTE: u64 = 1 << 63;
+
+/// Why an encryption bit was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("encryption bit {bit} is not between the physical address width {width} and bit 51")]
+pub struct BadEncryptionBit {
+    /// The bit's position.
+    pub bit: u8,
+    /// The width that frames may use, in bits.
+    pub width: u8,
+}
+
+/// What the processor can do, and the layout that follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Paging {
+    pub(crate) levels: Levels,
+    pub(crate) width: PhysWidth,
+    pub(crate) pat: Pat,
+    pub(crate) fresh: Fresh,
+    pub(crate) pages_1g: bool,
+    /// Set in every entry and root, and in no frame number.
+    pub(crate) encryption: u64,
+}
+
+impl Paging {
+    pub(super) const fn new(levels: Levels, width: PhysWidth) -> Self {
+        Self {
+            levels,
+            width,
+            pat: Pat::POWER_ON,
+            fresh: Fresh::NotAccessed,
+            pages_1g: true,
+            encryption: 0,
+        }
+    }
+
+    pub(super) const fn with_encryption_bit(self, bit: u8) -> Result<Self, BadEncryptionBit> {
+        if bit < self.width.bits() || bit > 51 {
+            return Err(BadEncryptionBit { bit, width: self.width.bits() });
+        }
+        Ok(Self { encryption: 1 << bit, ..self })
+    }
+
+    pub(super) const fn supports(&self, size: PageSize) -> bool {
+        !matches!(size, PageSize::Size1G) || self.pages_1g
+    }
+
+    pub(super) const fn root_pointer(&self, root: HostPfn) -> u64 {
+        root.get() * PAGE_BYTES | self.encryption
+    }
+
+    #[inline]
+    pub(super) const fn table(&self, pfn: HostPfn) -> Entry {
+        Entry::from_raw(pfn.get() * PAGE_BYTES | self.encryption | PRESENT | WRITE | USER)
+    }
+
+    /// Encodes a leaf whose frame and flags were checked; `format_bits` are the format's own.
+    pub(super) fn leaf(
+        &self,
+        size: PageSize,
+        pfn: HostPfn,
+        attr: Attr,
+        format_bits: u64,
+    ) -> Result<Entry, AttrError> {
+        let index =
+            self.pat.index_of(attr.mem_type()).ok_or(AttrError::MemType(attr.mem_type()))?;
+        let mut bits = prot_bits(attr.prot())? | format_bits | Entry::soft_bits(attr.soft());
+        if index & 1 != 0 {
+            bits |= PWT;
+        }
+        if index & 2 != 0 {
+            bits |= PCD;
+        }
+        if index & 4 != 0 {
+            bits |= pat_bit(size);
+        }
+        if size > PageSize::Size4K {
+            bits |= LARGE;
+        }
+        if self.fresh == Fresh::Accessed {
+            bits |= ACCESSED;
+        }
+        Ok(Entry::from_raw(pfn.get() * PAGE_BYTES | self.encryption | bits))
+    }
+
+    #[inline]
+    pub(super) const fn table_frame(&self, entry: Entry) -> HostPfn {
+        entry.frame_in(self.width.frame_mask())
+    }
+
+    #[inline]
+    pub(super) const fn leaf_frame(&self, size: PageSize, leaf: Entry) -> HostPfn {
+        leaf.frame_in(self.width.frame_mask() & !bits_below(size))
+    }
+
+    /// Decodes the attributes of a leaf, without flags.
+    #[inline]
+    pub(super) fn attr(&self, size: PageSize, leaf: Entry) -> Attr {
+        let mut prot = Prot::R;
+        prot.set(Prot::W, leaf.has(WRITE));
+        prot.set(Prot::X, !leaf.has(NO_EXECUTE));
+        let index = u8::from(leaf.has(PWT))
+            | u8::from(leaf.has(PCD)) << 1
+            | u8::from(leaf.has(pat_bit(size))) << 2;
+        // A planted leaf may choose UC-, to which UC is nearest.
+        let mem_type = self.pat.get(index).unwrap_or(crate::attr::MemType::UC);
+        Attr::new(prot).with_mem_type(mem_type).with_soft(leaf.soft())
+    }
+
+    pub(super) const fn table_bits(&self) -> u64 {
+        let hardware = PRESENT | WRITE | USER | ACCESSED;
+        hardware | self.width.frame_mask() | self.encryption | Entry::CLAIM | Entry::CARRY
+    }
+
+    pub(super) const fn leaf_bits(&self, size: PageSize) -> u64 {
+        let shape = match size {
+            PageSize::Size4K => PAT_4K,
+            PageSize::Size2M | PageSize::Size1G => PAT_LARGE | LARGE,
+        };
+        let hardware = PRESENT | WRITE | USER | PWT | PCD | ACCESSED | DIRTY | shape | NO_EXECUTE;
+        let frame = self.width.frame_mask() & !bits_below(size) | self.encryption;
+        hardware | frame | Entry::SOFT | Entry::LATE
+    }
+}
+
+const fn pat_bit(size: PageSize) -> u64 {
+    match size {
+        PageSize::Size4K => PAT_4K,
+        PageSize::Size2M | PageSize::Size1G => PAT_LARGE,
+    }
+}
+
+/// Encodes rights, the present bit included: what is present can be read.
+fn prot_bits(prot: Prot) -> Result<u64, AttrError> {
+    if prot.is_empty() {
+        return Err(AttrError::NoAccess);
+    }
+    if prot.contains(Prot::XU) {
+        return Err(AttrError::UserExecute(prot));
+    }
+    if !prot.contains(Prot::R) {
+        return Err(AttrError::Unreadable(prot));
+    }
+    let write = if prot.contains(Prot::W) { WRITE } else { 0 };
+    let no_execute = if prot.contains(Prot::X) { 0 } else { NO_EXECUTE };
+    Ok(PRESENT | write | no_execute)
+}
+
+/// Returns `leaf` with other rights.
+pub(super) fn with_prot(leaf: Entry, prot: Prot) -> Result<Entry, AttrError> {
+    Ok(leaf.without(PRESENT | WRITE | NO_EXECUTE).with(prot_bits(prot)?))
+}
+
+#[inline]
+pub(super) const fn is_present(entry: Entry) -> bool {
+    entry.has(PRESENT)
+}
+
+#[inline]
+pub(super) const fn is_table(entry: Entry) -> bool {
+    entry.raw() & (PRESENT | LARGE) == PRESENT
+}

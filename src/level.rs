@@ -1,0 +1,170 @@
+//! Levels of the tree, page sizes, and the geometry that both follow from.
+//!
+//! A table has 512 slots of 64 bits, indexed by nine bits of the address per level. Under a model
+//! checker tables are narrow (four slots) so that the search ends; everything else in the crate
+//! follows from [`INDEX_BITS`] and is the same source.
+
+use crate::addr::PAGE_BYTES;
+
+/// Address bits that index one table.
+pub(crate) const INDEX_BITS: u32 = if cfg!(any(loom, shuttle)) { 2 } else { 9 };
+/// Slots in a table.
+pub const SLOTS: usize = 1 << INDEX_BITS;
+
+/// A level of the tree, counted from the leaves: `L1` tables hold 4 KiB leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Level {
+    /// Leaf level: an entry spans 4 KiB (PTE).
+    L1 = 1,
+    /// An entry spans 2 MiB (PDE).
+    L2,
+    /// An entry spans 1 GiB (PDPTE).
+    L3,
+    /// An entry spans 512 GiB (PML4E).
+    L4,
+    /// An entry spans 256 TiB (PML5E).
+    L5,
+}
+
+impl Level {
+    /// All levels, from the leaves up.
+    pub const ALL: [Self; 5] = [Self::L1, Self::L2, Self::L3, Self::L4, Self::L5];
+
+    /// Returns the level below, or `None` at the leaf level.
+    #[must_use]
+    #[inline]
+    pub const fn below(self) -> Option<Self> {
+        match self {
+            Self::L1 => None,
+            Self::L2 => Some(Self::L1),
+            Self::L3 => Some(Self::L2),
+            Self::L4 => Some(Self::L3),
+            Self::L5 => Some(Self::L4),
+        }
+    }
+
+    /// Returns the size of a leaf at this level, or `None` where no format has leaves.
+    #[must_use]
+    #[inline]
+    pub const fn page_size(self) -> Option<PageSize> {
+        match self {
+            Self::L1 => Some(PageSize::Size4K),
+            Self::L2 => Some(PageSize::Size2M),
+            Self::L3 => Some(PageSize::Size1G),
+            Self::L4 | Self::L5 => None,
+        }
+    }
+
+    /// Returns how many 4 KiB pages one entry of this level spans, as a shift.
+    #[inline]
+    pub(crate) const fn span_shift(self) -> u32 {
+        (self as u32 - 1) * INDEX_BITS
+    }
+
+    /// Returns how many 4 KiB pages one entry of this level spans.
+    #[must_use]
+    #[inline]
+    pub const fn span_pages(self) -> u64 {
+        1 << self.span_shift()
+    }
+
+    /// Returns the index in a table of this level for the page number `page`.
+    #[inline]
+    pub(crate) const fn index(self, page: u64) -> usize {
+        (page >> self.span_shift()) as usize & (SLOTS - 1)
+    }
+
+    /// Returns the first page after the entry of this level that holds `page`.
+    #[inline]
+    pub(crate) const fn next_page(self, page: u64) -> u64 {
+        (page | (self.span_pages() - 1)) + 1
+    }
+}
+
+/// The size of a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PageSize {
+    /// 4 KiB, a leaf at [`Level::L1`].
+    Size4K,
+    /// 2 MiB, a leaf at [`Level::L2`].
+    Size2M,
+    /// 1 GiB, a leaf at [`Level::L3`].
+    Size1G,
+}
+
+impl PageSize {
+    /// All sizes, from the smallest.
+    pub const ALL: [Self; 3] = [Self::Size4K, Self::Size2M, Self::Size1G];
+
+    /// Returns the level at which leaves of this size stand.
+    #[must_use]
+    #[inline]
+    pub const fn level(self) -> Level {
+        match self {
+            Self::Size4K => Level::L1,
+            Self::Size2M => Level::L2,
+            Self::Size1G => Level::L3,
+        }
+    }
+
+    /// Returns the size in 4 KiB pages.
+    #[must_use]
+    #[inline]
+    pub const fn pages(self) -> u64 {
+        self.level().span_pages()
+    }
+
+    /// Returns the size in bytes.
+    #[must_use]
+    #[inline]
+    pub const fn bytes(self) -> u64 {
+        self.pages() * PAGE_BYTES
+    }
+}
+
+/// How many levels the tree has: the paging mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Levels {
+    /// Two levels, with four slots a table: for model checkers only.
+    #[cfg(any(loom, shuttle))]
+    Two,
+    /// Four levels: 48-bit input addresses.
+    Four,
+    /// Five levels: 57-bit input addresses.
+    Five,
+}
+
+impl Levels {
+    /// Returns the level of the root table.
+    #[must_use]
+    #[inline]
+    pub const fn root(self) -> Level {
+        match self {
+            #[cfg(any(loom, shuttle))]
+            Self::Two => Level::L2,
+            Self::Four => Level::L4,
+            Self::Five => Level::L5,
+        }
+    }
+
+    /// Returns the number of levels.
+    #[must_use]
+    #[inline]
+    pub const fn count(self) -> u32 {
+        self.root() as u32
+    }
+
+    /// Returns the width of the input address in page-number bits.
+    #[inline]
+    pub(crate) const fn page_bits(self) -> u32 {
+        self.count() * INDEX_BITS
+    }
+}
+
+#[cfg(not(any(loom, shuttle)))]
+const _: () = {
+    assert!(SLOTS == 512 && SLOTS * 8 == PAGE_BYTES as usize);
+    assert!(PageSize::Size2M.bytes() == 2 << 20 && PageSize::Size1G.bytes() == 1 << 30);
+    assert!(Levels::Four.page_bits() + 12 == 48 && Levels::Five.page_bits() + 12 == 57);
+};

@@ -1,0 +1,44 @@
+//! One mapping, as lookups and errors report it.
+
+use crate::{
+    addr::{Gpa, GpaRange, HostPfn},
+    attr::Attr,
+    level::PageSize,
+};
+
+/// A leaf as it stood at one moment: where it maps, to which frame, and its accessed and dirty bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mapping {
+    /// The first byte that the leaf maps; aligned to `size`.
+    pub gpa: Gpa,
+    /// The first host frame; aligned to `size`.
+    pub pfn: HostPfn,
+    /// The size of the leaf.
+    pub size: PageSize,
+    /// Rights, memory type, flags and software bits.
+    pub attr: Attr,
+    /// The accessed bit.
+    pub accessed: bool,
+    /// The dirty bit.
+    pub dirty: bool,
+}
+
+impl Mapping {
+    /// Returns the guest pages that the leaf maps.
+    #[must_use]
+    pub const fn range(&self) -> GpaRange {
+        let first = self.gpa.page();
+        GpaRange::of_pages(first, first + self.size.pages())
+    }
+
+    /// Returns the host frame behind the 4 KiB page that holds `gpa`, or `None` if `gpa` is not
+    /// mapped by this leaf.
+    #[must_use]
+    pub const fn frame_of(&self, gpa: Gpa) -> Option<HostPfn> {
+        if self.range().contains(gpa) {
+            self.pfn.checked_add(gpa.page() - self.gpa.page())
+        } else {
+            None
+        }
+    }
+}

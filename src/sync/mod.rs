@@ -1,0 +1,73 @@
+//! The facade through which every shared word goes: `core` and parking_lot in ordinary builds, loom
+//! or shuttle under `--cfg loom` and `--cfg shuttle`.
+//!
+//! The types are wrapped, not re-exported, so that `clippy.toml` can forbid the real ones everywhere
+//! else. The model checkers are cfgs and not features, because features must only add.
+
+#[cfg(all(loom, not(crossbeam_loom)))]
+compile_error!("build the models with both `--cfg loom` and `--cfg crossbeam_loom`");
+
+mod lock;
+mod witness;
+
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use alloc::sync::Arc;
+#[cfg(not(any(loom, shuttle)))]
+use core::sync::atomic as imp;
+pub(crate) use core::sync::atomic::Ordering;
+
+#[cfg(loom)]
+pub(crate) use loom::sync::Arc;
+#[cfg(loom)]
+use loom::sync::atomic as imp;
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::Arc;
+#[cfg(shuttle)]
+use shuttle::sync::atomic as imp;
+
+pub(crate) use self::{
+    lock::{Mutex, MutexGuard},
+    witness::Witness,
+};
+
+/// An atomic 64-bit word. In ordinary builds it is exactly that: eight bytes, at home in memory that
+/// the MMU shares.
+#[derive(Debug)]
+#[repr(transparent)]
+#[expect(clippy::disallowed_types, reason = "the one place that wraps it")]
+pub(crate) struct AtomicU64(imp::AtomicU64);
+
+#[expect(clippy::disallowed_types, reason = "the one place that wraps it")]
+impl AtomicU64 {
+    pub(crate) fn new(value: u64) -> Self {
+        Self(imp::AtomicU64::new(value))
+    }
+
+    #[inline]
+    pub(crate) fn load(&self, order: Ordering) -> u64 {
+        self.0.load(order)
+    }
+
+    #[inline]
+    pub(crate) fn store(&self, value: u64, order: Ordering) {
+        self.0.store(value, order);
+    }
+
+    /// Stores `new` if the value is `current`; returns what was there.
+    #[inline]
+    pub(crate) fn compare_exchange(
+        &self,
+        current: u64,
+        new: u64,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u64, u64> {
+        self.0.compare_exchange(current, new, success, failure)
+    }
+
+    /// Adds `value`; returns what was there.
+    #[cfg(not(any(loom, shuttle, feature = "std")))]
+    pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+        self.0.fetch_add(value, order)
+    }
+}
