@@ -13,8 +13,14 @@ mod epoch;
 mod format;
 mod level;
 mod mapping;
+mod observe;
+mod ops;
+mod page_table;
+mod pinned;
+mod reader;
 mod sync;
 mod table;
+mod walk;
 
 pub use self::{
     addr::{Gpa, GpaRange, HostPfn, PAGE_BYTES, RangeError},
@@ -27,5 +33,13 @@ pub use self::{
     },
     level::{Level, Levels, PageSize, SLOTS},
     mapping::Mapping,
-    table::Table,
+    observe::{Flush, ForeignFlush},
+    ops::{
+        HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings, OutOfRange, PopulateError,
+        ProtectError, SlotRef, Step, TranslateError, UnmapError, UnmapRangeError, Walk,
+    },
+    page_table::PageTable,
+    pinned::Pinned,
+    reader::Reader,
+    table::{CreateError, Table},
 };

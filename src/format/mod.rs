@@ -183,6 +183,10 @@ pub trait Format:
     /// canonical for long mode.
     fn admits(&self, gpa: Gpa) -> bool;
 
+    /// Returns the number of the page at which the input space ends that holds `gpa`: in long mode
+    /// each canonical half is one.
+    fn input_end(&self, gpa: Gpa) -> u64;
+
     /// Returns the value of the register that points the MMU at the root table: EPTP, nCR3 or CR3.
     fn root_pointer(&self, root: HostPfn) -> u64;
 
@@ -235,10 +239,7 @@ pub trait Format:
 
     /// Tells whether every page of `range` is an input address of this format.
     fn admits_range(&self, range: GpaRange) -> bool {
-        let (start, last) = (range.start(), range.last());
-        // A range that crosses the hole between the canonical halves has both ends admitted, but
-        // not its middle.
-        self.admits(start) && self.admits(last) && start.get() >> 63 == last.get() >> 63
+        self.admits(range.start()) && range.end_page() <= self.input_end(range.start())
     }
 
     /// Tells what an entry of `level` is.
