@@ -16,6 +16,8 @@ mod mapping;
 mod sync;
 mod table;
 
+#[cfg(all(feature = "std", target_os = "linux", not(any(loom, shuttle))))]
+pub use self::arena::{Arena, ArenaError, ArenaOptions};
 pub use self::{
     addr::{Gpa, GpaRange, HostPfn, PAGE_BYTES, RangeError},
     arena::{Content, FrameRun, FrameSource, HeapFrames, HeapFramesError, Hint, OutOfFrames},
