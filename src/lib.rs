@@ -22,6 +22,8 @@ mod sync;
 mod table;
 mod walk;
 
+#[cfg(all(feature = "std", target_os = "linux", not(any(loom, shuttle))))]
+pub use self::arena::{Arena, ArenaError, ArenaOptions};
 pub use self::{
     addr::{Gpa, GpaRange, HostPfn, PAGE_BYTES, RangeError},
     arena::{Content, FrameRun, FrameSource, HeapFrames, HeapFramesError, Hint, OutOfFrames},

@@ -39,8 +39,9 @@ struct State {
     fail_after: Option<u64>,
 }
 
-/// A present entry with bits that every format reserves: an MMU that reaches it faults loudly.
-const POISON: Entry = Entry::from_raw(0x0007_dead_dead_d0ff);
+/// A present entry that an MMU faults on loudly: EPT reserves its memory type at every level, and all
+/// formats its frame wherever the physical address width is less than 52.
+const POISON: Entry = Entry::from_raw(0x000f_dead_dead_d0ff);
 
 impl HeapFrames {
     /// Makes `count` frames, numbered from 0x100 on.
@@ -62,9 +63,7 @@ impl HeapFrames {
 
     fn build(base: HostPfn, count: u64) -> Self {
         let mut free = FreeFrames::default();
-        if count > 0 {
-            free.put(FrameRun { first: base, count }, Content::Zero);
-        }
+        free.put(FrameRun { first: base, count }, Content::Zero);
         let slab = (0..count).map(|_| Table::new()).collect();
         Self { base, slab, state: Mutex::new(State { free, fail_after: None }) }
     }
@@ -115,10 +114,9 @@ unsafe impl FrameSource for HeapFrames {
             }
             None => false,
         };
-        let zero = |run| self.tables(run).iter().for_each(Table::zero);
-        if fails || !state.free.take(count, runs, zero) {
-            return Err(OutOfFrames { needed: count, free: state.free.len() });
-        }
+        let dirty = if fails { None } else { state.free.take(count, runs) };
+        let dirty = dirty.ok_or(OutOfFrames { needed: count, free: state.free.len() })?;
+        dirty.into_iter().flat_map(|run| self.tables(run)).for_each(Table::zero);
         Ok(())
     }
 

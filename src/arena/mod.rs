@@ -13,13 +13,15 @@
 
 mod free;
 mod heap;
-#[cfg(any())]
+#[cfg(all(feature = "std", target_os = "linux", not(any(loom, shuttle))))]
 mod mmap;
+#[cfg(all(feature = "std", target_os = "linux", not(any(loom, shuttle))))]
+mod reservation;
 
 use alloc::{sync::Arc, vec::Vec};
 
 pub use self::heap::{HeapFrames, HeapFramesError};
-#[cfg(any())]
+#[cfg(all(feature = "std", target_os = "linux", not(any(loom, shuttle))))]
 pub use self::mmap::{Arena, ArenaError, ArenaOptions};
 use crate::{
     addr::{Gpa, HostPfn},
