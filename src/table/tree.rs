@@ -277,8 +277,7 @@ impl<F: Format, S: FrameSource> Writer<'_, F, S> {
 
     /// Publishes a table: from now on walkers enter it.
     pub(crate) fn link(&self, slot: &Slot, level: Level, child: Fresh<'_>) {
-        let Fresh { pfn, .. } = child;
-        self.commit(slot, level, Entry::UNPOPULATED, self.tree.format.table(pfn));
+        self.commit(slot, level, Entry::UNPOPULATED, child.into_entry(&self.tree.format));
     }
 }
 
@@ -325,8 +324,7 @@ impl<'t, F: Format, S: FrameSource> Supply<'t, F, S> {
 
     /// Returns the entry by which another fresh table names this one.
     pub(crate) fn entry(&self, child: Fresh<'_>) -> Entry {
-        let Fresh { pfn, .. } = child;
-        self.tree.format.table(pfn)
+        child.into_entry(&self.tree.format)
     }
 }
 
@@ -354,6 +352,11 @@ pub(crate) struct Fresh<'t> {
 }
 
 impl Fresh<'_> {
+    /// Gives the table up to the entry that names it.
+    fn into_entry<F: Format>(self, format: &F) -> Entry {
+        format.table(self.pfn)
+    }
+
     /// Sets every slot.
     pub(crate) fn fill(&self, entry: impl FnMut(usize) -> Entry) {
         self.table.fill(entry);
