@@ -1,0 +1,74 @@
+//! Every interleaving, up to a bound.
+
+#![expect(clippy::disallowed_types, reason = "counts the executions, outside of the model")]
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+pub use loom::{sync::Arc, thread};
+
+/// Shared by the executions, so not of the model.
+pub(crate) type Shared<T> = std::sync::Mutex<T>;
+
+pub(crate) struct Runs {
+    executions: u64,
+    preemptions: usize,
+    took: Duration,
+}
+
+impl fmt::Display for Runs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { executions, preemptions, took } = self;
+        write!(f, "{executions} executions, all with up to {preemptions} preemptions, {took:.1?}")
+    }
+}
+
+/// `LOOM_MAX_PREEMPTIONS` overrides the bound.
+pub(crate) fn explore(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) -> Runs {
+    let mut model = loom::model::Builder::new();
+    let preemptions = *model.preemption_bound.get_or_insert(preemptions);
+    // crossbeam-epoch registers, pins and collects in many small steps.
+    model.max_branches = 50_000;
+    let executions = std::sync::Arc::new(AtomicU64::new(0));
+    let counter = std::sync::Arc::clone(&executions);
+    let started = Instant::now();
+    model.check(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        scenario();
+    });
+    Runs { executions: executions.load(Ordering::Relaxed), preemptions, took: started.elapsed() }
+}
+
+/// A cell whose unordered accesses end the execution.
+#[derive(Debug)]
+pub(crate) struct Cell(loom::cell::UnsafeCell<u64>);
+
+impl Cell {
+    pub(crate) fn new(value: u64) -> Self {
+        Self(loom::cell::UnsafeCell::new(value))
+    }
+
+    pub(crate) fn with<T>(&self, f: impl FnOnce(*const u64) -> T) -> T {
+        self.0.with(f)
+    }
+
+    pub(crate) fn with_mut<T>(&self, f: impl FnOnce(*mut u64) -> T) -> T {
+        self.0.with_mut(f)
+    }
+}
+
+/// Holds racing threads back until all are there; loom starts them at every moment anyway.
+#[derive(Debug)]
+pub(crate) struct Gate;
+
+impl Gate {
+    pub(crate) fn new(_threads: usize) -> Self {
+        Self
+    }
+
+    #[expect(clippy::unused_self, reason = "the other schedulers have something to wait for")]
+    pub(crate) fn pass(&self) {}
+}

@@ -1,0 +1,67 @@
+//! Random interleavings, the same ones in every run.
+
+use std::{
+    cell::UnsafeCell,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use shuttle::{Config, Runner, scheduler::RandomScheduler};
+pub use shuttle::{sync::Arc, thread};
+
+/// Shared by the executions, so not of the scheduler's.
+pub(crate) type Shared<T> = std::sync::Mutex<T>;
+
+pub(crate) struct Runs {
+    executions: usize,
+    took: Duration,
+}
+
+impl fmt::Display for Runs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { executions, took } = self;
+        write!(f, "{executions} random executions, {took:.1?}")
+    }
+}
+
+const SEED: u64 = 0x51a7;
+
+/// `SHUTTLE_ITERATIONS` overrides the number of executions.
+pub(crate) fn explore(_preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) -> Runs {
+    let iterations = std::env::var("SHUTTLE_ITERATIONS").map_or(2_000, |n| n.parse().unwrap());
+    let started = Instant::now();
+    let scheduler = RandomScheduler::new_from_seed(SEED, iterations);
+    let executions = Runner::new(scheduler, Config::default()).run(scenario);
+    Runs { executions, took: started.elapsed() }
+}
+
+/// A plain cell: shuttle does not look at it, its executions are sequentially consistent.
+#[derive(Debug)]
+pub(crate) struct Cell(UnsafeCell<u64>);
+
+impl Cell {
+    pub(crate) fn new(value: u64) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    pub(crate) fn with<T>(&self, f: impl FnOnce(*const u64) -> T) -> T {
+        f(self.0.get())
+    }
+
+    pub(crate) fn with_mut<T>(&self, f: impl FnOnce(*mut u64) -> T) -> T {
+        f(self.0.get())
+    }
+}
+
+/// Holds racing threads back until all are there; shuttle starts them at random moments.
+#[derive(Debug)]
+pub(crate) struct Gate;
+
+impl Gate {
+    pub(crate) fn new(_threads: usize) -> Self {
+        Self
+    }
+
+    #[expect(clippy::unused_self, reason = "the other schedulers have something to wait for")]
+    pub(crate) fn pass(&self) {}
+}

@@ -1,0 +1,75 @@
+//! Real threads on the real machine.
+
+#![expect(clippy::disallowed_types, reason = "the gate is no part of what is tested")]
+
+use std::{
+    cell::UnsafeCell,
+    fmt, hint,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+pub use std::{sync::Arc, thread};
+
+pub(crate) type Shared<T> = std::sync::Mutex<T>;
+
+pub(crate) struct Runs {
+    executions: usize,
+    took: Duration,
+}
+
+impl fmt::Display for Runs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { executions, took } = self;
+        write!(f, "{executions} runs as threads, {took:.1?}")
+    }
+}
+
+/// `THREAD_RUNS` overrides the number of runs.
+pub(crate) fn explore(_preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) -> Runs {
+    let usual = if cfg!(miri) { 10 } else { 500 };
+    let executions = std::env::var("THREAD_RUNS").map_or(usual, |n| n.parse().unwrap());
+    let started = Instant::now();
+    for _ in 0..executions {
+        scenario();
+    }
+    Runs { executions, took: started.elapsed() }
+}
+
+/// A plain cell: ThreadSanitizer and Miri watch it.
+#[derive(Debug)]
+pub(crate) struct Cell(UnsafeCell<u64>);
+
+impl Cell {
+    pub(crate) fn new(value: u64) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    pub(crate) fn with<T>(&self, f: impl FnOnce(*const u64) -> T) -> T {
+        f(self.0.get())
+    }
+
+    pub(crate) fn with_mut<T>(&self, f: impl FnOnce(*mut u64) -> T) -> T {
+        f(self.0.get())
+    }
+}
+
+/// Holds racing threads back until all are there: a thread takes longer to start than to run.
+#[derive(Debug)]
+pub(crate) struct Gate(AtomicUsize);
+
+impl Gate {
+    pub(crate) fn new(threads: usize) -> Self {
+        Self(AtomicUsize::new(threads))
+    }
+
+    pub(crate) fn pass(&self) {
+        // Relaxed: it orders nothing, so that what the scenario itself orders is all there is.
+        self.0.fetch_sub(1, Ordering::Relaxed);
+        for spins in 0_u32.. {
+            if self.0.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            if spins > 10_000 || cfg!(miri) { thread::yield_now() } else { hint::spin_loop() }
+        }
+    }
+}

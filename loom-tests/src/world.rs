@@ -1,0 +1,266 @@
+//! What a scenario plays in: a table, the guest's pages, and processors that race.
+
+#![expect(unsafe_code, reason = "a frame source that audits another")]
+
+use slat::{
+    Attr, Content, Ept, EptCaps, FrameRun, FrameSource, Gpa, GpaRange, HeapFrames, Hint, HostPfn,
+    Levels, MapError, Mapped, Mapping, OutOfFrames, PageSize, PageTable, PhysWidth, Pinned, Prot,
+    Reader, UnmapError,
+};
+
+use crate::{
+    page::Page,
+    sched::{Arc, Gate, thread},
+};
+
+/// The table of all scenarios.
+pub type Table = PageTable<Ept, Frames>;
+
+/// The attributes of a page that allows everything.
+pub const RWX: Attr = Attr::new(Prot::RWX);
+
+/// Returns the address of guest page `page`.
+#[must_use]
+pub const fn gpa(page: u64) -> Gpa {
+    Gpa::new(page * slat::PAGE_BYTES)
+}
+
+/// Returns the guest pages `first..end`.
+///
+/// # Panics
+/// If there are none.
+#[must_use]
+pub fn pages(first: u64, end: u64) -> GpaRange {
+    GpaRange::from_pages(gpa(first), end - first).unwrap()
+}
+
+/// Returns the host frame number that scenarios call `number`.
+#[must_use]
+pub const fn frame(number: u64) -> HostPfn {
+    HostPfn::new(0x5000 + number)
+}
+
+/// Heap frames that must all have come back when they are dropped.
+#[derive(Debug)]
+pub struct Frames(HeapFrames);
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.0.free_frames(), self.0.capacity(), "frames did not come back");
+        }
+    }
+}
+
+// SAFETY: every promise is kept by the frames within.
+unsafe impl FrameSource for Frames {
+    fn allocate(
+        &self,
+        count: u64,
+        hint: Hint,
+        runs: &mut Vec<FrameRun>,
+    ) -> Result<(), OutOfFrames> {
+        self.0.allocate(count, hint, runs)
+    }
+
+    unsafe fn free(&self, run: FrameRun, content: Content) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.0.free(run, content) }
+    }
+
+    unsafe fn table(&self, pfn: HostPfn) -> &slat::Table {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.0.table(pfn) }
+    }
+
+    fn free_frames(&self) -> u64 {
+        self.0.free_frames()
+    }
+}
+
+/// A table, and the contents of the guest's first pages.
+#[derive(Debug)]
+pub struct World {
+    /// The table.
+    pub table: Table,
+    pages: [Page; 4],
+}
+
+impl World {
+    /// Makes a table in which nothing is populated, with frames for `leaf_tables` leaf tables.
+    ///
+    /// # Panics
+    /// If the library fails.
+    #[must_use]
+    pub fn new(leaf_tables: u64) -> Self {
+        #[cfg(any(loom, shuttle))]
+        let levels = Levels::Two;
+        #[cfg(not(any(loom, shuttle)))]
+        let levels = Levels::Four;
+        let ept = Ept::new(levels, PhysWidth::MAX, EptCaps::USUAL);
+        // The scenarios stay within 1 GiB: one table each of the levels above the leaf tables.
+        let frames = Frames(HeapFrames::new(u64::from(levels.count() - 1) + leaf_tables));
+        let table = PageTable::new(ept, frames).unwrap();
+        Self { table, pages: [Page::new(), Page::new(), Page::new(), Page::new()] }
+    }
+
+    /// Makes a table whose first leaf table is populated.
+    ///
+    /// # Panics
+    /// If the library fails.
+    #[must_use]
+    pub fn populated() -> Self {
+        let world = Self::new(1);
+        world.table.populate(pages(0, slat::SLOTS as u64), PageSize::Size4K).unwrap();
+        world
+    }
+
+    /// Makes a table whose first leaf table is populated, with `page` mapped to frame `page`.
+    ///
+    /// # Panics
+    /// If the library fails.
+    #[must_use]
+    pub fn mapped(page: u64) -> Self {
+        let world = Self::populated();
+        world.pages[page as usize].write(page);
+        world.table.pin().map(gpa(page), frame(page), PageSize::Size4K, RWX).unwrap();
+        world
+    }
+
+    /// Returns what `page` is mapped to, for a look before or after a race.
+    #[must_use]
+    pub fn lookup(&self, page: u64) -> Option<Mapping> {
+        self.table.pin().lookup(gpa(page))
+    }
+
+    /// Returns the raw entry at which the walk of `page` ends.
+    ///
+    /// # Panics
+    /// If the library fails.
+    #[must_use]
+    pub fn entry(&self, page: u64) -> slat::Entry {
+        self.table.pin().walk(gpa(page), slat::Level::L1).last().unwrap().entry
+    }
+}
+
+/// A processor: a reader of the world's table.
+///
+/// It was pinned once already, which is when crossbeam-epoch looks for garbage to collect: that is
+/// not what the scenarios are about, and costs loom dearly.
+#[derive(Debug)]
+pub struct Cpu {
+    reader: Reader<Ept, Frames>,
+    world: Arc<World>,
+}
+
+impl Cpu {
+    fn new(world: &Arc<World>) -> Self {
+        let reader = world.table.reader();
+        drop(reader.pin());
+        Self { reader, world: Arc::clone(world) }
+    }
+
+    /// Pins the table.
+    #[must_use]
+    pub fn pin(&self) -> Pinned<'_, Ept, Frames> {
+        self.reader.pin()
+    }
+
+    /// Returns the table.
+    #[must_use]
+    pub fn table(&self) -> &Table {
+        &self.world.table
+    }
+
+    /// Returns the contents of a guest page below four.
+    #[must_use]
+    pub fn page(&self, page: u64) -> &Page {
+        &self.world.pages[page as usize]
+    }
+
+    /// Maps `page` to the frame called `number`.
+    ///
+    /// # Errors
+    /// As [`Pinned::map`].
+    pub fn map(&self, page: u64, number: u64) -> Result<Mapped, MapError> {
+        self.pin().map(gpa(page), frame(number), PageSize::Size4K, RWX)
+    }
+
+    /// Unmaps `page`; nobody's caches need invalidation.
+    ///
+    /// # Errors
+    /// As [`Pinned::unmap`].
+    pub fn unmap(&self, page: u64) -> Result<Mapping, UnmapError> {
+        self.pin().unmap(gpa(page)).map(|(mapping, _flush)| mapping)
+    }
+
+    /// Looks `page` up.
+    #[must_use]
+    pub fn lookup(&self, page: u64) -> Option<Mapping> {
+        self.pin().lookup(gpa(page))
+    }
+}
+
+/// Runs each closure on a processor of its own, at the same time.
+///
+/// The readers are made before, and dropped after the race: where registration is the subject, a
+/// scenario does it by hand.
+///
+/// # Panics
+/// If one of them does.
+pub fn race<A, B>(
+    world: &Arc<World>,
+    one: impl FnOnce(&Cpu) -> A,
+    two: impl FnOnce(&Cpu) -> B + Send + 'static,
+) -> (A, B)
+where
+    B: Send + 'static,
+{
+    let gate = Arc::new(Gate::new(2));
+    let (here, there) = (Cpu::new(world), Cpu::new(world));
+    let second = start(&gate, there, two);
+    gate.pass();
+    let first = one(&here);
+    let (second, _cpu) = second.join().unwrap();
+    (first, second)
+}
+
+/// As [`race`], with three processors.
+///
+/// # Panics
+/// If one of them does.
+pub fn race3<A, B, C>(
+    world: &Arc<World>,
+    one: impl FnOnce(&Cpu) -> A,
+    two: impl FnOnce(&Cpu) -> B + Send + 'static,
+    three: impl FnOnce(&Cpu) -> C + Send + 'static,
+) -> (A, B, C)
+where
+    B: Send + 'static,
+    C: Send + 'static,
+{
+    let gate = Arc::new(Gate::new(3));
+    let cpus = [Cpu::new(world), Cpu::new(world), Cpu::new(world)];
+    let [here, there, yonder] = cpus;
+    let second = start(&gate, there, two);
+    let third = start(&gate, yonder, three);
+    gate.pass();
+    let first = one(&here);
+    let (second, _cpu) = second.join().unwrap();
+    let (third, _cpu) = third.join().unwrap();
+    (first, second, third)
+}
+
+/// Hands the processor back with the result: it is dropped when all is over.
+fn start<T: Send + 'static>(
+    gate: &Arc<Gate>,
+    cpu: Cpu,
+    run: impl FnOnce(&Cpu) -> T + Send + 'static,
+) -> thread::JoinHandle<(T, Cpu)> {
+    let gate = Arc::clone(gate);
+    thread::spawn(move || {
+        gate.pass();
+        let result = run(&cpu);
+        (result, cpu)
+    })
+}
