@@ -138,5 +138,5 @@ unsafe impl<S: FrameSource> FrameSource for Arc<S> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
