@@ -139,5 +139,5 @@ unsafe impl<S: FrameSource> FrameSource for Arc<S> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
