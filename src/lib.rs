@@ -26,6 +26,7 @@ mod epoch;
 mod format;
 mod level;
 mod mapping;
+pub mod mmu;
 mod observe;
 mod ops;
 mod page_table;
