@@ -122,7 +122,7 @@ impl<S: FrameSource> Mmu<'_, S> {
             match slot.publish(seen, next) {
                 Ok(()) => return Ok(step),
                 // The slot was remapped, unmapped, or given bits by another walker: decide again.
-                Err(Race(now)) => seen = now,
+                Err(Race) => seen = slot.load(),
             }
         }
     }

@@ -8,6 +8,8 @@
 compile_error!("build the models with both `--cfg loom` and `--cfg crossbeam_loom`");
 
 mod lock;
+#[cfg(loom)]
+mod turn;
 mod unique;
 mod witness;
 
@@ -19,13 +21,13 @@ pub(crate) use core::sync::atomic::Ordering;
 
 #[cfg(loom)]
 pub(crate) use loom::sync::Arc;
-#[cfg(loom)]
-use loom::sync::atomic as imp;
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::Arc;
 #[cfg(shuttle)]
 use shuttle::sync::atomic as imp;
 
+#[cfg(loom)]
+use self::turn as imp;
 pub(crate) use self::{
     lock::{Mutex, MutexGuard},
     unique::unique,
