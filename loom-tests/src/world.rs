@@ -3,9 +3,10 @@
 #![expect(unsafe_code, reason = "a frame source that audits another")]
 
 use slat::{
-    Attr, Content, Ept, EptCaps, FrameRun, FrameSource, Gpa, GpaRange, HeapFrames, Hint, HostPfn,
-    Levels, MapError, Mapped, Mapping, OutOfFrames, PageSize, PageTable, PhysWidth, Pinned, Prot,
-    Reader, UnmapError,
+    Attr, Content, Ept, EptCaps, Format, FrameRun, FrameSource, Gpa, GpaRange, HeapFrames, Hint,
+    HostPfn, Levels, MapError, Mapped, Mapping, OutOfFrames, PageSize, PageTable, PhysWidth,
+    Pinned, Prot, Reader, UnmapError,
+    mmu::{Access, Cause, Mmu},
 };
 
 use crate::{
@@ -192,6 +193,26 @@ impl Cpu {
     /// As [`Pinned::unmap`].
     pub fn unmap(&self, page: u64) -> Result<Mapping, UnmapError> {
         self.pin().unmap(gpa(page)).map(|(mapping, _flush)| mapping)
+    }
+
+    /// Accesses `page` as the guest does, through the MMU; returns the frame that it reached. No pin
+    /// is taken: hardware has none.
+    ///
+    /// # Errors
+    /// Why the MMU faulted.
+    ///
+    /// # Panics
+    /// If the library fails.
+    pub fn access(&self, page: u64, access: Access) -> Result<HostPfn, Cause> {
+        let table = self.table();
+        let root_pointer = table.format().root_pointer(table.root());
+        // SAFETY: a table's entries name frames of its own source, which come back when it is
+        // dropped, after the borrow of `self`.
+        let mmu = unsafe { Mmu::new(*table.format(), table.frames(), root_pointer) }.unwrap();
+        match mmu.translate(gpa(page), access) {
+            Ok(translation) => Ok(translation.pfn),
+            Err(fault) => Err(fault.cause()),
+        }
     }
 
     /// Looks `page` up.
