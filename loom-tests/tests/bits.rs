@@ -27,7 +27,7 @@ fn dirty() -> Arc<World> {
 
 #[test]
 fn a_dirty_bit_is_never_set_in_a_page_that_is_not_mapped() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let (unmapped, was_set) = race(&world, |cpu| cpu.unmap(1).unwrap(), set_dirty);
         assert!(!was_set);
@@ -39,7 +39,7 @@ fn a_dirty_bit_is_never_set_in_a_page_that_is_not_mapped() {
 
 #[test]
 fn a_dirty_bit_belongs_to_the_mapping_in_which_it_was_set() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let (old, was_set) = race(
             &world,
@@ -60,7 +60,7 @@ fn a_dirty_bit_belongs_to_the_mapping_in_which_it_was_set() {
 
 #[test]
 fn one_of_two_gets_the_dirty_bit() {
-    explore(4, || {
+    explore(5, || {
         let world = dirty();
         let (one, two) = race(&world, clear_dirty, clear_dirty);
         assert!(one != two);
@@ -73,7 +73,7 @@ fn one_of_two_gets_the_dirty_bit() {
 
 #[test]
 fn a_reset_or_the_unmap_gets_the_dirty_bit() {
-    explore(4, || {
+    explore(5, || {
         let world = dirty();
         let (unmapped, cleared) = race(&world, |cpu| cpu.unmap(1).unwrap(), clear_dirty);
         assert!(unmapped.dirty != cleared);
@@ -86,7 +86,7 @@ fn a_reset_or_the_unmap_gets_the_dirty_bit() {
 
 #[test]
 fn setting_and_clearing_the_dirty_bit_keeps_account() {
-    explore(4, || {
+    explore(5, || {
         let world = dirty();
         let (was_set, cleared) = race(&world, set_dirty, clear_dirty);
         assert!(cleared);
@@ -99,7 +99,7 @@ fn setting_and_clearing_the_dirty_bit_keeps_account() {
 
 #[test]
 fn the_accessed_and_the_dirty_bit_are_apart() {
-    explore(4, || {
+    explore(5, || {
         let world = dirty();
         let (cleared, ()) = race(
             &world,
@@ -119,7 +119,7 @@ fn the_accessed_and_the_dirty_bit_are_apart() {
 
 #[test]
 fn rights_change_without_losing_a_dirty_bit() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let (changed, was_set) = race(&world, |cpu| protect(cpu, Prot::R), set_dirty);
         let mapping = world.lookup(1).unwrap();
@@ -131,7 +131,7 @@ fn rights_change_without_losing_a_dirty_bit() {
 
 #[test]
 fn rights_never_bring_an_unmapped_page_back() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let (unmapped, changed) =
             race(&world, |cpu| cpu.unmap(1).unwrap(), |cpu| protect(cpu, Prot::R));
@@ -145,7 +145,7 @@ fn rights_never_bring_an_unmapped_page_back() {
 
 #[test]
 fn of_two_changes_of_rights_the_later_one_stands() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let (one, two) = race(&world, |cpu| protect(cpu, Prot::R), |cpu| protect(cpu, Prot::RW));
         assert_eq!((one, two), (1, 1));
@@ -157,7 +157,7 @@ fn of_two_changes_of_rights_the_later_one_stands() {
 /// The rights that a map compares are the ones that stand.
 #[test]
 fn a_map_beside_a_change_of_rights_finds_the_same_or_another_mapping() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let (changed, mapped) = race(&world, |cpu| protect(cpu, Prot::R), |cpu| cpu.map(1, 1));
         assert_eq!(changed, 1);

@@ -5,7 +5,7 @@ use slat::{Entry, MapError, Mapped, Prot, UnmapError};
 
 #[test]
 fn two_maps_of_one_page_to_one_frame_agree() {
-    explore(3, || {
+    explore(4, || {
         let world = Arc::new(World::populated());
         let (one, two) = race(&world, |cpu| cpu.map(1, 7), |cpu| cpu.map(1, 7));
         assert_eq!(world.lookup(1).unwrap().pfn, frame(7));
@@ -16,7 +16,7 @@ fn two_maps_of_one_page_to_one_frame_agree() {
 
 #[test]
 fn two_maps_of_one_page_to_two_frames_agree() {
-    explore(3, || {
+    explore(4, || {
         let world = Arc::new(World::populated());
         let (one, two) = race(&world, |cpu| cpu.map(1, 7), |cpu| cpu.map(1, 8));
         let stands = world.lookup(1).unwrap();
@@ -33,7 +33,7 @@ fn two_maps_of_one_page_to_two_frames_agree() {
 
 #[test]
 fn a_page_can_be_mapped_again_once_it_was_unmapped() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let (unmapped, mapped) = race(&world, |cpu| cpu.unmap(1), |cpu| cpu.map(1, 9));
         let old = unmapped.unwrap();
@@ -55,7 +55,7 @@ fn a_page_can_be_mapped_again_once_it_was_unmapped() {
 
 #[test]
 fn a_new_mapping_stands_until_it_is_unmapped() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::populated());
         let (mapped, unmapped) = race(&world, |cpu| cpu.map(1, 7), |cpu| cpu.unmap(1));
         assert_eq!(mapped, Ok(Mapped::New));
@@ -78,7 +78,7 @@ fn a_new_mapping_stands_until_it_is_unmapped() {
 /// Mappers and an unmapper keep account: what was mapped and not unmapped stands.
 #[test]
 fn two_maps_and_an_unmap_keep_account() {
-    explore(3, || {
+    explore(4, || {
         let world = Arc::new(World::populated());
         let (one, two, unmapped) =
             race3(&world, |cpu| cpu.map(1, 7), |cpu| cpu.map(1, 8), |cpu| cpu.unmap(1));
@@ -105,7 +105,7 @@ fn two_maps_and_an_unmap_keep_account() {
 
 #[test]
 fn a_lookup_that_finds_a_page_finds_its_contents() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::populated());
         let ((), found) = race(
             &world,
@@ -122,7 +122,7 @@ fn a_lookup_that_finds_a_page_finds_its_contents() {
 
 #[test]
 fn a_translation_that_finds_a_page_finds_its_contents() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::populated());
         let ((), found) = race(
             &world,
@@ -143,7 +143,7 @@ fn a_translation_that_finds_a_page_finds_its_contents() {
 /// The loser did not load the winner's leaf before it tried; it may use the page all the same.
 #[test]
 fn a_map_that_finds_its_page_mapped_finds_the_contents() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::populated());
         let ((), found) = race(
             &world,

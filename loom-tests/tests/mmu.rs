@@ -20,7 +20,7 @@ fn clear_dirty(cpu: &Cpu) -> bool {
 
 #[test]
 fn an_unmap_returns_the_dirty_bit_or_the_mmu_faults() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let (old, written) = race(&world, |cpu| cpu.unmap(1).unwrap(), write);
         assert_eq!((old.accessed, old.dirty), (written.is_ok(), written.is_ok()));
@@ -32,7 +32,7 @@ fn an_unmap_returns_the_dirty_bit_or_the_mmu_faults() {
 
 #[test]
 fn a_range_unmap_returns_the_dirty_bit_or_the_mmu_faults() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let (dirty, written) = race(
             &world,
@@ -55,7 +55,7 @@ fn a_range_unmap_returns_the_dirty_bit_or_the_mmu_faults() {
 
 #[test]
 fn the_dirty_bit_belongs_to_the_frame_that_was_written() {
-    explore(3, || {
+    explore(4, || {
         let world = Arc::new(World::mapped(1));
         let (old, written) = race(
             &world,
@@ -76,7 +76,7 @@ fn the_dirty_bit_belongs_to_the_frame_that_was_written() {
 
 #[test]
 fn taking_rights_away_keeps_the_dirty_bit_or_the_mmu_faults() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let (changed, written) =
             race(&world, |cpu| cpu.pin().protect(pages(1, 2), Prot::R).unwrap().0, write);
@@ -90,7 +90,7 @@ fn taking_rights_away_keeps_the_dirty_bit_or_the_mmu_faults() {
 
 #[test]
 fn giving_rights_keeps_the_accessed_and_the_dirty_bit() {
-    explore(3, || {
+    explore(4, || {
         let world = World::mapped(1);
         let _flush = world.table.pin().protect(pages(1, 2), Prot::R).unwrap();
         let world = Arc::new(world);
@@ -109,7 +109,7 @@ fn giving_rights_keeps_the_accessed_and_the_dirty_bit() {
 
 #[test]
 fn a_write_is_seen_by_the_reset_or_stays_dirty() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let (cleared, written) = race(&world, clear_dirty, write);
         let mapping = world.lookup(1).unwrap();
@@ -123,7 +123,7 @@ fn a_write_is_seen_by_the_reset_or_stays_dirty() {
 
 #[test]
 fn of_two_writes_none_is_lost_to_a_reset() {
-    explore(3, || {
+    explore(4, || {
         let world = Arc::new(World::mapped(1));
         let (cleared, ()) = race(
             &world,
@@ -150,7 +150,7 @@ fn of_two_writes_none_is_lost_to_a_reset() {
 
 #[test]
 fn clearing_the_accessed_bit_never_takes_the_dirty_bit() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let (cleared, written) =
             race(&world, |cpu| cpu.pin().slot(gpa(1)).unwrap().clear_accessed(), write);
@@ -165,7 +165,7 @@ fn clearing_the_accessed_bit_never_takes_the_dirty_bit() {
 
 #[test]
 fn an_accessed_bit_is_never_set_in_a_page_that_is_not_mapped() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let (old, result) = race(&world, |cpu| cpu.unmap(1).unwrap(), read);
         assert_eq!((old.accessed, old.dirty), (result.is_ok(), false));
@@ -191,7 +191,7 @@ fn a_reset_or_the_unmap_reports_what_the_guest_wrote() {
 
 #[test]
 fn two_mmus_set_both_bits_in_one_entry() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let results = race(&world, read, write);
         assert_eq!(results, (Ok(frame(1)), Ok(frame(1))));
@@ -203,7 +203,7 @@ fn two_mmus_set_both_bits_in_one_entry() {
 
 #[test]
 fn a_page_that_the_mmu_reaches_has_its_contents() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::populated());
         let ((), found) = race(
             &world,
@@ -222,7 +222,7 @@ fn a_page_that_the_mmu_reaches_has_its_contents() {
 /// one too.
 #[test]
 fn the_mmu_walks_into_a_new_table_only_when_it_is_initialised() {
-    explore(3, || {
+    explore(4, || {
         let world = World::new(2);
         let table = SLOTS as u64;
         world.table.populate_mapped(pages(0, 1), PageSize::Size4K, frame(0), RWX).unwrap();
@@ -254,7 +254,7 @@ fn the_mmu_walks_into_a_new_table_only_when_it_is_initialised() {
 /// A fault that another processor resolved meanwhile: the bits are not compared.
 #[test]
 fn a_map_of_what_the_mmu_uses_already_is_the_same() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let (mapped, written) = race(&world, |cpu| cpu.map(1, 1), write);
         assert_eq!((mapped, written), (Ok(Mapped::Same), Ok(frame(1))));

@@ -19,7 +19,7 @@ fn populated(world: &World, page: u64) -> bool {
 /// Every table that a walk passes checks, in the model, that it was initialised before.
 #[test]
 fn a_walk_that_sees_a_new_table_sees_it_initialised() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::new(1));
         let (result, steps) = race(&world, populate(pages(1, 3)), |cpu| {
             let walk = cpu.pin().walk(gpa(0), Level::L1);
@@ -35,7 +35,7 @@ fn a_walk_that_sees_a_new_table_sees_it_initialised() {
 
 #[test]
 fn a_map_beside_populate_is_refused_or_stands() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::new(1));
         let (result, mapped) = race(&world, populate(pages(1, 3)), |cpu| cpu.map(1, 7));
         assert_eq!(result, Ok(()));
@@ -53,7 +53,7 @@ fn a_map_beside_populate_is_refused_or_stands() {
 
 #[test]
 fn a_map_beside_the_page_of_a_populate_is_refused() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::new(1));
         let (result, mapped) = race(&world, populate(pages(1, 3)), |cpu| cpu.map(3, 7));
         assert_eq!((result, mapped), (Ok(()), Err(MapError::NotPopulated { gpa: gpa(3) })));
@@ -65,7 +65,7 @@ fn a_map_beside_the_page_of_a_populate_is_refused() {
 /// The second range lies in a leaf table that is live already.
 #[test]
 fn pages_are_populated_in_a_table_that_is_in_use() {
-    explore(3, || {
+    explore(4, || {
         let world = World::new(1);
         world.table.populate(pages(0, 2), PageSize::Size4K).unwrap();
         let world = Arc::new(world);
@@ -81,7 +81,7 @@ fn pages_are_populated_in_a_table_that_is_in_use() {
 
 #[test]
 fn of_two_overlapping_populates_one_wins_whole() {
-    explore(3, || {
+    explore(4, || {
         // Together they would need three leaf tables; each alone needs two.
         let world = Arc::new(World::new(3));
         let first = pages(0, TABLE + 1);
@@ -106,7 +106,7 @@ fn of_two_overlapping_populates_one_wins_whole() {
 
 #[test]
 fn two_populates_of_one_leaf_table_both_succeed() {
-    explore(3, || {
+    explore(4, || {
         let world = Arc::new(World::new(1));
         let (one, two) = race(&world, populate(pages(0, 2)), populate(pages(2, TABLE)));
         assert_eq!((one, two), (Ok(()), Ok(())));
@@ -117,7 +117,7 @@ fn two_populates_of_one_leaf_table_both_succeed() {
 
 #[test]
 fn of_two_populates_that_have_frames_for_one_the_other_changes_nothing() {
-    explore(3, || {
+    explore(4, || {
         let world = Arc::new(World::new(2));
         let ranges = [pages(0, 2 * TABLE), pages(2 * TABLE, 4 * TABLE)];
         let (one, two) = race(&world, populate(ranges[0]), populate(ranges[1]));
@@ -135,7 +135,7 @@ fn of_two_populates_that_have_frames_for_one_the_other_changes_nothing() {
 
 #[test]
 fn a_lookup_beside_populate_mapped_finds_the_page_with_its_contents() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::new(1));
         let ((), found) = race(
             &world,
@@ -158,7 +158,7 @@ fn a_lookup_beside_populate_mapped_finds_the_page_with_its_contents() {
 
 #[test]
 fn a_lookup_beside_populate_mapped_in_a_live_table_finds_the_page_with_its_contents() {
-    explore(4, || {
+    explore(5, || {
         let world = World::new(1);
         world.table.populate(pages(0, 1), PageSize::Size4K).unwrap();
         let world = Arc::new(world);
@@ -178,7 +178,7 @@ fn a_lookup_beside_populate_mapped_in_a_live_table_finds_the_page_with_its_conte
 
 #[test]
 fn no_map_comes_between_populate_and_its_mappings() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::new(1));
         let (result, mapped) = race(
             &world,
@@ -199,7 +199,7 @@ fn no_map_comes_between_populate_and_its_mappings() {
 
 #[test]
 fn a_slot_taken_before_populate_follows_the_table_linked_below_it() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::new(1));
         let (mapped, result) = race(
             &world,
@@ -230,7 +230,7 @@ fn a_slot_taken_before_populate_follows_the_table_linked_below_it() {
 /// A range operation on its way meets the tables that are there when it comes to them.
 #[test]
 fn a_range_operation_beside_populate_visits_what_it_meets() {
-    explore(3, || {
+    explore(4, || {
         let world = World::new(2);
         world.table.populate_mapped(pages(0, 1), PageSize::Size4K, frame(0), RWX).unwrap();
         let world = Arc::new(world);

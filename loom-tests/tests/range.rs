@@ -16,7 +16,7 @@ fn two_leaf_tables() -> Arc<World> {
 
 #[test]
 fn a_range_is_mapped_also_if_its_pages_are_unmapped_behind_it() {
-    explore(3, || {
+    explore(4, || {
         let world = two_leaf_tables();
         let (mapped, unmapped) = race(
             &world,
@@ -39,7 +39,7 @@ fn a_range_is_mapped_also_if_its_pages_are_unmapped_behind_it() {
 
 #[test]
 fn a_range_that_meets_another_mapping_says_how_far_it_came() {
-    explore(3, || {
+    explore(4, || {
         let world = two_leaf_tables();
         let (ranged, single) = race(
             &world,
@@ -69,7 +69,7 @@ fn a_range_that_meets_another_mapping_says_how_far_it_came() {
 
 #[test]
 fn two_range_maps_to_the_same_frames_share_the_pages() {
-    explore(3, || {
+    explore(4, || {
         let world = two_leaf_tables();
         let map = |cpu: &loom_tests::Cpu| {
             cpu.pin().map_range(pages(LAST, NEXT + 1), frame(7), RWX).unwrap()
@@ -85,7 +85,7 @@ fn two_range_maps_to_the_same_frames_share_the_pages() {
 /// The batch reads its leaves in order, though its walks overlap.
 #[test]
 fn a_batch_of_lookups_finds_what_was_mapped_before_what_it_finds() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::populated());
         let ((), found) = race(
             &world,
@@ -114,7 +114,7 @@ fn a_batch_of_lookups_finds_what_was_mapped_before_what_it_finds() {
 
 #[test]
 fn a_batch_that_set_out_before_a_table_was_linked_goes_on_into_it() {
-    explore(3, || {
+    explore(4, || {
         let world = Arc::new(World::new(1));
         let ((), found) = race(
             &world,
@@ -135,7 +135,7 @@ fn a_batch_that_set_out_before_a_table_was_linked_goes_on_into_it() {
 
 #[test]
 fn a_batch_of_unmaps_and_a_batch_of_maps_keep_account() {
-    explore(3, || {
+    explore(4, || {
         let world = Arc::new(World::mapped(0));
         let (unmapped, mapped) = race(
             &world,

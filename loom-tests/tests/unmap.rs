@@ -5,7 +5,7 @@ use slat::{Entry, Mapped};
 
 #[test]
 fn of_two_unmaps_one_gets_the_mapping() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let (one, two) = race(&world, |cpu| cpu.unmap(1), |cpu| cpu.unmap(1));
         assert!(one.is_ok() != two.is_ok());
@@ -18,7 +18,7 @@ fn of_two_unmaps_one_gets_the_mapping() {
 
 #[test]
 fn of_two_range_unmaps_one_gets_each_mapping() {
-    explore(3, || {
+    explore(4, || {
         let world = World::mapped(1);
         let both = pages(1, 3);
         assert_eq!(world.table.pin().map_range(both, frame(1), loom_tests::RWX).unwrap().new, 1);
@@ -46,7 +46,7 @@ fn of_two_range_unmaps_one_gets_each_mapping() {
 
 #[test]
 fn an_unmap_returns_the_page_with_its_contents() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::populated());
         let ((), found) = race(
             &world,
@@ -71,7 +71,7 @@ fn an_unmap_returns_the_page_with_its_contents() {
 /// was unmapped, written and mapped again in between.
 #[test]
 fn an_unmap_of_a_page_that_was_mapped_again_returns_its_later_contents() {
-    explore(4, || {
+    explore(5, || {
         let world = Arc::new(World::mapped(1));
         let (first, second) = race(
             &world,
