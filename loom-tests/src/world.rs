@@ -161,6 +161,16 @@ impl Cpu {
         Self { reader, world: Arc::clone(world) }
     }
 
+    /// Runs one side of a race, under a pin: those that the side takes are free then.
+    ///
+    /// The pin must come before everything that the side does. loom takes the fence in it, which
+    /// crossbeam-epoch means for the compiler only, to order all that comes before with all that
+    /// comes after the next pin of anybody; no weakened edge between the two could be seen.
+    fn run<T>(&self, side: impl FnOnce(&Self) -> T) -> T {
+        let _pin = self.reader.pin();
+        side(self)
+    }
+
     /// Pins the table.
     #[must_use]
     pub fn pin(&self) -> Pinned<'_, Ept, Frames> {
@@ -241,7 +251,7 @@ where
     let (here, there) = (Cpu::new(world), Cpu::new(world));
     let second = start(&gate, there, two);
     gate.pass();
-    let first = one(&here);
+    let first = here.run(one);
     let (second, _cpu) = second.join().unwrap();
     (first, second)
 }
@@ -266,7 +276,7 @@ where
     let second = start(&gate, there, two);
     let third = start(&gate, yonder, three);
     gate.pass();
-    let first = one(&here);
+    let first = here.run(one);
     let (second, _cpu) = second.join().unwrap();
     let (third, _cpu) = third.join().unwrap();
     (first, second, third)
@@ -281,7 +291,7 @@ fn start<T: Send + 'static>(
     let gate = Arc::clone(gate);
     thread::spawn(move || {
         gate.pass();
-        let result = run(&cpu);
+        let result = cpu.run(run);
         (result, cpu)
     })
 }
