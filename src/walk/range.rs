@@ -72,7 +72,7 @@ impl<F: Format, S: FrameSource> Runs<'_, F, S> {
     #[inline]
     fn advance(&mut self, page: u64) {
         self.page = page;
-        let root = self.walker.root().1;
+        let root = self.walker.format().levels().root();
         while self.level < root && page.trailing_zeros() >= self.level.span_shift() + INDEX_BITS {
             self.level = Level::ALL[self.level as usize];
         }
