@@ -1,8 +1,21 @@
-//! Second-level address translation.
+//! Second-level address translation for hypervisors and VMMs: a lock-free, concurrent EPT / nPT page
+//! table whose 4 KiB tables are what the MMU itself walks.
+//!
+//! **The node tree is the hardware tables.** There is no shadow structure: a slot says everything that
+//! the library must know, in bits that the MMU ignores. Structural changes take one writer lock; the
+//! fault path takes none, and commits with one compare-exchange.
+//!
+//! - [`PageTable`] is the table: made of a [`Format`] ([`Ept`], [`Npt`], [`LongMode`], [`AnyFormat`]) and
+//!   a [`FrameSource`] (`Arena`, [`HeapFrames`], or your own). It is populated for ranges of memory.
+//! - [`Reader`], one per vCPU thread, makes [`Pinned`]: all operations of the fault path.
+//! - [`Flush`] is the duty to invalidate what translation caches may still hold.
+//! - `mmu` walks the same tables in software, as the manuals say that hardware does.
+//!
+//! The long form, with drawings: [`docs`].
 #![no_std]
 
 extern crate alloc;
-#[cfg(feature = "std")]
+#[cfg(any(feature = "std", test))]
 extern crate std;
 
 mod addr;
@@ -45,3 +58,12 @@ pub use self::{
     reader::Reader,
     table::{CreateError, Table},
 };
+
+/// The long form of the documentation, from the repository's `docs/`.
+#[cfg(any(doc, doctest))]
+pub mod docs {
+    #[doc = include_str!("../README.md")]
+    pub mod readme {}
+    #[doc = include_str!("../docs/THEORY.md")]
+    pub mod theory {}
+}

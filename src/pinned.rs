@@ -154,7 +154,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// or the range has pages that the format does not translate.
     ///
     /// # Concurrency
-    /// Takes effect leaf by leaf. Pages that are mapped meanwhile may be missed.
+    /// Takes effect leaf by leaf. Pages that are mapped meanwhile may be missed. If `sink` panics, the
+    /// leaves up to then are unmapped and their [`Flush`] is lost: invalidate all of the range.
     pub fn unmap_range(
         &self,
         range: GpaRange,

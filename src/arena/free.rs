@@ -142,3 +142,6 @@ impl FreeFrames {
         self.len
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;

@@ -8,7 +8,7 @@ use bitflags::bitflags;
 
 use super::{AttrError, EncodeError, Format, Fresh, PhysWidth, bits_below, check_frame, sealed};
 use crate::{
-    addr::{Gpa, HostPfn, PAGE_BYTES},
+    addr::{Gpa, HostPfn},
     attr::{Attr, LeafFlags, MemType, Prot},
     entry::Entry,
     level::{Levels, PageSize},
@@ -73,7 +73,7 @@ impl EptCaps {
         let mut caps = Self::empty();
         let mut i = 0;
         while i < BITS.len() {
-            if ept_vpid_cap >> BITS[i].0 & 1 != 0 {
+            if (ept_vpid_cap >> BITS[i].0) & 1 != 0 {
                 caps = caps.union(BITS[i].1);
             }
             i += 1;
@@ -89,7 +89,7 @@ impl EptCaps {
 ///
 /// let ept = Ept::new(Levels::Four, PhysWidth::new(46)?, EptCaps::USUAL);
 /// // Root frame, A/D on (bit 6), walk length 4 (3 in bits 5:3), write-back (6).
-/// assert_eq!(ept.root_pointer(HostPfn::new(0x123)), 0x12_3000 | 1 << 6 | 3 << 3 | 6);
+/// assert_eq!(ept.root_pointer(HostPfn::new(0x123)), 0x12_3000 | (1 << 6) | (3 << 3) | 6);
 /// # Ok::<(), slat::BadPhysWidth>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -184,13 +184,12 @@ impl Format for Ept {
     fn root_pointer(&self, root: HostPfn) -> u64 {
         let accessed_dirty = u64::from(self.caps.contains(EptCaps::ACCESSED_DIRTY)) << 6;
         let walk_length = u64::from(self.levels.count() - 1) << 3;
-        root.get() * PAGE_BYTES | accessed_dirty | walk_length | MemType::WB as u64
+        self.width.frame_bits(root) | accessed_dirty | walk_length | MemType::WB as u64
     }
 
     #[inline]
     fn table(&self, pfn: HostPfn) -> Entry {
-        debug_assert!(self.fits(pfn), "the structural operations check every frame they take");
-        Entry::from_raw(pfn.get() * PAGE_BYTES | self.rights())
+        Entry::from_raw(self.width.frame_bits(pfn) | self.rights())
     }
 
     fn leaf(&self, size: PageSize, pfn: HostPfn, attr: Attr) -> Result<Entry, EncodeError> {
@@ -210,7 +209,8 @@ impl Format for Ept {
         if self.fresh == Fresh::Accessed {
             bits |= ACCESSED;
         }
-        Ok(Entry::from_raw(pfn.get() * PAGE_BYTES | bits | Entry::soft_bits(attr.soft())))
+        let soft = Entry::soft_bits(attr.soft());
+        Ok(Entry::from_raw(self.width.frame_bits(pfn) | bits | soft))
     }
 
     fn with_prot(&self, leaf: Entry, prot: Prot) -> Result<Entry, AttrError> {
@@ -258,6 +258,10 @@ impl Format for Ept {
     #[inline]
     fn dirty_bit(&self) -> u64 {
         DIRTY
+    }
+
+    fn rights_bits(&self) -> u64 {
+        self.rights()
     }
 
     fn table_bits(&self) -> u64 {

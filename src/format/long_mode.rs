@@ -110,7 +110,6 @@ impl Format for LongMode {
 
     #[inline]
     fn table(&self, pfn: HostPfn) -> Entry {
-        debug_assert!(self.fits(pfn), "the structural operations check every frame they take");
         self.paging.table(pfn)
     }
 
@@ -165,6 +164,10 @@ impl Format for LongMode {
     #[inline]
     fn dirty_bit(&self) -> u64 {
         x86::DIRTY
+    }
+
+    fn rights_bits(&self) -> u64 {
+        x86::RIGHTS
     }
 
     fn table_bits(&self) -> u64 {

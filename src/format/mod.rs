@@ -76,6 +76,11 @@ impl PhysWidth {
         Entry::ADDRESS & ((1 << self.0) - 1)
     }
 
+    /// Returns the frame's address as it stands in an entry or a root pointer, cut to this width.
+    const fn frame_bits(self, pfn: HostPfn) -> u64 {
+        (pfn.get() << PAGE_SHIFT) & self.frame_mask()
+    }
+
     /// Tells whether the frame's address has no more than this many bits.
     const fn fits(self, pfn: HostPfn) -> bool {
         pfn.get() >> (self.0 as u32 - PAGE_SHIFT) == 0
@@ -188,9 +193,15 @@ pub trait Format:
     fn input_end(&self, gpa: Gpa) -> u64;
 
     /// Returns the value of the register that points the MMU at the root table: EPTP, nCR3 or CR3.
+    ///
+    /// A frame that does not [`fit`](Self::fits) is cut to the physical address width: no bit is set
+    /// that means something else.
     fn root_pointer(&self, root: HostPfn) -> u64;
 
-    /// Returns the entry that points at the table in `pfn`, which must [`fit`](Self::fits).
+    /// Returns the entry that points at the table in `pfn`.
+    ///
+    /// A frame that does not [`fit`](Self::fits) is cut, as for [`root_pointer`](Self::root_pointer);
+    /// the structural operations check every frame that they take.
     fn table(&self, pfn: HostPfn) -> Entry;
 
     /// Returns the leaf of `size` that maps `pfn` with `attr`.
@@ -226,6 +237,9 @@ pub trait Format:
     /// Returns the dirty bit, in leaves.
     fn dirty_bit(&self) -> u64;
 
+    /// Returns the bits of a leaf that say its rights, as far as they differ between present leaves.
+    fn rights_bits(&self) -> u64;
+
     /// Returns the bits that this library may set in a table entry.
     fn table_bits(&self) -> u64;
 
@@ -258,16 +272,23 @@ pub trait Format:
         if level.page_size().is_some() { Kind::Leaf } else { Kind::Stray }
     }
 
-    /// Tells whether the entry has no bit set outside those that this library may set in an entry
-    /// of its kind.
+    /// Tells whether the entry is one that this library writes in a table of `level`, accessed and
+    /// dirty bits as the MMU may have left them.
     fn is_well_formed(&self, level: Level, entry: Entry) -> bool {
-        let defined = match (self.kind(level, entry), level.page_size()) {
-            (Kind::Empty | Kind::Unpopulated, _) => return true,
-            (Kind::Table(_), _) => self.table_bits(),
-            (Kind::Leaf, Some(size)) => self.leaf_bits(size),
-            (Kind::Leaf | Kind::Stray, _) => return false,
-        };
-        !entry.has(!defined)
+        match (self.kind(level, entry), level.page_size()) {
+            (Kind::Empty | Kind::Unpopulated, _) => true,
+            (Kind::Table(frame), _) => {
+                let marks = self.accessed_bit() | Entry::CLAIM | Entry::CARRY;
+                entry.without(marks) == self.table(frame)
+            }
+            (Kind::Leaf, Some(size)) => {
+                let marks = self.accessed_bit() | self.dirty_bit() | Entry::LATE;
+                // What it says, encoded again, is the same value.
+                self.leaf(size, self.leaf_frame(size, entry), self.attr(size, entry))
+                    .is_ok_and(|again| again.without(marks) == entry.without(marks))
+            }
+            (Kind::Leaf | Kind::Stray, _) => false,
+        }
     }
 
     /// Returns the mapping that a leaf of `size` makes for the page that holds `gpa`.
@@ -304,5 +325,5 @@ const fn bits_below(size: PageSize) -> u64 {
     (size.pages() - 1) << PAGE_SHIFT
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

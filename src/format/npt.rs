@@ -21,7 +21,7 @@ use crate::{
 /// use slat::{Format, HostPfn, Levels, Npt, PhysWidth};
 ///
 /// let npt = Npt::new(Levels::Four, PhysWidth::new(43)?).with_encryption_bit(47)?;
-/// assert_eq!(npt.root_pointer(HostPfn::new(1)), 1 << 47 | 0x1000);
+/// assert_eq!(npt.root_pointer(HostPfn::new(1)), (1 << 47) | 0x1000);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,7 +108,6 @@ impl Format for Npt {
 
     #[inline]
     fn table(&self, pfn: HostPfn) -> Entry {
-        debug_assert!(self.fits(pfn), "the structural operations check every frame they take");
         self.paging.table(pfn)
     }
 
@@ -157,6 +156,10 @@ impl Format for Npt {
     #[inline]
     fn dirty_bit(&self) -> u64 {
         x86::DIRTY
+    }
+
+    fn rights_bits(&self) -> u64 {
+        x86::RIGHTS
     }
 
     fn table_bits(&self) -> u64 {

@@ -25,42 +25,51 @@ impl Entry {
         if !format.is_well_formed(level, self) || !format.is_well_formed(level, next) {
             return None;
         }
-        let claimed = self.has(Entry::CLAIM);
+        // Only where leaves can be are there granules, and tables made out of them.
+        let has_leaves = level.page_size().is_some_and(|size| format.supports(size));
+        let claims = next.has(Self::CLAIM);
+        let writer_if = |allowed: bool| allowed.then_some(Who::Writer);
         match (format.kind(level, self), format.kind(level, next)) {
             // Populate; whole leaves at once where it also maps. A new table is not yet claimed.
-            (Kind::Unpopulated, Kind::Empty) => level.page_size().map(|_| Who::Writer),
-            (Kind::Unpopulated, Kind::Leaf) => Some(Who::Writer),
-            (Kind::Unpopulated, Kind::Table(_)) => (!next.has(Entry::CLAIM)).then_some(Who::Writer),
-            // The fault path.
-            (Kind::Empty, Kind::Leaf) | (Kind::Leaf, Kind::Empty) => Some(Who::Anyone),
-            (Kind::Leaf, Kind::Leaf) => {
-                let size = level.page_size()?;
-                let same_frame = format.leaf_frame(size, self) == format.leaf_frame(size, next);
-                same_frame.then_some(Who::Anyone)
-            }
-            (Kind::Table(from), Kind::Table(to)) if from == to => {
-                let changed = Self::from_raw(self.raw() ^ next.raw());
-                let anyone = format.accessed_bit() | Entry::CARRY;
-                if !changed.has(!anyone) {
-                    Some(Who::Anyone)
-                } else if !changed.has(!(anyone | Entry::CLAIM)) {
-                    Some(Who::Writer)
-                } else {
-                    None
-                }
-            }
-            // Vacate: the covered slots of a table that stays, and tables.
-            (Kind::Empty | Kind::Leaf, Kind::Unpopulated) => {
-                (level == Level::L1).then_some(Who::Writer)
-            }
+            (Kind::Unpopulated, Kind::Empty) => writer_if(has_leaves),
+            (Kind::Unpopulated, Kind::Leaf) => writer_if(!next.has(Self::LATE)),
+            (Kind::Unpopulated, Kind::Table(_)) => writer_if(!claims),
+            // The fault path. Only collapse makes LATE leaves.
+            (Kind::Empty, Kind::Leaf) => (!next.has(Self::LATE)).then_some(Who::Anyone),
+            (Kind::Leaf, Kind::Empty) => Some(Who::Anyone),
+            (Kind::Leaf, Kind::Leaf) => self.leaf_change(next, format),
+            (Kind::Table(_), Kind::Table(_)) => self.table_change(next, format),
+            // Vacate: the covered slots of a table that stays, which may be one of large granules,
+            // and tables.
+            (Kind::Empty | Kind::Leaf, Kind::Unpopulated) => writer_if(has_leaves),
             (Kind::Table(_), Kind::Unpopulated) => Some(Who::Writer),
             // Collapse.
-            (Kind::Table(_), Kind::Leaf) => claimed.then_some(Who::Writer),
+            (Kind::Table(_), Kind::Leaf) => writer_if(self.has(Self::CLAIM)),
             // Refine and split.
-            (Kind::Empty | Kind::Leaf, Kind::Table(_)) => {
-                (!next.has(Entry::CLAIM)).then_some(Who::Writer)
-            }
+            (Kind::Empty | Kind::Leaf, Kind::Table(_)) => writer_if(has_leaves && !claims),
             _ => None,
         }
+    }
+
+    /// Tells who may change one well-formed leaf into another.
+    fn leaf_change<F: Format>(self, next: Self, format: &F) -> Option<Who> {
+        let changed = Self::from_raw(self.raw() ^ next.raw());
+        let anyone = format.rights_bits() | format.accessed_bit() | format.dirty_bit();
+        if !changed.has(!anyone) {
+            return Some(Who::Anyone);
+        }
+        // The collapser merges the dead table's bits and drops the mark.
+        let drops_mark = !changed.has(!(anyone | Self::LATE)) && !next.has(Self::LATE);
+        drops_mark.then_some(Who::Writer)
+    }
+
+    /// Tells who may change one well-formed table entry into another.
+    fn table_change<F: Format>(self, next: Self, format: &F) -> Option<Who> {
+        let changed = Self::from_raw(self.raw() ^ next.raw());
+        let anyone = format.accessed_bit() | Self::CARRY;
+        if !changed.has(!anyone) {
+            return Some(Who::Anyone);
+        }
+        (!changed.has(!(anyone | Self::CLAIM))).then_some(Who::Writer)
     }
 }

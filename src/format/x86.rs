@@ -5,7 +5,7 @@
 
 use super::{AttrError, Fresh, Pat, PhysWidth, bits_below};
 use crate::{
-    addr::{HostPfn, PAGE_BYTES},
+    addr::HostPfn,
     attr::{Attr, Prot},
     entry::Entry,
     level::{Levels, PageSize},
@@ -26,6 +26,8 @@ pub(super) const GLOBAL: u64 = 1 << 8;
 /// The PAT bit of a large leaf.
 const PAT_LARGE: u64 = 1 << 12;
 const NO_EXECUTE: u64 = 1 << 63;
+/// What tells the rights of one present leaf from those of another.
+pub(super) const RIGHTS: u64 = WRITE | NO_EXECUTE;
 
 /// Why an encryption bit was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,12 +75,13 @@ impl Paging {
     }
 
     pub(super) const fn root_pointer(&self, root: HostPfn) -> u64 {
-        root.get() * PAGE_BYTES | self.encryption
+        self.width.frame_bits(root) | self.encryption
     }
 
     #[inline]
     pub(super) const fn table(&self, pfn: HostPfn) -> Entry {
-        Entry::from_raw(pfn.get() * PAGE_BYTES | self.encryption | PRESENT | WRITE | USER)
+        let frame = self.width.frame_bits(pfn);
+        Entry::from_raw(frame | self.encryption | PRESENT | WRITE | USER)
     }
 
     /// Encodes a leaf whose frame and flags were checked; `format_bits` are the format's own.
@@ -107,7 +110,7 @@ impl Paging {
         if self.fresh == Fresh::Accessed {
             bits |= ACCESSED;
         }
-        Ok(Entry::from_raw(pfn.get() * PAGE_BYTES | self.encryption | bits))
+        Ok(Entry::from_raw(self.width.frame_bits(pfn) | self.encryption | bits))
     }
 
     #[inline]
@@ -127,8 +130,8 @@ impl Paging {
         prot.set(Prot::W, leaf.has(WRITE));
         prot.set(Prot::X, !leaf.has(NO_EXECUTE));
         let index = u8::from(leaf.has(PWT))
-            | u8::from(leaf.has(PCD)) << 1
-            | u8::from(leaf.has(pat_bit(size))) << 2;
+            | (u8::from(leaf.has(PCD)) << 1)
+            | (u8::from(leaf.has(pat_bit(size))) << 2);
         // A planted leaf may choose UC-, to which UC is nearest.
         let mem_type = self.pat.get(index).unwrap_or(crate::attr::MemType::UC);
         Attr::new(prot).with_mem_type(mem_type).with_soft(leaf.soft())
@@ -145,7 +148,7 @@ impl Paging {
             PageSize::Size2M | PageSize::Size1G => PAT_LARGE | LARGE,
         };
         let hardware = PRESENT | WRITE | USER | PWT | PCD | ACCESSED | DIRTY | shape | NO_EXECUTE;
-        let frame = self.width.frame_mask() & !bits_below(size) | self.encryption;
+        let frame = (self.width.frame_mask() & !bits_below(size)) | self.encryption;
         hardware | frame | Entry::SOFT | Entry::LATE
     }
 }

@@ -73,8 +73,12 @@ impl<F: Format, S: FrameSource> Runs<'_, F, S> {
     fn advance(&mut self, page: u64) {
         self.page = page;
         let root = self.walker.format().levels().root();
-        while self.level < root && page.trailing_zeros() >= self.level.span_shift() + INDEX_BITS {
-            self.level = Level::ALL[self.level as usize];
+        let leaves = |level: Level| page.trailing_zeros() >= level.span_shift() + INDEX_BITS;
+        while self.level < root
+            && leaves(self.level)
+            && let Some(above) = self.level.above()
+        {
+            self.level = above;
         }
     }
 }
