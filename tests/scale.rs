@@ -17,7 +17,8 @@ every_format! {
     /// S10.
     fn populate_that_runs_out_of_frames_changes_nothing(format: impl Format) {
         // Into existing tables, across 1 GiB, with whole leaf tables and without.
-        for (start, bytes) in [(GIB - 3 * MIB, 8 * MIB), (GIB - PAGE, 2 * PAGE), (512 * GIB, PAGE)] {
+        let ranges = [(GIB - 3 * MIB, 8 * MIB), (GIB - PAGE, 2 * PAGE), (512 * GIB, PAGE)];
+        for (start, bytes) in ranges {
             let wanted = range(start, bytes);
             for mapped in [false, true] {
                 let populate = |table: &Checked<_>| match mapped {
