@@ -47,6 +47,16 @@ impl<'p> Run<'p> {
         self.slots.iter().zip(first..).map(move |(slot, page)| (Place { slot, level }, page))
     }
 
+    /// Takes the first slot out, with a page that it translates.
+    #[inline]
+    pub(crate) fn pop_first(&mut self) -> Option<(Place<'p>, u64)> {
+        let (slot, rest) = self.slots.split_first()?;
+        let first = (Place { slot, level: self.level }, self.page);
+        self.slots = rest;
+        self.page += 1;
+        Some(first)
+    }
+
     #[inline]
     pub(crate) fn page(&self) -> u64 {
         self.page
