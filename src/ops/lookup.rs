@@ -109,10 +109,11 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         }
         let mut table = root;
         loop {
-            let slot = table.slot(level.index(gpa.page()));
-            walk.steps[walk.len] = Step { level, entry: slot.load() };
+            // One load: an entry that is shown is the entry that was followed.
+            let (entry, next) = self.read(table.slot(level.index(gpa.page())), level);
+            walk.steps[walk.len] = Step { level, entry };
             walk.len += 1;
-            match self.step(slot, level) {
+            match next {
                 crate::table::Step::Down(child, below) if below >= lowest => {
                     (table, level) = (child, below);
                 }
