@@ -13,9 +13,7 @@ use std::{
     thread,
 };
 
-use common::{
-    Checked, GIB, MIB, PAGE, RWX, SMALL, at, dump, every_format, frame_at, pfn, range,
-};
+use common::{Checked, GIB, MIB, PAGE, RWX, SMALL, at, dump, every_format, frame_at, pfn, range};
 use slat::{
     Attr, Format, FrameSource, HeapFrames, MapError, Mapped, PageSize, PageTable, Prot, Reader,
 };

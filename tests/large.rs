@@ -12,7 +12,7 @@ use common::{
 };
 use slat::{
     Content, Entry, Format, FrameRun, FrameSource, Gpa, HeapFrames, Hint, HostPfn, Level, MapError,
-    Mapping, PageSize, PopulateError, ProtectError, Prot, SLOTS, UnmapRangeError,
+    Mapping, PageSize, PopulateError, Prot, ProtectError, SLOTS, UnmapRangeError,
 };
 
 /// A table with a large leaf in it, whose frame holds guest data that looks like tables.
