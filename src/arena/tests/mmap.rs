@@ -201,7 +201,7 @@ fn a_second_mapping_of_the_memfd_shows_the_same_words() {
     let arena = ArenaOptions::new(4).with_memfd().create().unwrap();
     let second = Second::new(&arena, ProtFlags::READ).unwrap();
     for (index, pfn) in frames(&take(&arena, 4)).into_iter().enumerate() {
-        let entry = Entry::from_raw(0x1000 * (index as u64 + 1) | 7);
+        let entry = Entry::from_raw((0x1000 * (index as u64 + 1)) | 7);
         table(&arena, pfn).fill(|_| entry);
         assert!(holds(&second.tables[index], entry));
     }
