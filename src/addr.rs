@@ -8,7 +8,7 @@
 use core::fmt;
 
 /// Bytes in a page and in a table, as a shift.
-pub const PAGE_SHIFT: u32 = 12;
+pub(crate) const PAGE_SHIFT: u32 = 12;
 /// Bytes in a page and in a table.
 pub const PAGE_BYTES: u64 = 1 << PAGE_SHIFT;
 

@@ -10,7 +10,7 @@
 //! | --- | --- | --- | --- |
 //! | 52 | UNPOPULATED | | |
 //! | 53 | | CLAIM | |
-//! | 54, 55 | | carry (accessed, dirty) | the caller's [`SoftBits`](crate::SoftBits) |
+//! | 54, 55 | | carry (accessed, dirty) | the caller's [`SoftBits`] |
 //! | 56 | | | LATE |
 //!
 //! EMPTY is zero, so that a fresh page of memory is a table of EMPTY slots.

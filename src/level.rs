@@ -35,12 +35,20 @@ impl Level {
     #[must_use]
     #[inline]
     pub const fn below(self) -> Option<Self> {
-        match self {
-            Self::L1 => None,
-            Self::L2 => Some(Self::L1),
-            Self::L3 => Some(Self::L2),
-            Self::L4 => Some(Self::L3),
-            Self::L5 => Some(Self::L4),
+        // A table, not a match: every step of a walk comes by here.
+        match self as usize {
+            1 => None,
+            level => Some(Self::ALL[level - 2]),
+        }
+    }
+
+    /// Returns the level above, or `None` at the highest.
+    #[must_use]
+    #[inline]
+    pub const fn above(self) -> Option<Self> {
+        match self as usize {
+            5 => None,
+            level => Some(Self::ALL[level]),
         }
     }
 

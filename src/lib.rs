@@ -1,4 +1,17 @@
-//! Second-level address translation.
+//! Second-level address translation for hypervisors and VMMs: a lock-free, concurrent EPT / nPT page
+//! table whose 4 KiB tables are what the MMU itself walks.
+//!
+//! **The node tree is the hardware tables.** There is no shadow structure: a slot says everything that
+//! the library must know, in bits that the MMU ignores. Structural changes take one writer lock; the
+//! fault path takes none, and commits with one compare-exchange.
+//!
+//! - [`PageTable`] is the table: made of a [`Format`] ([`Ept`], [`Npt`], [`LongMode`], [`AnyFormat`]) and
+//!   a [`FrameSource`] (`Arena`, [`HeapFrames`], or your own). It is populated for ranges of memory.
+//! - [`Reader`], one per vCPU thread, makes [`Pinned`]: all operations of the fault path.
+//! - [`Flush`] is the duty to invalidate what translation caches may still hold.
+//! - `mmu` walks the same tables in software, as the manuals say that hardware does.
+//!
+//! The long form, with drawings: [`docs`].
 #![no_std]
 
 extern crate alloc;
@@ -13,8 +26,14 @@ mod epoch;
 mod format;
 mod level;
 mod mapping;
+mod observe;
+mod ops;
+mod page_table;
+mod pinned;
+mod reader;
 mod sync;
 mod table;
+mod walk;
 
 #[cfg(all(feature = "std", target_os = "linux", not(any(loom, shuttle))))]
 pub use self::arena::{Arena, ArenaError, ArenaOptions};
@@ -29,5 +48,22 @@ pub use self::{
     },
     level::{Level, Levels, PageSize, SLOTS},
     mapping::Mapping,
-    table::Table,
+    observe::{Flush, ForeignFlush},
+    ops::{
+        HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings, OutOfRange, PopulateError,
+        ProtectError, SlotRef, Step, TranslateError, UnmapError, UnmapRangeError, Walk,
+    },
+    page_table::PageTable,
+    pinned::Pinned,
+    reader::Reader,
+    table::{CreateError, Table},
 };
+
+/// The long form of the documentation, from the repository's `docs/`.
+#[cfg(any(doc, doctest))]
+pub mod docs {
+    #[doc = include_str!("../README.md")]
+    pub mod readme {}
+    #[doc = include_str!("../docs/THEORY.md")]
+    pub mod theory {}
+}

@@ -83,7 +83,8 @@ pub struct OutOfFrames {
 /// 2. every slot is zero when it is allocated;
 /// 3. [`table`](Self::table) returns the same table each time, and frame `pfn` is what hardware
 ///    reaches under that frame number;
-/// 4. the memory stays mapped and in place for as long as the source lives.
+/// 4. the memory stays mapped and in place for as long as the source lives;
+/// 5. an [`allocate`](Self::allocate) that succeeds appends exactly as many frames as were asked for.
 pub unsafe trait FrameSource: Send + Sync + 'static {
     /// Allocates `count` zeroed frames and appends them to `runs`, in as few and as long runs as it
     /// can and with ascending numbers where it can.

@@ -77,6 +77,7 @@ forward! {
     fn phys_width(&self) -> PhysWidth;
     fn supports(&self, size: PageSize) -> bool;
     fn admits(&self, gpa: Gpa) -> bool;
+    fn input_end(&self, gpa: Gpa) -> u64;
     fn root_pointer(&self, root: HostPfn) -> u64;
     fn table(&self, pfn: HostPfn) -> Entry;
     fn leaf(&self, size: PageSize, pfn: HostPfn, attr: Attr) -> Result<Entry, EncodeError>;

@@ -177,6 +177,10 @@ impl Format for Ept {
         gpa.page() >> self.levels.page_bits() == 0
     }
 
+    fn input_end(&self, _gpa: Gpa) -> u64 {
+        1 << self.levels.page_bits()
+    }
+
     fn root_pointer(&self, root: HostPfn) -> u64 {
         let accessed_dirty = u64::from(self.caps.contains(EptCaps::ACCESSED_DIRTY)) << 6;
         let walk_length = u64::from(self.levels.count() - 1) << 3;

@@ -95,6 +95,15 @@ impl Format for LongMode {
         sign_and_above == 0 || sign_and_above == -1
     }
 
+    fn input_end(&self, gpa: Gpa) -> u64 {
+        // Half of the input space, at the bottom or at the top of the 64-bit one.
+        if gpa.get() >> 63 == 0 {
+            1 << (self.paging.levels.page_bits() - 1)
+        } else {
+            1 << (64 - PAGE_SHIFT)
+        }
+    }
+
     fn root_pointer(&self, root: HostPfn) -> u64 {
         self.paging.root_pointer(root)
     }

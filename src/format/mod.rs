@@ -78,7 +78,6 @@ impl PhysWidth {
 
     /// Returns the frame's address as it stands in an entry or a root pointer, cut to this width.
     const fn frame_bits(self, pfn: HostPfn) -> u64 {
-        debug_assert!(self.fits(pfn), "the structural operations check every frame they take");
         (pfn.get() << PAGE_SHIFT) & self.frame_mask()
     }
 
@@ -189,18 +188,20 @@ pub trait Format:
     /// canonical for long mode.
     fn admits(&self, gpa: Gpa) -> bool;
 
+    /// Returns the number of the page at which the input space ends that holds `gpa`: in long mode
+    /// each canonical half is one.
+    fn input_end(&self, gpa: Gpa) -> u64;
+
     /// Returns the value of the register that points the MMU at the root table: EPTP, nCR3 or CR3.
     ///
-    /// # Panics
-    /// In debug builds, if the frame does not [`fit`](Self::fits). Otherwise its number is cut to the
-    /// physical address width: no bit is set that means something else.
+    /// A frame that does not [`fit`](Self::fits) is cut to the physical address width: no bit is set
+    /// that means something else.
     fn root_pointer(&self, root: HostPfn) -> u64;
 
     /// Returns the entry that points at the table in `pfn`.
     ///
-    /// # Panics
-    /// In debug builds, if the frame does not [`fit`](Self::fits); as for
-    /// [`root_pointer`](Self::root_pointer).
+    /// A frame that does not [`fit`](Self::fits) is cut, as for [`root_pointer`](Self::root_pointer);
+    /// the structural operations check every frame that they take.
     fn table(&self, pfn: HostPfn) -> Entry;
 
     /// Returns the leaf of `size` that maps `pfn` with `attr`.
@@ -252,10 +253,7 @@ pub trait Format:
 
     /// Tells whether every page of `range` is an input address of this format.
     fn admits_range(&self, range: GpaRange) -> bool {
-        let (start, last) = (range.start(), range.last());
-        // A range that crosses the hole between the canonical halves has both ends admitted, but
-        // not its middle.
-        self.admits(start) && self.admits(last) && start.get() >> 63 == last.get() >> 63
+        self.admits(range.start()) && range.end_page() <= self.input_end(range.start())
     }
 
     /// Tells what an entry of `level` is.

@@ -98,6 +98,10 @@ impl Format for Npt {
         gpa.page() >> self.paging.levels.page_bits() == 0
     }
 
+    fn input_end(&self, _gpa: Gpa) -> u64 {
+        1 << self.paging.levels.page_bits()
+    }
+
     fn root_pointer(&self, root: HostPfn) -> u64 {
         self.paging.root_pointer(root)
     }

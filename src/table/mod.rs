@@ -1,4 +1,5 @@
-//! Tables and slots: the memory that the MMU walks, and the only orderings on it.
+//! Tables and slots: the memory that the MMU walks, and the only orderings on it; in [`tree`], the
+//! tree that they form and who may reach it.
 //!
 //! A [`Table`] is one page of 512 slots. It is only ever reached by shared reference, since the MMU
 //! may write to it at any time: accessed bits in present entries of every level, dirty bits in
@@ -17,8 +18,12 @@
     reason = "prefetch is a raw-pointer intrinsic; planting entries is the caller's risk"
 )]
 
+mod tree;
+
 use core::array;
 
+pub use self::tree::CreateError;
+pub(crate) use self::tree::{Fresh, Need, Step, Supply, Tree, Walker, Writer};
 use crate::{
     entry::Entry,
     level::SLOTS,
@@ -74,7 +79,7 @@ impl Table {
     }
 
     /// Sets every slot of a table that the caller alone can reach.
-    pub(crate) fn fill(&self, entry: impl Fn(usize) -> Entry) {
+    pub(crate) fn fill(&self, mut entry: impl FnMut(usize) -> Entry) {
         self.initialised.write();
         for (index, slot) in self.slots.iter().enumerate() {
             slot.init(entry(index));
@@ -102,9 +107,9 @@ impl Default for Table {
     }
 }
 
-/// A commit lost: the slot held something else by then.
+/// A commit lost: the slot held something else by then, and the caller has to look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Race(pub(crate) Entry);
+pub(crate) struct Race;
 
 /// One word of a table.
 #[derive(Debug)]
@@ -134,11 +139,11 @@ impl Slot {
         //   pairs with `load` [edge: child-init, page-init].
         // Acquire on success: who takes a mapping out sees what its mapper wrote to the page
         //   [edge: page-return].
-        // Acquire on failure: the caller goes on with the winner's entry, as after a `load`.
+        // Relaxed on failure: the caller looks again with a `load`.
         self.0
-            .compare_exchange(seen.raw(), next.raw(), Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(seen.raw(), next.raw(), Ordering::AcqRel, Ordering::Relaxed)
             .map(drop)
-            .map_err(|now| Race(Entry::from_raw(now)))
+            .map_err(|_| Race)
     }
 
     /// Asks for the slot's cache line, ahead of a `load`.

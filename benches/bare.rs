@@ -1,0 +1,77 @@
+//! The bare operations: what a walk, a walk with a compare-exchange, and the links of a region cost
+//! without any protocol. They run over the library's own tables, in the same memory, so a comparison
+//! sees the same caches.
+
+#![expect(unsafe_code, reason = "walks raw tables by hand, as the limit to compare with")]
+#![expect(clippy::disallowed_types, reason = "the bare operation uses the bare atomic")]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use slat::{Arena, Ept, Gpa, HostPfn, PageTable};
+
+const PRESENT: u64 = 0b111;
+const LARGE: u64 = 1 << 7;
+const FRAME: u64 = 0x000f_ffff_ffff_f000;
+
+/// Four levels of EPT tables in an arena, as bare words.
+#[derive(Clone, Copy, Debug)]
+pub struct Bare<'a> {
+    words: &'a [AtomicU64],
+    base: u64,
+    root: u64,
+}
+
+impl<'a> Bare<'a> {
+    /// Looks at the tables of `table`, whose frames lie in `arena`.
+    pub fn of(table: &PageTable<Ept, std::sync::Arc<Arena>>, arena: &'a Arena) -> Self {
+        let count = arena.capacity() as usize * 512;
+        // SAFETY: the arena is mapped, page-aligned, and holds nothing but tables, whose words are
+        // atomics; it outlives `'a`.
+        let words =
+            unsafe { std::slice::from_raw_parts(arena.as_ptr().cast::<AtomicU64>(), count) };
+        Self { words, base: arena.base().get(), root: table.root().get() }
+    }
+
+    #[inline]
+    fn slot(&self, frame: u64, index: u64) -> &'a AtomicU64 {
+        &self.words[((frame - self.base) * 512 + (index & 511)) as usize]
+    }
+
+    /// Walks to the leaf's slot, checking each entry on the way.
+    #[inline]
+    fn leaf(&self, gpa: u64) -> Option<&'a AtomicU64> {
+        let mut frame = self.root;
+        for shift in [39, 30, 21] {
+            let entry = self.slot(frame, gpa >> shift).load(Ordering::Acquire);
+            if entry & PRESENT == 0 || entry & LARGE != 0 {
+                return None;
+            }
+            frame = (entry & FRAME) >> 12;
+        }
+        Some(self.slot(frame, gpa >> 12))
+    }
+
+    /// Returns the frame behind `gpa`: four loads, each checked.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, gpa: Gpa) -> Option<HostPfn> {
+        let entry = self.leaf(gpa.get())?.load(Ordering::Acquire);
+        (entry & PRESENT != 0).then(|| HostPfn::new((entry & FRAME) >> 12))
+    }
+
+    /// Walks and replaces the leaf entry `from` by `to`, by one compare-exchange.
+    #[inline]
+    #[must_use]
+    pub fn exchange(&self, gpa: Gpa, from: u64, to: u64) -> bool {
+        self.leaf(gpa.get()).is_some_and(|slot| {
+            slot.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        })
+    }
+}
+
+/// Writes the links of `tables` leaf tables into `links`: one store each, and nothing else.
+pub fn link(links: &[AtomicU64], tables: u64) {
+    for (index, slot) in (0..tables).zip(links) {
+        slot.store((0x1000 + index) << 12 | PRESENT, Ordering::Release);
+    }
+}

@@ -1,0 +1,214 @@
+//! Looking: one page, many pages, the way to a page, and contiguous runs. Loads only, and wait-free.
+
+use core::{fmt, ops::Deref};
+
+use crate::{
+    addr::{Gpa, GpaRange, HostPfn, PAGE_BYTES},
+    arena::FrameSource,
+    attr::Prot,
+    entry::Entry,
+    format::Format,
+    level::Level,
+    mapping::Mapping,
+    table::Walker,
+    walk::{Found, Place, Run, Runs},
+};
+
+/// One entry on the way from the root to a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The level of the table that holds the entry.
+    pub level: Level,
+    /// The entry.
+    pub entry: Entry,
+}
+
+/// The entries on the way from the root to a page, the root's first.
+#[derive(Clone, Copy, Debug)]
+pub struct Walk {
+    steps: [Step; 5],
+    len: usize,
+}
+
+impl Deref for Walk {
+    type Target = [Step];
+
+    fn deref(&self) -> &[Step] {
+        &self.steps[..self.len]
+    }
+}
+
+/// A run of host memory: `len` contiguous bytes from byte `offset` of frame `pfn` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HostRun {
+    /// The frame that holds the first byte.
+    pub pfn: HostPfn,
+    /// Where in that frame the first byte is, below 4096.
+    pub offset: u64,
+    /// How many bytes are contiguous and allow the access, at least 1.
+    pub len: u64,
+}
+
+/// Why an address has no host run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TranslateError {
+    /// No bytes were asked for.
+    #[error("no bytes were asked for at {gpa}")]
+    Empty {
+        /// The address.
+        gpa: Gpa,
+    },
+    /// Not an input address of the table's format.
+    #[error("{gpa} is not an input address of the table's format")]
+    OutOfRange {
+        /// The address.
+        gpa: Gpa,
+    },
+    /// Nothing is mapped there.
+    #[error("{gpa} is not mapped")]
+    NotMapped {
+        /// The address.
+        gpa: Gpa,
+    },
+    /// The leaf does not allow the access.
+    #[error("{gpa} allows {have:?}")]
+    Denied {
+        /// The address.
+        gpa: Gpa,
+        /// What the leaf allows.
+        have: Prot,
+    },
+}
+
+impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
+    #[inline]
+    pub(crate) fn lookup(self, gpa: Gpa) -> Option<Mapping> {
+        if !self.format().admits(gpa) {
+            return None;
+        }
+        self.lookup_at(self.top(gpa.page()), gpa)
+    }
+
+    /// Looks up `gpa`, whose translation ends at or below `place`.
+    #[inline]
+    pub(crate) fn lookup_at(self, place: Place<'p>, gpa: Gpa) -> Option<Mapping> {
+        let at = self.resume(place, gpa.page());
+        match self.found(at.place.level, at.entry) {
+            Found::Leaf(size) => Some(self.format().mapping(gpa, size, at.entry)),
+            _ => None,
+        }
+    }
+
+    /// Returns the entries from the root down to `lowest`, or to where the walk ends.
+    pub(crate) fn path(self, gpa: Gpa, lowest: Level) -> Walk {
+        let (root, mut level) = self.root();
+        let mut walk = Walk { steps: [Step { level, entry: Entry::EMPTY }; 5], len: 0 };
+        if !self.format().admits(gpa) {
+            return walk;
+        }
+        let mut table = root;
+        loop {
+            let slot = table.slot(level.index(gpa.page()));
+            walk.steps[walk.len] = Step { level, entry: slot.load() };
+            walk.len += 1;
+            match self.step(slot, level) {
+                crate::table::Step::Down(child, below) if below >= lowest => {
+                    (table, level) = (child, below);
+                }
+                _ => return walk,
+            }
+        }
+    }
+
+    pub(crate) fn mappings(self, range: GpaRange) -> Mappings<'p, F, S> {
+        let runs = self.format().admits_range(range).then(|| self.runs(range));
+        Mappings { walker: self, runs, run: None, next: 0 }
+    }
+
+    /// Counts the 4 KiB pages of `range` that are mapped.
+    pub(crate) fn mapped(self, range: GpaRange) -> u64 {
+        let part = |mapping: Mapping| {
+            let leaf = mapping.range();
+            let first = leaf.first_page().max(range.first_page());
+            leaf.end_page().min(range.end_page()) - first
+        };
+        self.mappings(range).map(part).sum()
+    }
+
+    /// Returns the longest run of contiguous frames behind at most `len` bytes from `gpa` on.
+    pub(crate) fn translate(
+        self,
+        gpa: Gpa,
+        len: u64,
+        access: Prot,
+    ) -> Result<HostRun, TranslateError> {
+        let format = self.format();
+        if len == 0 {
+            return Err(TranslateError::Empty { gpa });
+        }
+        if !format.admits(gpa) {
+            return Err(TranslateError::OutOfRange { gpa });
+        }
+        let first = self.lookup(gpa).ok_or(TranslateError::NotMapped { gpa })?;
+        if !first.attr.prot().contains(access) {
+            return Err(TranslateError::Denied { gpa, have: first.attr.prot() });
+        }
+        let pfn = HostPfn::new(first.pfn.get() + (gpa.page() - first.gpa.page()));
+        let offset = gpa.page_offset();
+        let wanted = offset.saturating_add(len).div_ceil(PAGE_BYTES);
+        let end = format.input_end(gpa).min(gpa.page().saturating_add(wanted));
+        let mut pages = 0;
+        for leaf in self.mappings(GpaRange::of_pages(gpa.page(), end)) {
+            let next = gpa.page() + pages;
+            let continues = leaf.gpa.page() <= next
+                && leaf.pfn.get() + (next - leaf.gpa.page()) == pfn.get() + pages
+                && leaf.attr.prot().contains(access);
+            if !continues {
+                break;
+            }
+            pages = leaf.range().end_page() - gpa.page();
+        }
+        // Another thread may have unmapped the first page since.
+        if pages == 0 {
+            return Err(TranslateError::NotMapped { gpa });
+        }
+        Ok(HostRun { pfn, offset, len: len.min(pages * PAGE_BYTES - offset) })
+    }
+}
+
+/// The mappings of a range, in ascending order; made by
+/// [`Pinned::mappings`](crate::Pinned::mappings).
+pub struct Mappings<'p, F: Format, S: FrameSource> {
+    walker: Walker<'p, F, S>,
+    runs: Option<Runs<'p, F, S>>,
+    run: Option<Run<'p>>,
+    /// How many slots of `run` were visited.
+    next: usize,
+}
+
+impl<F: Format, S: FrameSource> Iterator for Mappings<'_, F, S> {
+    type Item = Mapping;
+
+    fn next(&mut self) -> Option<Mapping> {
+        loop {
+            if let Some(run) = &self.run {
+                for (place, page) in run.places().skip(self.next) {
+                    self.next += 1;
+                    let gpa = Gpa::of_page(page);
+                    if let Some(mapping) = self.walker.lookup_at(place, gpa) {
+                        return Some(mapping);
+                    }
+                }
+            }
+            self.run = Some(self.runs.as_mut()?.next()?);
+            self.next = 0;
+        }
+    }
+}
+
+impl<F: Format, S: FrameSource> fmt::Debug for Mappings<'_, F, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mappings").field("runs", &self.runs).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,61 @@
+//! The operations, one protocol a file.
+//!
+//! Structural operations run under the writer lock ([`populate`]). The others run under a pin, take
+//! no lock, allocate nothing, write nothing shared but the slot, and commit each page with one
+//! compare-exchange; whoever stops in the middle of one, for ever, stops nobody else.
+
+mod lookup;
+mod map;
+mod populate;
+mod protect;
+mod slot;
+mod unmap;
+
+pub use self::{
+    lookup::{HostRun, Mappings, Step, TranslateError, Walk},
+    map::{MapError, MapRangeError, Mapped, MappedRange},
+    populate::PopulateError,
+    protect::ProtectError,
+    slot::{OutOfRange, SlotRef},
+    unmap::{UnmapError, UnmapRangeError},
+};
+
+use crate::{
+    addr::{Gpa, GpaRange},
+    arena::FrameSource,
+    format::Format,
+    level::PageSize,
+    table::Walker,
+    walk::Found,
+};
+
+/// Returns the base of the leaf of `size` that translates `page`, and its range.
+const fn leaf_range(page: u64, size: PageSize) -> GpaRange {
+    let first = page & !(size.pages() - 1);
+    GpaRange::of_pages(first, first + size.pages())
+}
+
+/// Tells whether a change of `range` would cut the leaf of `size` that translates `page`.
+const fn cuts(range: GpaRange, page: u64, size: PageSize) -> bool {
+    let leaf = leaf_range(page, size);
+    !(range.contains(leaf.start()) && range.contains(leaf.last()))
+}
+
+impl<F: Format, S: FrameSource> Walker<'_, F, S> {
+    /// Returns the base of the large leaf that a change of `range` would cut, if there is one. Only
+    /// the leaves of the first and the last page can be.
+    fn cut_leaf(self, range: GpaRange) -> Option<Gpa> {
+        [range.first_page(), range.end_page() - 1].into_iter().find_map(|page| {
+            let at = self.descend(page);
+            match self.found(at.place.level, at.entry) {
+                Found::Leaf(size) if cuts(range, page, size) => {
+                    Some(leaf_range(page, size).start())
+                }
+                _ => None,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

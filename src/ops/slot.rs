@@ -1,0 +1,131 @@
+//! One page's slot, kept: its mapping, its accessed and dirty bits, and map without a new walk.
+//!
+//! A [`SlotRef`] borrows the pin, so it cannot outlive what it points at. It remembers a place on the
+//! way to its page; each operation goes on from there, so that a slot that has meanwhile got a table
+//! under it is followed, and commits by compare-exchange on a present leaf only: a non-present entry
+//! never gains an accessed or dirty bit.
+
+use core::fmt;
+
+use crate::{
+    addr::{Gpa, HostPfn},
+    arena::FrameSource,
+    attr::Attr,
+    format::Format,
+    level::PageSize,
+    mapping::Mapping,
+    ops::map::{MapError, Mapped},
+    table::Walker,
+    walk::Place,
+};
+
+/// The address is not an input address of the table's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{gpa} is not an input address of the table's format")]
+pub struct OutOfRange {
+    /// The address.
+    pub gpa: Gpa,
+}
+
+/// A pinned reference to the slot where the translation of one page ends.
+///
+/// Each operation takes effect at one load or one compare-exchange and never waits; where it says
+/// that it returns the old bit and nothing is mapped, it returns false and changes nothing.
+///
+/// # Concurrency
+/// Clearing a bit does not touch translation caches: until those are invalidated, an MMU may go on
+/// using a cached translation without setting the bit again.
+pub struct SlotRef<'p, F: Format, S: FrameSource> {
+    walker: Walker<'p, F, S>,
+    place: Place<'p>,
+    gpa: Gpa,
+}
+
+impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
+    pub(crate) fn slot(self, gpa: Gpa) -> Result<SlotRef<'p, F, S>, OutOfRange> {
+        if !self.format().admits(gpa) {
+            return Err(OutOfRange { gpa });
+        }
+        Ok(SlotRef { walker: self, place: self.descend(gpa.page()).place, gpa })
+    }
+}
+
+impl<F: Format, S: FrameSource> SlotRef<'_, F, S> {
+    /// Returns the address whose translation ends here.
+    #[must_use]
+    pub fn gpa(&self) -> Gpa {
+        self.gpa
+    }
+
+    /// Returns the mapping, or `None` if nothing is mapped.
+    #[must_use]
+    pub fn mapping(&self) -> Option<Mapping> {
+        self.walker.lookup_at(self.place, self.gpa)
+    }
+
+    /// Returns the accessed bit.
+    #[must_use]
+    pub fn accessed(&self) -> bool {
+        self.mapping().is_some_and(|mapping| mapping.accessed)
+    }
+
+    /// Returns the dirty bit.
+    #[must_use]
+    pub fn dirty(&self) -> bool {
+        self.mapping().is_some_and(|mapping| mapping.dirty)
+    }
+
+    /// Sets the accessed bit and returns the old one.
+    pub fn set_accessed(&self) -> bool {
+        self.set(self.walker.format().accessed_bit())
+    }
+
+    /// Clears the accessed bit and returns the old one.
+    pub fn clear_accessed(&self) -> bool {
+        self.clear(self.walker.format().accessed_bit())
+    }
+
+    /// Sets the dirty bit and returns the old one.
+    pub fn set_dirty(&self) -> bool {
+        self.set(self.walker.format().dirty_bit())
+    }
+
+    /// Clears the dirty bit and returns the old one.
+    pub fn clear_dirty(&self) -> bool {
+        self.clear(self.walker.format().dirty_bit())
+    }
+
+    /// Maps the page as [`Pinned::map`](crate::Pinned::map) does, without walking from the root.
+    ///
+    /// # Errors
+    /// [`MapError`]; the table is as it was.
+    pub fn map(&self, pfn: HostPfn, size: PageSize, attr: Attr) -> Result<Mapped, MapError> {
+        let leaf = self.walker.encode(size, pfn, attr)?;
+        self.walker.map_at(self.place, self.gpa, size, leaf)
+    }
+
+    /// Sets `bit` in a leaf that has it clear; tells whether it was set already.
+    fn set(&self, bit: u64) -> bool {
+        let mut was_set = false;
+        self.walker.update(self.place, self.gpa.page(), |_, leaf| {
+            was_set = leaf.has(bit);
+            (!was_set).then_some(leaf.with(bit))
+        });
+        was_set
+    }
+
+    /// Clears `bit` in a leaf that has it set; tells whether it was.
+    fn clear(&self, bit: u64) -> bool {
+        self.walker
+            .update(self.place, self.gpa.page(), |_, leaf| {
+                leaf.has(bit).then_some(leaf.without(bit))
+            })
+            .is_some()
+    }
+}
+
+impl<F: Format, S: FrameSource> fmt::Debug for SlotRef<'_, F, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlotRef").field("gpa", &self.gpa).field("mapping", &self.mapping()).finish()
+    }
+}

@@ -1,0 +1,294 @@
+//! The fault path: everything that runs without a lock.
+
+use crate::{
+    addr::{Gpa, GpaRange, HostPfn},
+    arena::FrameSource,
+    attr::{Attr, Prot},
+    epoch::Pin,
+    format::Format,
+    level::{Level, PageSize},
+    mapping::Mapping,
+    observe::{Covered, Flush},
+    ops::{
+        HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings, OutOfRange, ProtectError,
+        SlotRef, TranslateError, UnmapError, UnmapRangeError, Walk,
+    },
+    table::{Tree, Walker},
+};
+
+/// A pinned table: the right to walk it, and all operations of the fault path.
+///
+/// None of them takes a lock, allocates, or writes anything shared but the slot that it changes.
+/// Lookups are wait-free; changes are lock-free: a compare-exchange fails only because another
+/// succeeded or because the MMU set a bit. A thread that stops in the middle of one stops nobody.
+///
+/// An address may point anywhere into its page.
+///
+/// A pin stays on its thread, and what it hands out does not outlive it:
+///
+/// ```compile_fail
+/// # fn sent(pin: slat::Pinned<'static, slat::Ept, slat::HeapFrames>) {
+/// std::thread::spawn(move || drop(pin)); // `Pinned` is not `Send`
+/// # }
+/// ```
+///
+/// ```compile_fail
+/// # fn kept(reader: &slat::Reader<slat::Ept, slat::HeapFrames>) {
+/// let mut pin = reader.pin();
+/// let slot = pin.slot(slat::Gpa::new(0)).unwrap();
+/// pin.repin(); // `slot` still borrows the pin
+/// slot.set_dirty();
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Pinned<'r, F: Format, S: FrameSource> {
+    tree: &'r Tree<F, S>,
+    pin: Pin,
+}
+
+impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
+    #[inline]
+    pub(crate) fn new(tree: &'r Tree<F, S>, pin: Pin) -> Self {
+        Self { tree, pin }
+    }
+
+    #[inline]
+    fn walk_here(&self) -> Walker<'_, F, S> {
+        self.tree.walk(&self.pin)
+    }
+
+    /// Lets reclamation go on: leaves the epoch and enters it again, more cheaply than dropping the
+    /// pin and taking another. Nothing that was found under the pin can still be held.
+    #[inline]
+    pub fn repin(&mut self) {
+        self.pin.repin();
+    }
+
+    /// Maps the page of `size` that holds `gpa` to the frames from `pfn` on.
+    ///
+    /// # Errors
+    /// [`MapError`]; the table is as it was. `Occupied` carries the mapping that is in the way.
+    ///
+    /// # Concurrency
+    /// Takes effect at one compare-exchange. Of two threads that map one page, one gets
+    /// [`Mapped::New`] and the other `Same` or `Occupied`.
+    #[inline]
+    pub fn map(
+        &self,
+        gpa: Gpa,
+        pfn: HostPfn,
+        size: PageSize,
+        attr: Attr,
+    ) -> Result<Mapped, MapError> {
+        self.walk_here().map(gpa, pfn, size, attr)
+    }
+
+    /// Maps the pages of `range`, 4 KiB each, to the consecutive frames from `first` on.
+    ///
+    /// Visits tables, not pages.
+    ///
+    /// # Errors
+    /// [`MapRangeError`]. The whole range is checked before the first page is mapped; only if another
+    /// thread changes it meanwhile can the call end half-way, and the error says how far it came.
+    ///
+    /// # Concurrency
+    /// Takes effect page by page.
+    pub fn map_range(
+        &self,
+        range: GpaRange,
+        first: HostPfn,
+        attr: Attr,
+    ) -> Result<MappedRange, MapRangeError> {
+        self.walk_here().map_range(range, first, attr)
+    }
+
+    /// Maps many 4 KiB pages with the same attributes, in order, and tells `sink` how each went. The
+    /// walks overlap, so scattered pages cost far less than one at a time.
+    ///
+    /// # Concurrency
+    /// Takes effect page by page, as [`map`](Self::map) does.
+    pub fn map_many(
+        &self,
+        pages: impl IntoIterator<Item = (Gpa, HostPfn)>,
+        attr: Attr,
+        mut sink: impl FnMut(Gpa, Result<Mapped, MapError>),
+    ) {
+        let walker = self.walk_here();
+        walker.batch(
+            pages,
+            |&(gpa, _)| gpa,
+            |(gpa, pfn), place| {
+                let mapped = match (walker.encode(PageSize::Size4K, pfn, attr), place) {
+                    (Err(error), _) => Err(error.into()),
+                    (Ok(_), None) => Err(MapError::OutOfRange { gpa }),
+                    (Ok(leaf), Some(place)) => walker.map_at(place, gpa, PageSize::Size4K, leaf),
+                };
+                sink(gpa, mapped);
+            },
+        );
+    }
+
+    /// Unmaps the leaf that translates `gpa`, whole if it is large, and returns it with its final
+    /// accessed and dirty bits.
+    ///
+    /// # Errors
+    /// [`UnmapError`] if nothing is mapped there.
+    ///
+    /// # Concurrency
+    /// Takes effect at one compare-exchange. Of two threads that unmap one page, one gets the mapping.
+    /// Until the [`Flush`] is served, a translation cache may still reach the frame.
+    #[inline]
+    pub fn unmap(&self, gpa: Gpa) -> Result<(Mapping, Flush<'r>), UnmapError> {
+        let mapping = self.walk_here().unmap(gpa)?;
+        let mut covered = Covered::default();
+        covered.add(mapping.range());
+        Ok((mapping, self.flush(covered)))
+    }
+
+    /// Unmaps every leaf in `range` and hands each to `sink`; returns how many 4 KiB pages they mapped.
+    ///
+    /// Visits the tables that exist, not the pages.
+    ///
+    /// # Errors
+    /// [`UnmapRangeError`], before anything has changed: a large leaf lies partly outside the range,
+    /// or the range has pages that the format does not translate.
+    ///
+    /// # Concurrency
+    /// Takes effect leaf by leaf. Pages that are mapped meanwhile may be missed. If `sink` panics, the
+    /// leaves up to then are unmapped and their [`Flush`] is lost: invalidate all of the range.
+    pub fn unmap_range(
+        &self,
+        range: GpaRange,
+        sink: impl FnMut(Mapping),
+    ) -> Result<(u64, Flush<'r>), UnmapRangeError> {
+        let mut covered = Covered::default();
+        let pages = self.walk_here().unmap_range(range, &mut covered, sink)?;
+        Ok((pages, self.flush(covered)))
+    }
+
+    /// Unmaps many pages, in order, and tells `sink` how each went; the walks overlap.
+    ///
+    /// # Concurrency
+    /// Takes effect page by page, as [`unmap`](Self::unmap) does.
+    pub fn unmap_many(
+        &self,
+        pages: impl IntoIterator<Item = Gpa>,
+        mut sink: impl FnMut(Gpa, Result<Mapping, UnmapError>),
+    ) -> Flush<'r> {
+        let walker = self.walk_here();
+        let mut covered = Covered::default();
+        walker.batch(
+            pages,
+            |&gpa| gpa,
+            |gpa, place| {
+                let unmapped = match place {
+                    Some(place) => walker.unmap_at(place, gpa),
+                    None => Err(UnmapError::OutOfRange { gpa }),
+                };
+                if let Ok(mapping) = &unmapped {
+                    covered.add(mapping.range());
+                }
+                sink(gpa, unmapped);
+            },
+        );
+        self.flush(covered)
+    }
+
+    /// Gives every leaf in `range` the rights `prot`; returns how many 4 KiB pages had others.
+    ///
+    /// Frames, memory types, accessed and dirty bits stay as they are. The [`Flush`] covers leaves
+    /// that lost a right; where rights were only added, a cache that still denies an access merely
+    /// faults once more.
+    ///
+    /// # Errors
+    /// [`ProtectError`], before anything has changed.
+    ///
+    /// # Concurrency
+    /// Takes effect leaf by leaf; an accessed or dirty bit that the MMU sets meanwhile is kept.
+    pub fn protect(&self, range: GpaRange, prot: Prot) -> Result<(u64, Flush<'r>), ProtectError> {
+        let mut covered = Covered::default();
+        let pages = self.walk_here().protect(range, prot, &mut covered)?;
+        Ok((pages, self.flush(covered)))
+    }
+
+    /// Returns the mapping that translates `gpa`, or `None`.
+    ///
+    /// # Concurrency
+    /// Takes effect at the load of the leaf's slot. Wait-free.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, gpa: Gpa) -> Option<Mapping> {
+        self.walk_here().lookup(gpa)
+    }
+
+    /// Looks up many pages, in order, and tells `sink` what translates each; the walks overlap.
+    ///
+    /// # Concurrency
+    /// Takes effect page by page, as [`lookup`](Self::lookup) does.
+    pub fn lookup_many(
+        &self,
+        pages: impl IntoIterator<Item = Gpa>,
+        mut sink: impl FnMut(Gpa, Option<Mapping>),
+    ) {
+        let walker = self.walk_here();
+        walker.batch(
+            pages,
+            |&gpa| gpa,
+            |gpa, place| sink(gpa, place.and_then(|place| walker.lookup_at(place, gpa))),
+        );
+    }
+
+    /// Returns the entries on the way to `gpa`, from the root down to `lowest` or to where the walk
+    /// ends; none for an address that the format does not translate.
+    ///
+    /// # Concurrency
+    /// Each entry as it stood when the walk read it. Wait-free.
+    #[must_use]
+    pub fn walk(&self, gpa: Gpa, lowest: Level) -> Walk {
+        self.walk_here().path(gpa, lowest)
+    }
+
+    /// Returns the slot where the translation of `gpa` ends.
+    ///
+    /// # Errors
+    /// [`OutOfRange`] if the format does not translate the address.
+    pub fn slot(&self, gpa: Gpa) -> Result<SlotRef<'_, F, S>, OutOfRange> {
+        self.walk_here().slot(gpa)
+    }
+
+    /// Returns the mappings in `range`, in ascending order; a large leaf at either end is included
+    /// whole. Empty if the range has pages that the format does not translate.
+    ///
+    /// # Concurrency
+    /// Weakly consistent: each leaf as it stood when it was read.
+    #[must_use]
+    pub fn mappings(&self, range: GpaRange) -> Mappings<'_, F, S> {
+        self.walk_here().mappings(range)
+    }
+
+    /// Counts the 4 KiB pages of `range` that are mapped, by a scan.
+    ///
+    /// # Concurrency
+    /// As [`mappings`](Self::mappings).
+    #[must_use]
+    pub fn mapped(&self, range: GpaRange) -> u64 {
+        self.walk_here().mapped(range)
+    }
+
+    /// Returns the longest contiguous run of host memory behind at most `len` bytes from `gpa` on, all
+    /// of which allows `access`. Sets no accessed or dirty bit.
+    ///
+    /// # Errors
+    /// [`TranslateError`] if not even the first byte can be accessed.
+    ///
+    /// # Concurrency
+    /// As [`mappings`](Self::mappings).
+    pub fn translate(&self, gpa: Gpa, len: u64, access: Prot) -> Result<HostRun, TranslateError> {
+        self.walk_here().translate(gpa, len, access)
+    }
+
+    #[inline]
+    fn flush(&self, covered: Covered) -> Flush<'r> {
+        Flush::new(self.tree.epoch(), covered)
+    }
+}

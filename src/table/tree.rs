@@ -1,0 +1,364 @@
+//! The tree of tables, and the right to reach it.
+//!
+//! **The node tree is the hardware tables**: a [`Tree`] owns a root frame and, through the table
+//! entries in it, every other. Nothing beside the tables says what is where.
+//!
+//! Two things give the right to follow a table entry, and both come as a [`Walker`]: a pin in the
+//! tree's epoch, and the writer lock. Two things follow from who may do what:
+//!
+//! - *Tables come and go under the writer lock only.* A [`Fresh`] table belongs to the writer alone,
+//!   is filled, and is linked by one compare-exchange; from then on any walker may enter it.
+//! - *Invariant `linked`*: an entry that the format takes for a table's, read from a slot of the
+//!   tree, names a frame that was allocated from the tree's own source and is not freed while a
+//!   walker that could have read it lives. [`Writer::link`] and [`Supply::entry`] are the only
+//!   makers of such entries, and tables are freed only when the tree is dropped.
+
+#![expect(unsafe_code, reason = "follows frame numbers to tables")]
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::{Race, Slot, Table};
+use crate::{
+    addr::{Gpa, HostPfn},
+    arena::{Content, FrameRun, FrameSource, Hint, OutOfFrames},
+    entry::Entry,
+    epoch::{Epoch, Pin},
+    format::{Format, Kind, Who},
+    level::{Level, SLOTS},
+    sync::{Mutex, MutexGuard},
+};
+
+/// Why a [`PageTable`](crate::PageTable) could not be created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// There is no frame for the root table.
+    #[error("no frame for the root table: {0}")]
+    OutOfFrames(#[from] OutOfFrames),
+    /// The frame that the source gave does not fit the format's physical address width.
+    #[error("the source's frame {pfn} does not fit a physical address width of {width} bits")]
+    BadFrame {
+        /// The frame.
+        pfn: HostPfn,
+        /// The width of the format, in bits.
+        width: u8,
+    },
+}
+
+/// All tables of one [`PageTable`](crate::PageTable), and what guards them.
+pub(crate) struct Tree<F: Format, S: FrameSource> {
+    format: F,
+    frames: S,
+    root: HostPfn,
+    writer: Mutex<()>,
+    epoch: Epoch,
+}
+
+impl<F: Format, S: FrameSource> Tree<F, S> {
+    pub(crate) fn new(format: F, frames: S) -> Result<Self, CreateError> {
+        let mut runs = Vec::new();
+        frames.allocate(1, Hint::new(Gpa::new(0)), &mut runs)?;
+        let root = runs[0].first;
+        if !format.fits(root) {
+            for run in runs {
+                // SAFETY: the frame was allocated just now, is unused and still zero.
+                unsafe { frames.free(run, Content::Zero) };
+            }
+            return Err(CreateError::BadFrame { pfn: root, width: format.phys_width().bits() });
+        }
+        // SAFETY: the frame was allocated just now.
+        unsafe { frames.table(root) }.fill(|_| Entry::UNPOPULATED);
+        Ok(Self { format, frames, root, writer: Mutex::new(()), epoch: Epoch::new() })
+    }
+
+    pub(crate) fn format(&self) -> &F {
+        &self.format
+    }
+
+    pub(crate) fn frames(&self) -> &S {
+        &self.frames
+    }
+
+    pub(crate) fn root(&self) -> HostPfn {
+        self.root
+    }
+
+    pub(crate) fn epoch(&self) -> &Epoch {
+        &self.epoch
+    }
+
+    /// Takes the writer lock: waits for other structural changes, never for the fault path.
+    pub(crate) fn lock(&self) -> Writer<'_, F, S> {
+        Writer { _lock: self.writer.lock(), tree: self }
+    }
+
+    /// Gives the right to walk for as long as the pin is held.
+    #[inline]
+    pub(crate) fn walk<'p>(&'p self, _pin: &'p Pin) -> Walker<'p, F, S> {
+        Walker { tree: self }
+    }
+}
+
+impl<F: Format, S: FrameSource> fmt::Debug for Tree<F, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { format, root, .. } = self;
+        f.debug_struct("Tree").field("format", format).field("root", root).finish_non_exhaustive()
+    }
+}
+
+impl<F: Format, S: FrameSource> Drop for Tree<F, S> {
+    fn drop(&mut self) {
+        let root = FrameRun { first: self.root, count: 1 };
+        self.free_below(self.root, self.format.levels().root());
+        self.release(root);
+    }
+}
+
+impl<F: Format, S: FrameSource> Tree<F, S> {
+    /// Frees every table below the one in `pfn`, which is of `level`; called when nobody can walk.
+    /// Leaf tables are not even read: a table of them goes back as runs.
+    fn free_below(&self, pfn: HostPfn, level: Level) {
+        let Some(below) = level.below() else { return };
+        // SAFETY: invariant `linked`, and nothing was freed yet on the way here.
+        let table = unsafe { self.frames.table(pfn) };
+        let mut run: Option<FrameRun> = None;
+        for slot in table.slots(0, SLOTS) {
+            let Kind::Table(child) = self.format.kind(level, slot.load()) else { continue };
+            self.free_below(child, below);
+            match &mut run {
+                Some(run) if run.first.checked_add(run.count) == Some(child) => run.count += 1,
+                _ => {
+                    if let Some(full) = run.replace(FrameRun { first: child, count: 1 }) {
+                        self.release(full);
+                    }
+                }
+            }
+        }
+        if let Some(rest) = run {
+            self.release(rest);
+        }
+    }
+
+    /// Gives back tables of a tree that is being dropped.
+    fn release(&self, run: FrameRun) {
+        // SAFETY:
+        // 1. Each table is named by one entry only, so it is freed once.
+        // 2. The tree is borrowed exclusively by its drop: no pin, no lock and no handle is left.
+        unsafe { self.frames.free(run, Content::Unknown) };
+    }
+}
+
+/// The right to follow the tree's entries, under a pin or under the writer lock.
+pub(crate) struct Walker<'p, F: Format, S: FrameSource> {
+    tree: &'p Tree<F, S>,
+}
+
+impl<F: Format, S: FrameSource> Clone for Walker<'_, F, S> {
+    #[inline]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F: Format, S: FrameSource> Copy for Walker<'_, F, S> {}
+
+impl<F: Format, S: FrameSource> fmt::Debug for Walker<'_, F, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Walker").field(self.tree).finish()
+    }
+}
+
+/// What a slot leads to.
+#[derive(Debug)]
+pub(crate) enum Step<'p> {
+    /// A table, and its level.
+    Down(&'p Table, Level),
+    /// Nothing further: the walk ends with this entry.
+    Here(Entry),
+}
+
+impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
+    #[inline]
+    pub(crate) fn format(self) -> &'p F {
+        &self.tree.format
+    }
+
+    /// Returns the root table and its level.
+    #[inline]
+    pub(crate) fn root(self) -> (&'p Table, Level) {
+        // SAFETY: the root is allocated in `new` and freed when the tree is dropped, after `'p`.
+        let table = unsafe { self.tree.frames.table(self.tree.root) };
+        (table, self.tree.format.levels().root())
+    }
+
+    /// Reads a slot of a table of `level` and follows it if it leads on.
+    #[inline]
+    pub(crate) fn step(self, slot: &'p Slot, level: Level) -> Step<'p> {
+        let entry = slot.load();
+        match level.below() {
+            Some(below) if self.tree.format.is_table(entry) => {
+                let child = self.tree.format.table_frame(entry);
+                // SAFETY: the entry was read from a slot of the tree, so it names a table of the
+                // tree, which is not freed during `'p` (invariant `linked`).
+                Step::Down(unsafe { self.tree.frames.table(child) }, below)
+            }
+            _ => Step::Here(entry),
+        }
+    }
+
+    /// Makes a lock-free transition: one compare-exchange on a live slot.
+    #[inline]
+    pub(crate) fn commit(
+        self,
+        slot: &Slot,
+        level: Level,
+        seen: Entry,
+        next: Entry,
+    ) -> Result<(), Race> {
+        debug_assert_eq!(
+            seen.may_become(next, level, &self.tree.format),
+            Some(Who::Anyone),
+            "{seen:?} -> {next:?} at {level:?}"
+        );
+        slot.publish(seen, next)
+    }
+}
+
+/// The writer lock, held: the right to change the shape of the tree.
+#[derive(Debug)]
+pub(crate) struct Writer<'t, F: Format, S: FrameSource> {
+    tree: &'t Tree<F, S>,
+    _lock: MutexGuard<'t, ()>,
+}
+
+/// How many tables a change needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Need {
+    pub(crate) leaf_tables: u64,
+    pub(crate) upper_tables: u64,
+}
+
+impl<F: Format, S: FrameSource> Writer<'_, F, S> {
+    /// Gives the right to walk for as long as the lock is held: tables go only under it.
+    pub(crate) fn walk(&self) -> Walker<'_, F, S> {
+        Walker { tree: self.tree }
+    }
+
+    /// Takes all the frames that a change needs, or none.
+    pub(crate) fn reserve(&self, need: Need, gpa: Gpa) -> Result<Supply<'_, F, S>, CreateError> {
+        let mut supply = Supply { tree: self.tree, leaf: Vec::new(), upper: Vec::new() };
+        let frames = &self.tree.frames;
+        if supply.take(need, Hint::new(gpa)).is_err() {
+            drop(supply);
+            let needed = need.leaf_tables + need.upper_tables;
+            return Err(OutOfFrames { needed, free: frames.free_frames() }.into());
+        }
+        let format = &self.tree.format;
+        let last = |run: &FrameRun| HostPfn::new(run.first.get() + (run.count - 1));
+        match supply.leaf.iter().chain(&supply.upper).map(last).find(|&pfn| !format.fits(pfn)) {
+            Some(pfn) => Err(CreateError::BadFrame { pfn, width: format.phys_width().bits() }),
+            None => Ok(supply),
+        }
+    }
+
+    /// Changes the entry of a live slot as only the writer may.
+    ///
+    /// # Panics
+    /// If the slot changed meanwhile: only the writer changes an UNPOPULATED slot.
+    pub(crate) fn commit(&self, slot: &Slot, level: Level, seen: Entry, next: Entry) {
+        debug_assert!(
+            seen.may_become(next, level, &self.tree.format).is_some(),
+            "{seen:?} -> {next:?} at {level:?}"
+        );
+        let won = slot.publish(seen, next);
+        assert!(won.is_ok(), "a slot that is the writer's was changed by another: {slot:?}");
+    }
+
+    /// Publishes a table: from now on walkers enter it.
+    pub(crate) fn link(&self, slot: &Slot, level: Level, child: Fresh<'_>) {
+        self.commit(slot, level, Entry::UNPOPULATED, child.into_entry(&self.tree.format));
+    }
+}
+
+/// Frames that were reserved for a change; those left over go back when it is dropped.
+pub(crate) struct Supply<'t, F: Format, S: FrameSource> {
+    tree: &'t Tree<F, S>,
+    /// For leaf tables; the next is the first frame of the last run.
+    leaf: Vec<FrameRun>,
+    /// For all other tables.
+    upper: Vec<FrameRun>,
+}
+
+impl<'t, F: Format, S: FrameSource> Supply<'t, F, S> {
+    /// Allocates the frames: leaf tables by themselves, so that those of a region lie side by side.
+    fn take(&mut self, need: Need, hint: Hint) -> Result<(), OutOfFrames> {
+        for (count, runs) in
+            [(need.leaf_tables, &mut self.leaf), (need.upper_tables, &mut self.upper)]
+        {
+            if count > 0 {
+                self.tree.frames.allocate(count, hint, runs)?;
+                // They are used from the back: the lowest frame first.
+                runs.reverse();
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns a zeroed table for `level` that nobody else can reach.
+    ///
+    /// # Panics
+    /// If more tables are taken than were reserved.
+    pub(crate) fn table(&mut self, level: Level) -> Fresh<'t> {
+        let runs = if level == Level::L1 { &mut self.leaf } else { &mut self.upper };
+        let run = runs.last_mut().expect("a change takes no more tables than it reserved");
+        let pfn = run.first;
+        if run.count == 1 {
+            runs.pop();
+        } else {
+            *run = FrameRun { first: HostPfn::new(pfn.get() + 1), count: run.count - 1 };
+        }
+        // SAFETY: the frame was allocated by `reserve`, and from here on it is this table's.
+        Fresh { table: unsafe { self.tree.frames.table(pfn) }, pfn }
+    }
+
+    /// Returns the entry by which another fresh table names this one.
+    pub(crate) fn entry(&self, child: Fresh<'_>) -> Entry {
+        child.into_entry(&self.tree.format)
+    }
+}
+
+impl<F: Format, S: FrameSource> fmt::Debug for Supply<'_, F, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { leaf, upper, .. } = self;
+        f.debug_struct("Supply").field("leaf", leaf).field("upper", upper).finish_non_exhaustive()
+    }
+}
+
+impl<F: Format, S: FrameSource> Drop for Supply<'_, F, S> {
+    fn drop(&mut self) {
+        for run in self.leaf.drain(..).chain(self.upper.drain(..)) {
+            // SAFETY: allocated by `reserve`, never handed out as a table, and so still zero.
+            unsafe { self.tree.frames.free(run, Content::Zero) };
+        }
+    }
+}
+
+/// A zeroed table of the writer's own, not linked yet.
+#[derive(Debug)]
+pub(crate) struct Fresh<'t> {
+    table: &'t Table,
+    pfn: HostPfn,
+}
+
+impl Fresh<'_> {
+    /// Gives the table up to the entry that names it.
+    fn into_entry<F: Format>(self, format: &F) -> Entry {
+        format.table(self.pfn)
+    }
+
+    /// Sets every slot.
+    pub(crate) fn fill(&self, entry: impl FnMut(usize) -> Entry) {
+        self.table.fill(entry);
+    }
+}
