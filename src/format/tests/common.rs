@@ -92,6 +92,7 @@ fn forwards<F: Format>(format: F, same: impl Fn(AnyFormat) -> Option<F>) {
     let addresses = (0..64).flat_map(|bit| [1_u64 << bit, (1 << bit) - 1, !(1 << bit)]);
     for gpa in addresses.map(Gpa::new) {
         assert_eq!(any.admits(gpa), format.admits(gpa));
+        assert_eq!(any.input_end(gpa), format.input_end(gpa));
         let range = GpaRange::from_pages(gpa.page_base(), 1).unwrap();
         assert_eq!(any.admits_range(range), format.admits_range(range));
     }
