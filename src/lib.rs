@@ -66,4 +66,8 @@ pub mod docs {
     pub mod readme {}
     #[doc = include_str!("../docs/THEORY.md")]
     pub mod theory {}
+    #[doc = include_str!("../docs/FORMATS.md")]
+    pub mod formats {}
+    #[doc = include_str!("../docs/UNSAFE.md")]
+    pub mod unsafe_code {}
 }
