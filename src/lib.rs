@@ -13,6 +13,7 @@ mod epoch;
 mod format;
 mod level;
 mod mapping;
+pub mod mmu;
 mod sync;
 mod table;
 
