@@ -22,6 +22,7 @@ mod x86;
 
 use core::fmt::Debug;
 
+pub(crate) use self::x86::Paging;
 pub use self::{
     any::AnyFormat,
     ept::{Ept, EptCaps},
