@@ -16,7 +16,7 @@ fn swap(slot: &Slot, next: Entry) -> Entry {
     loop {
         match slot.publish(seen, next) {
             Ok(()) => return seen,
-            Err(Race(now)) => seen = now,
+            Err(Race) => seen = slot.load(),
         }
     }
 }
