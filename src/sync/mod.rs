@@ -8,6 +8,7 @@
 compile_error!("build the models with both `--cfg loom` and `--cfg crossbeam_loom`");
 
 mod lock;
+mod unique;
 mod witness;
 
 #[cfg(not(any(loom, shuttle)))]
@@ -27,6 +28,7 @@ use shuttle::sync::atomic as imp;
 
 pub(crate) use self::{
     lock::{Mutex, MutexGuard},
+    unique::unique,
     witness::Witness,
 };
 
