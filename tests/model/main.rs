@@ -168,7 +168,7 @@ impl<F: Format> Pair<F> {
         starts.into_iter().map(|start| GpaRange::from_pages(at(start), pages).unwrap()).collect()
     }
 
-    /// The mappings are those of the reference, and the way to each is made of the format's entries.
+    /// The mappings are the reference's, and the way to each is made of the format's entries.
     fn agree(&self) {
         let pin = self.table.pin();
         let format = self.table.format();

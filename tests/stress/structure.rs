@@ -1,10 +1,13 @@
 //! Populate against itself, against the fault path, and short of frames.
 
-use slat::{Format, HeapFrames, Kind, Level, MapError, Mapped, PopulateError};
+use slat::{
+    Format, FrameSource, HeapFrames, Kind, Level, MapError, Mapped, PageSize, PopulateError, Prot,
+};
 
 use crate::{
     common::{
-        BASE, Checked, GIB, Hostage, MIB, PAGE, RWX, SMALL, at, every_format, pfn, populated, range,
+        BASE, Checked, GIB, Hostage, MIB, PAGE, RWX, SMALL, at, every_format, pfn, populated,
+        range, table_frame,
     },
     crew::{Crew, rounds},
 };
@@ -127,6 +130,54 @@ every_format! {
         let new: u64 = crew.run().into_iter().sum();
         let found = table.pin().mapped(range(0, areas * 4 * MIB));
         assert_eq!(found, areas * 256 + new);
+    }
+
+    fn a_large_leaf_that_comes_meanwhile_is_neither_cut_nor_a_reason_to_stop(format: impl Format) {
+        let table = Checked::new(format, 8);
+        table.populate_pages(0, 2 * MIB);
+        let parent = table_frame(&table, at(0), Level::L2);
+        // SAFETY: read from the live tree, which stays.
+        let parent = unsafe { table.source().table(parent) };
+        // SAFETY: nobody uses the tree yet, and the entry is no table's.
+        unsafe { parent.plant(1, slat::Entry::EMPTY) };
+        let cutting = range(0, 2 * MIB + PAGE);
+        let mut crew = Crew::new();
+        crew.worker(|| {
+            let reader = table.reader();
+            for _ in 0..rounds(16_000) {
+                let pin = reader.pin();
+                pin.map_range(range(0, 4 * PAGE), pfn(0), RWX).unwrap();
+                let mut unmapped = 0;
+                let result = pin.unmap_range(cutting, |mapping| {
+                    assert_eq!(mapping.size, SMALL, "cut");
+                    unmapped += 1;
+                });
+                match result {
+                    Ok((pages, flush)) => {
+                        assert_eq!((unmapped, pages), (4, 4));
+                        assert_eq!(flush.range(), Some(range(0, 4 * PAGE)));
+                    }
+                    Err(error) => {
+                        assert_eq!(error, slat::UnmapRangeError::CutsLarge { gpa: at(2 * MIB) });
+                        assert_eq!(unmapped, 0, "something changed, and its flush is lost");
+                        assert_eq!(pin.unmap_range(range(0, MIB), drop).unwrap().0, 4);
+                    }
+                }
+                let _ = pin.protect(cutting, Prot::R);
+            }
+        });
+        crew.meanwhile(|working| {
+            let reader = table.reader();
+            while working.go_on() {
+                let pin = reader.pin();
+                let mapped = pin.map(at(2 * MIB), pfn(512), PageSize::Size2M, RWX);
+                assert_eq!(mapped, Ok(Mapped::New));
+                std::thread::yield_now();
+                let (mapping, _) = pin.unmap(at(2 * MIB)).unwrap();
+                assert_eq!((mapping.size, mapping.attr), (PageSize::Size2M, RWX), "cut");
+            }
+        });
+        crew.run();
     }
 }
 
