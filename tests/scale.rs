@@ -6,6 +6,8 @@
 #[allow(dead_code, unused_imports, reason = "each test program uses another part")]
 mod common;
 
+use std::sync::Arc;
+
 use common::{
     BASE, Checked, Counting, GIB, Hostage, MIB, PAGE, RWX, SMALL, TIB, at, census, dump,
     every_format, frame_at, pfn, populated, range, tables_visited,
@@ -88,7 +90,7 @@ every_format! {
     fn a_source_whose_frames_do_not_fit_the_width_is_refused(format: impl Format) {
         let beyond = 1_u64 << (format.phys_width().bits() - 12);
         let source = HeapFrames::with_base(pfn(beyond), 4).unwrap();
-        let refused = slat::PageTable::new(format, std::sync::Arc::new(source)).err();
+        let refused = slat::PageTable::new(format, Arc::new(source)).err();
         let width = format.phys_width().bits();
         assert_eq!(refused, Some(slat::CreateError::BadFrame { pfn: pfn(beyond), width }));
         // The root fits, other tables do not.
@@ -98,6 +100,41 @@ every_format! {
         let refused = table.populate(range(0, 16 * MIB), SMALL);
         assert!(matches!(refused, Err(PopulateError::BadFrame { .. })), "{refused:?}");
         assert_eq!((dump(&table), table.source().free_frames()), (before, free));
+    }
+
+    fn a_table_in_frames_that_others_used_begins_empty(format: impl Format) {
+        let frames = Arc::new(HeapFrames::with_base(BASE, 12).unwrap());
+        for round in 0..3 {
+            let table = Checked::with(format, Arc::clone(&frames));
+            // Whole leaf tables, which are linked as they come.
+            let area = range(round * GIB, 6 * MIB);
+            table.populate(area, SMALL).unwrap();
+            assert_eq!(populated(&table), [(round * GIB / PAGE, 1536)]);
+            assert_eq!(table.pin().mapped(area), 0);
+            assert_eq!(table.pin().map_range(area, pfn(1), RWX).unwrap().new, 1536);
+        }
+        assert_eq!(frames.free_frames(), 12);
+    }
+
+    fn tables_in_one_source_share_no_frame(format: impl Format) {
+        let frames = Arc::new(HeapFrames::with_base(BASE, 64).unwrap());
+        let tables: Vec<_> = (0..3)
+            .map(|_| slat::PageTable::new(format, Arc::clone(&frames)).unwrap())
+            .collect();
+        std::thread::scope(|scope| {
+            for (table, gpa) in tables.iter().zip([0, GIB - MIB, 0]) {
+                scope.spawn(move || {
+                    table.populate(range(gpa, 4 * MIB), SMALL).unwrap();
+                    table.pin().map_range(range(gpa, 4 * MIB), pfn(gpa / PAGE), RWX).unwrap();
+                });
+            }
+        });
+        let used: Vec<_> = tables.iter().flat_map(dump).map(|line| line.1).collect();
+        let of_each: u64 = tables.iter().map(|table| census(table).tables).sum();
+        let distinct: std::collections::BTreeSet<_> = used.into_iter().collect();
+        assert_eq!(distinct.len() as u64, of_each);
+        drop(tables);
+        assert_eq!(frames.free_frames(), 64);
     }
 
     /// S11.
