@@ -199,7 +199,7 @@ fn sparse(format: impl slat::Format, stride: u64, count: u64) {
     let table = Checked::with(format, Counting(frames));
     let levels = u64::from(table.format().levels().count());
     for &index in &order {
-        let gpa = index * stride + (index % 512) * PAGE;
+        let gpa = index * stride + (index % 511) * PAGE;
         let visited = tables_visited(|| table.populate_pages(gpa, PAGE));
         assert!(visited <= 6 * levels, "{visited} to populate {gpa:#x}");
         let visited = tables_visited(|| table.map(gpa, index + 1));
@@ -209,7 +209,7 @@ fn sparse(format: impl slat::Format, stride: u64, count: u64) {
     order.reverse();
     let pin = table.pin();
     for &index in &order {
-        let gpa = index * stride + (index % 512) * PAGE;
+        let gpa = index * stride + (index % 511) * PAGE;
         let mut unmapped = None;
         let visited = tables_visited(|| unmapped = pin.unmap(at(gpa)).ok());
         assert_eq!(unmapped.map(|(mapping, _)| mapping.pfn), Some(pfn(index + 1)));
