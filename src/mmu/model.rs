@@ -58,8 +58,8 @@ fn one_write_makes_the_page_dirty_and_the_unmap_takes_its_bit() {
         // SAFETY: as in `write`.
         let slot = unsafe { frames.table(below) }.slot(Level::L1.index(GPA.page()));
         let mut taken = slot.load();
-        while let Err(Race(now)) = slot.publish(taken, Entry::EMPTY) {
-            taken = now;
+        while let Err(Race) = slot.publish(taken, Entry::EMPTY) {
+            taken = slot.load();
         }
         let written = writers.map(|writer| writer.join().unwrap());
         let made_dirty = written.iter().filter(|&&outcome| outcome == Ok(true)).count();
