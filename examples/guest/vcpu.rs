@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use slat::{
     AnyFormat, Arena, Gpa, HostPfn, MapError, Mapped, PageSize, Reader,
-    mmu::{Access, CacheConfig, Cause, Fault, Mmu, TranslationCache},
+    mmu::{Access, Cause, Fault, Mmu, TranslationCache},
 };
 
 use crate::{
@@ -108,7 +108,7 @@ impl<'m> Vcpu<'m> {
             machine,
             reader: machine.table.reader(),
             mmu: machine.table.mmu(),
-            tlb: TranslationCache::new(CacheConfig::default()),
+            tlb: TranslationCache::default(),
             begun,
             progress,
             piece: progress.length().unwrap_or(0) / PROGRESS_PIECES,
