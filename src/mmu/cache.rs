@@ -85,6 +85,13 @@ pub struct TranslationCache {
     stats: CacheStats,
 }
 
+impl Default for TranslationCache {
+    /// Makes empty caches of the default sizes.
+    fn default() -> Self {
+        Self::new(CacheConfig::default())
+    }
+}
+
 impl TranslationCache {
     /// Makes empty caches of these sizes.
     #[must_use]

@@ -70,7 +70,7 @@ pub struct Translation {
     /// What all entries of the walk allow; in long mode, to the mode of the access.
     pub prot: Prot,
     /// The leaf as the MMU read or left it; from a TLB, as it was then. A format decodes the rest of
-    /// it: memory type, flags, software bits ([`Format::attr`](crate::Format::attr)).
+    /// it: memory type, flags, software bits ([`Format::attr`]).
     pub leaf: Entry,
     /// Whether this access made the page dirty.
     pub dirty: DirtyChange,

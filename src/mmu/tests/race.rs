@@ -28,8 +28,7 @@ fn write_until_reserved(rig: &Rig) -> u32 {
     loop {
         match mmu.translate(rig.gpa, Access::WRITE) {
             Ok(found) if found.dirty == DirtyChange::Set => made_dirty += 1,
-            // Nothing to do until the page comes or goes.
-            Ok(_) => thread::yield_now(),
+            Ok(_) => (),
             Err(fault) if fault.cause() == Cause::NotPresent => thread::yield_now(),
             Err(fault) => {
                 assert_eq!(fault.cause(), Cause::Reserved);
@@ -50,10 +49,12 @@ fn each_dirty_bit_that_the_mmu_sets_is_in_what_an_unmap_takes() {
         let walkers = [(); 2].map(|()| scope.spawn(|| write_until_reserved(&rig)));
         for round in 0..ROUNDS {
             absent.push(swap(slot, Entry::from_raw(DATA | ALL)));
-            // Unmap at every distance from the write; yield too, for machines with one processor.
+            // Unmap at every distance from the write; sometimes after it, also on one processor.
             (0..round % 64).for_each(|_| hint::spin_loop());
-            if round % 32 == 0 {
-                thread::yield_now();
+            if round % 64 == 0 {
+                (0..100).take_while(|_| slot.load().raw() & 0x200 == 0).for_each(|_| {
+                    thread::yield_now();
+                });
             }
             taken.push(swap(slot, Entry::EMPTY));
         }
