@@ -47,6 +47,15 @@ impl Gpa {
         self.0 & (PAGE_BYTES - 1)
     }
 
+    /// Returns the address `bytes` bytes further on, or `None` if it has more than 64 bits.
+    #[must_use]
+    pub const fn checked_add(self, bytes: u64) -> Option<Self> {
+        match self.0.checked_add(bytes) {
+            Some(address) => Some(Self(address)),
+            None => None,
+        }
+    }
+
     /// Returns the address's page number: 52 bits.
     pub(crate) const fn page(self) -> u64 {
         self.0 >> PAGE_SHIFT

@@ -4,7 +4,7 @@
 //! checker tables are narrow (four slots) so that the search ends; everything else in the crate
 //! follows from [`INDEX_BITS`] and is the same source.
 
-use crate::addr::PAGE_BYTES;
+use crate::addr::{GpaRange, PAGE_BYTES, PAGE_SHIFT};
 
 /// Address bits that index one table.
 pub(crate) const INDEX_BITS: u32 = if cfg!(any(loom, shuttle)) { 2 } else { 9 };
@@ -81,6 +81,12 @@ impl Level {
     #[inline]
     pub(crate) const fn index(self, page: u64) -> usize {
         (page >> self.span_shift()) as usize & (SLOTS - 1)
+    }
+
+    /// Returns how many tables of this level it takes to translate `range`.
+    pub(crate) const fn tables(self, range: GpaRange) -> u64 {
+        let shift = self.span_shift() + INDEX_BITS;
+        ((range.end_page() - 1) >> shift) - (range.first_page() >> shift) + 1
     }
 
     /// Returns the first page after the entry of this level that holds `page`.
@@ -163,6 +169,31 @@ impl Levels {
         self.root() as u32
     }
 
+    /// Returns the width of the input address in bits: 48 or 57.
+    #[must_use]
+    #[inline]
+    pub const fn address_bits(self) -> u32 {
+        self.page_bits() + PAGE_SHIFT
+    }
+
+    /// Returns how many tables populating `range` with 4 KiB pages takes at most, beside the root:
+    /// fewer where it shares tables with a range that is populated already.
+    ///
+    /// To size a frame source for several ranges, add them up, and one for the root.
+    ///
+    /// ```
+    /// use slat::{Gpa, GpaRange, Levels};
+    ///
+    /// let gibibyte = GpaRange::new(Gpa::new(0), 1 << 30)?;
+    /// assert_eq!(Levels::Four.tables_for(gibibyte), 512 + 1 + 1);
+    /// # Ok::<(), slat::RangeError>(())
+    /// ```
+    #[must_use]
+    pub fn tables_for(self, range: GpaRange) -> u64 {
+        let below_root = Level::ALL.into_iter().filter(|&level| level < self.root());
+        below_root.map(|level| level.tables(range)).sum()
+    }
+
     /// Returns the width of the input address in page-number bits.
     #[inline]
     pub(crate) const fn page_bits(self) -> u32 {
@@ -174,5 +205,5 @@ impl Levels {
 const _: () = {
     assert!(SLOTS == 512 && SLOTS * 8 == PAGE_BYTES as usize);
     assert!(PageSize::Size2M.bytes() == 2 << 20 && PageSize::Size1G.bytes() == 1 << 30);
-    assert!(Levels::Four.page_bits() + 12 == 48 && Levels::Five.page_bits() + 12 == 57);
+    assert!(Levels::Four.address_bits() == 48 && Levels::Five.address_bits() == 57);
 };

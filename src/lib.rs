@@ -9,7 +9,7 @@
 //!   a [`FrameSource`] (`Arena`, [`HeapFrames`], or your own). It is populated for ranges of memory.
 //! - [`Reader`], one per vCPU thread, makes [`Pinned`]: all operations of the fault path.
 //! - [`Flush`] is the duty to invalidate what translation caches may still hold.
-//! - `mmu` walks the same tables in software, as the manuals say that hardware does.
+//! - [`mmu`] walks the same tables in software, as the manuals say that hardware does.
 //!
 //! The long form, with drawings: [`docs`].
 #![no_std]
@@ -67,4 +67,8 @@ pub mod docs {
     pub mod readme {}
     #[doc = include_str!("../docs/THEORY.md")]
     pub mod theory {}
+    #[doc = include_str!("../docs/FORMATS.md")]
+    pub mod formats {}
+    #[doc = include_str!("../docs/UNSAFE.md")]
+    pub mod unsafe_code {}
 }

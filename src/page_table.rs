@@ -8,6 +8,7 @@ use crate::{
     attr::Attr,
     format::Format,
     level::PageSize,
+    mmu::{Identity, Mmu},
     ops::PopulateError,
     pinned::Pinned,
     reader::Reader,
@@ -39,6 +40,7 @@ use crate::{
 /// ```
 pub struct PageTable<F: Format, S: FrameSource> {
     tree: Arc<Tree<F, S>>,
+    identity: Identity,
 }
 
 impl<F: Format, S: FrameSource> PageTable<F, S> {
@@ -47,7 +49,8 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     /// # Errors
     /// [`CreateError`] if the source has no frame, or one that does not fit the format.
     pub fn new(format: F, frames: S) -> Result<Self, CreateError> {
-        Ok(Self { tree: Arc::new(Tree::new(format, frames)?) })
+        let tree = Arc::new(Tree::new(format, frames)?);
+        Ok(Self { tree, identity: Identity::fresh() })
     }
 
     /// Returns the format.
@@ -121,6 +124,14 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
         Pinned::new(&self.tree, self.tree.epoch().join().pin())
     }
 
+    /// Returns the view that a processor has of this table with
+    /// [`root_pointer`](Format::root_pointer) loaded: a software MMU, which sets accessed and dirty
+    /// bits as hardware does.
+    #[must_use]
+    pub fn mmu(&self) -> Mmu<'_, S> {
+        Mmu::of_tree(&self.tree, self.identity)
+    }
+
     pub(crate) fn tree(&self) -> &Tree<F, S> {
         &self.tree
     }
@@ -128,13 +139,13 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
 
 impl<F: Format, S: FrameSource> Clone for PageTable<F, S> {
     fn clone(&self) -> Self {
-        Self { tree: Arc::clone(&self.tree) }
+        Self { tree: Arc::clone(&self.tree), identity: self.identity }
     }
 }
 
 impl<F: Format, S: FrameSource> fmt::Debug for PageTable<F, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tree } = self;
-        f.debug_struct("PageTable").field("tree", tree).finish()
+        let Self { tree, .. } = self;
+        f.debug_struct("PageTable").field("tree", tree).finish_non_exhaustive()
     }
 }

@@ -238,8 +238,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         );
     }
 
-    /// Returns the entries on the way to `gpa`, from the root down to `lowest` or to where the walk
-    /// ends; none for an address that the format does not translate.
+    /// Returns the entries on the way to `gpa`, from the root's, which is always there, down to that of
+    /// `lowest` or to where the walk ends; none for an address that the format does not translate.
     ///
     /// # Concurrency
     /// Each entry as it stood when the walk read it. Wait-free.

@@ -98,13 +98,17 @@ pub struct Ept {
     width: PhysWidth,
     caps: EptCaps,
     fresh: Fresh,
+    /// The bits of which a present entry has at least one (SDM 29.3.2).
+    rights: u64,
 }
 
 impl Ept {
     /// Describes an EPT with this paging mode, physical address width and capabilities.
     #[must_use]
     pub const fn new(levels: Levels, width: PhysWidth, caps: EptCaps) -> Self {
-        Self { levels, width, caps, fresh: Fresh::NotAccessed }
+        let mode_based = caps.contains(EptCaps::MODE_BASED_EXECUTE);
+        let rights = if mode_based { RWX | USER_EXECUTE } else { RWX };
+        Self { levels, width, caps, fresh: Fresh::NotAccessed, rights }
     }
 
     /// Returns the same with another policy for fresh leaves.
@@ -122,12 +126,6 @@ impl Ept {
     #[inline]
     const fn mode_based(&self) -> bool {
         self.caps.contains(EptCaps::MODE_BASED_EXECUTE)
-    }
-
-    /// The bits of which a present entry has at least one (SDM 29.3.2).
-    #[inline]
-    const fn rights(&self) -> u64 {
-        if self.mode_based() { RWX | USER_EXECUTE } else { RWX }
     }
 
     fn prot_bits(&self, prot: Prot) -> Result<u64, AttrError> {
@@ -189,7 +187,7 @@ impl Format for Ept {
 
     #[inline]
     fn table(&self, pfn: HostPfn) -> Entry {
-        Entry::from_raw(self.width.frame_bits(pfn) | self.rights())
+        Entry::from_raw(self.width.frame_bits(pfn) | self.rights)
     }
 
     fn leaf(&self, size: PageSize, pfn: HostPfn, attr: Attr) -> Result<Entry, EncodeError> {
@@ -214,17 +212,17 @@ impl Format for Ept {
     }
 
     fn with_prot(&self, leaf: Entry, prot: Prot) -> Result<Entry, AttrError> {
-        Ok(leaf.without(self.rights()).with(self.prot_bits(prot)?))
+        Ok(leaf.without(self.rights).with(self.prot_bits(prot)?))
     }
 
     #[inline]
     fn is_present(&self, entry: Entry) -> bool {
-        entry.has(self.rights())
+        entry.has(self.rights)
     }
 
     #[inline]
     fn is_table(&self, entry: Entry) -> bool {
-        entry.has(self.rights()) && !entry.has(LARGE)
+        entry.has(self.rights) && !entry.has(LARGE)
     }
 
     #[inline]
@@ -261,17 +259,17 @@ impl Format for Ept {
     }
 
     fn rights_bits(&self) -> u64 {
-        self.rights()
+        self.rights
     }
 
     fn table_bits(&self) -> u64 {
-        self.rights() | ACCESSED | self.width.frame_mask() | Entry::CLAIM | Entry::CARRY
+        self.rights | ACCESSED | self.width.frame_mask() | Entry::CLAIM | Entry::CARRY
     }
 
     fn leaf_bits(&self, size: PageSize) -> u64 {
         let large = if size > PageSize::Size4K { LARGE } else { 0 };
         let frame = self.width.frame_mask() & !bits_below(size);
         let software = Entry::SOFT | Entry::LATE;
-        self.rights() | MEM_TYPE | IPAT | large | ACCESSED | DIRTY | frame | software
+        self.rights | MEM_TYPE | IPAT | large | ACCESSED | DIRTY | frame | software
     }
 }

@@ -47,7 +47,11 @@ mod sealed {
 /// Number of physical address bits that a frame may use: MAXPHYADDR, less what memory encryption
 /// takes away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PhysWidth(u8);
+pub struct PhysWidth {
+    bits: u8,
+    /// The bits of an entry that hold a frame's address; kept because every step of a walk needs it.
+    frame_mask: u64,
+}
 
 /// No processor has this physical address width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,25 +60,29 @@ pub struct BadPhysWidth(pub u8);
 
 impl PhysWidth {
     /// The architectural maximum, 52 bits.
-    pub const MAX: Self = Self(52);
+    pub const MAX: Self = Self::with(52);
 
     /// Checks a width in bits.
     ///
     /// # Errors
     /// [`BadPhysWidth`] if it is not in 32..=52.
     pub const fn new(bits: u8) -> Result<Self, BadPhysWidth> {
-        if bits >= 32 && bits <= 52 { Ok(Self(bits)) } else { Err(BadPhysWidth(bits)) }
+        if bits >= 32 && bits <= 52 { Ok(Self::with(bits)) } else { Err(BadPhysWidth(bits)) }
+    }
+
+    const fn with(bits: u8) -> Self {
+        Self { bits, frame_mask: Entry::ADDRESS & ((1 << bits) - 1) }
     }
 
     /// Returns the width in bits.
     #[must_use]
     pub const fn bits(self) -> u8 {
-        self.0
+        self.bits
     }
 
     /// Returns the bits of an entry that hold a frame address of this width.
     pub(crate) const fn frame_mask(self) -> u64 {
-        Entry::ADDRESS & ((1 << self.0) - 1)
+        self.frame_mask
     }
 
     /// Returns the frame's address as it stands in an entry or a root pointer, cut to this width.
@@ -84,7 +92,7 @@ impl PhysWidth {
 
     /// Tells whether the frame's address has no more than this many bits.
     const fn fits(self, pfn: HostPfn) -> bool {
-        pfn.get() >> (self.0 as u32 - PAGE_SHIFT) == 0
+        pfn.get() >> (self.bits as u32 - PAGE_SHIFT) == 0
     }
 }
 

@@ -5,15 +5,10 @@
 //! dirty bits.
 
 use super::{
-    AttrError, EncodeError, Format, Fresh, Pat, PhysWidth, check_frame, sealed,
-    x86::{self, BadEncryptionBit, Paging},
+    AttrError, PhysWidth, sealed,
+    x86::{self, Paging, Variant, paging_options},
 };
-use crate::{
-    addr::{Gpa, HostPfn},
-    attr::{Attr, LeafFlags, Prot},
-    entry::Entry,
-    level::{Levels, PageSize},
-};
+use crate::{addr::Gpa, attr::LeafFlags, entry::Entry, level::Levels};
 
 /// AMD's nested page tables.
 ///
@@ -26,7 +21,7 @@ use crate::{
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Npt {
-    paging: Paging,
+    pub(crate) paging: Paging,
 }
 
 impl Npt {
@@ -36,61 +31,19 @@ impl Npt {
     pub const fn new(levels: Levels, width: PhysWidth) -> Self {
         Self { paging: Paging::new(levels, width) }
     }
-
-    /// Returns the same with another PAT layout.
-    #[must_use]
-    pub const fn with_pat(self, pat: Pat) -> Self {
-        Self { paging: Paging { pat, ..self.paging } }
-    }
-
-    /// Returns the same for a processor that has no 1 GiB leaves.
-    #[must_use]
-    pub const fn without_1g_pages(self) -> Self {
-        Self { paging: Paging { pages_1g: false, ..self.paging } }
-    }
-
-    /// Returns the same with another policy for fresh leaves.
-    #[must_use]
-    pub const fn with_fresh(self, fresh: Fresh) -> Self {
-        Self { paging: Paging { fresh, ..self.paging } }
-    }
-
-    /// Returns the same with memory encryption: `bit` is set in every entry and in the root pointer
-    /// (the C-bit; AMD APM vol. 2, 15.34), and the width given before is the reduced one.
-    ///
-    /// # Errors
-    /// [`BadEncryptionBit`] if the bit lies inside the width or above bit 51.
-    pub const fn with_encryption_bit(self, bit: u8) -> Result<Self, BadEncryptionBit> {
-        match self.paging.with_encryption_bit(bit) {
-            Ok(paging) => Ok(Self { paging }),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Returns the layout, for the software MMU.
-    pub(crate) const fn paging(&self) -> &Paging {
-        &self.paging
-    }
 }
+
+paging_options!(Npt);
 
 impl sealed::Sealed for Npt {}
 
-impl Format for Npt {
-    fn name(&self) -> &'static str {
-        "npt"
-    }
+impl Variant for Npt {
+    const NAME: &'static str = "npt";
+    const LEAF_BITS: u64 = 0;
 
     #[inline]
-    fn levels(&self) -> Levels {
-        self.paging.levels
-    }
-
-    fn phys_width(&self) -> PhysWidth {
-        self.paging.width
-    }
-
-    fn supports(&self, size: PageSize) -> bool {
-        self.paging.supports(size)
+    fn paging(&self) -> &Paging {
+        &self.paging
     }
 
     #[inline]
@@ -102,71 +55,13 @@ impl Format for Npt {
         1 << self.paging.levels.page_bits()
     }
 
-    fn root_pointer(&self, root: HostPfn) -> u64 {
-        self.paging.root_pointer(root)
+    fn encode(flags: LeafFlags) -> Result<u64, AttrError> {
+        // A nested walk is a user access.
+        if flags.is_empty() { Ok(x86::USER) } else { Err(AttrError::Flags(flags)) }
     }
 
     #[inline]
-    fn table(&self, pfn: HostPfn) -> Entry {
-        self.paging.table(pfn)
-    }
-
-    fn leaf(&self, size: PageSize, pfn: HostPfn, attr: Attr) -> Result<Entry, EncodeError> {
-        check_frame(self, size, pfn)?;
-        if attr.flags() != LeafFlags::empty() {
-            return Err(AttrError::Flags(attr.flags()).into());
-        }
-        Ok(self.paging.leaf(size, pfn, attr, x86::USER)?)
-    }
-
-    fn with_prot(&self, leaf: Entry, prot: Prot) -> Result<Entry, AttrError> {
-        x86::with_prot(leaf, prot)
-    }
-
-    #[inline]
-    fn is_present(&self, entry: Entry) -> bool {
-        x86::is_present(entry)
-    }
-
-    #[inline]
-    fn is_table(&self, entry: Entry) -> bool {
-        x86::is_table(entry)
-    }
-
-    #[inline]
-    fn table_frame(&self, entry: Entry) -> HostPfn {
-        self.paging.table_frame(entry)
-    }
-
-    #[inline]
-    fn leaf_frame(&self, size: PageSize, leaf: Entry) -> HostPfn {
-        self.paging.leaf_frame(size, leaf)
-    }
-
-    #[inline]
-    fn attr(&self, size: PageSize, leaf: Entry) -> Attr {
-        self.paging.attr(size, leaf)
-    }
-
-    #[inline]
-    fn accessed_bit(&self) -> u64 {
-        x86::ACCESSED
-    }
-
-    #[inline]
-    fn dirty_bit(&self) -> u64 {
-        x86::DIRTY
-    }
-
-    fn rights_bits(&self) -> u64 {
-        x86::RIGHTS
-    }
-
-    fn table_bits(&self) -> u64 {
-        self.paging.table_bits()
-    }
-
-    fn leaf_bits(&self, size: PageSize) -> u64 {
-        self.paging.leaf_bits(size)
+    fn decode(_leaf: Entry) -> LeafFlags {
+        LeafFlags::empty()
     }
 }

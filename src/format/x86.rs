@@ -3,10 +3,15 @@
 //! Bits and rules: AMD APM vol. 2, 5.3 "Long-Mode Page Translation", 5.4 "Page-Translation-Table
 //! Entry Fields"; the same in Intel SDM vol. 3A, chapter 4. `EFER.NXE` is taken to be set.
 
-use super::{AttrError, Fresh, Pat, PhysWidth, bits_below};
+use core::fmt::Debug;
+
+use super::{
+    AnyFormat, AttrError, EncodeError, Format, Fresh, Pat, PhysWidth, bits_below, check_frame,
+    sealed,
+};
 use crate::{
-    addr::HostPfn,
-    attr::{Attr, Prot},
+    addr::{Gpa, HostPfn},
+    attr::{Attr, LeafFlags, Prot},
     entry::Entry,
     level::{Levels, PageSize},
 };
@@ -190,3 +195,164 @@ pub(super) const fn is_present(entry: Entry) -> bool {
 pub(super) const fn is_table(entry: Entry) -> bool {
     entry.raw() & (PRESENT | LARGE) == PRESENT
 }
+
+/// What tells the formats of this layout apart.
+///
+/// A table entry is the same in both: present, writable, for user mode.
+pub(crate) trait Variant:
+    sealed::Sealed + Into<AnyFormat> + Copy + Debug + Eq + Send + Sync + 'static
+{
+    /// The format's name.
+    const NAME: &'static str;
+    /// What a leaf may have beside the bits that both have.
+    const LEAF_BITS: u64;
+
+    /// Returns the layout.
+    fn paging(&self) -> &Paging;
+
+    /// As [`Format::admits`].
+    fn admits(&self, gpa: Gpa) -> bool;
+
+    /// As [`Format::input_end`].
+    fn input_end(&self, gpa: Gpa) -> u64;
+
+    /// Encodes the flags of a leaf.
+    fn encode(flags: LeafFlags) -> Result<u64, AttrError>;
+
+    /// Decodes the flags of a leaf.
+    fn decode(leaf: Entry) -> LeafFlags;
+}
+
+impl<T: Variant> Format for T {
+    fn name(&self) -> &'static str {
+        T::NAME
+    }
+
+    #[inline]
+    fn levels(&self) -> Levels {
+        self.paging().levels
+    }
+
+    fn phys_width(&self) -> PhysWidth {
+        self.paging().width
+    }
+
+    fn supports(&self, size: PageSize) -> bool {
+        self.paging().supports(size)
+    }
+
+    #[inline]
+    fn admits(&self, gpa: Gpa) -> bool {
+        Variant::admits(self, gpa)
+    }
+
+    fn input_end(&self, gpa: Gpa) -> u64 {
+        Variant::input_end(self, gpa)
+    }
+
+    fn root_pointer(&self, root: HostPfn) -> u64 {
+        self.paging().root_pointer(root)
+    }
+
+    #[inline]
+    fn table(&self, pfn: HostPfn) -> Entry {
+        self.paging().table(pfn)
+    }
+
+    fn leaf(&self, size: PageSize, pfn: HostPfn, attr: Attr) -> Result<Entry, EncodeError> {
+        check_frame(self, size, pfn)?;
+        Ok(self.paging().leaf(size, pfn, attr, T::encode(attr.flags())?)?)
+    }
+
+    fn with_prot(&self, leaf: Entry, prot: Prot) -> Result<Entry, AttrError> {
+        with_prot(leaf, prot)
+    }
+
+    #[inline]
+    fn is_present(&self, entry: Entry) -> bool {
+        is_present(entry)
+    }
+
+    #[inline]
+    fn is_table(&self, entry: Entry) -> bool {
+        is_table(entry)
+    }
+
+    #[inline]
+    fn table_frame(&self, entry: Entry) -> HostPfn {
+        self.paging().table_frame(entry)
+    }
+
+    #[inline]
+    fn leaf_frame(&self, size: PageSize, leaf: Entry) -> HostPfn {
+        self.paging().leaf_frame(size, leaf)
+    }
+
+    #[inline]
+    fn attr(&self, size: PageSize, leaf: Entry) -> Attr {
+        self.paging().attr(size, leaf).with_flags(T::decode(leaf))
+    }
+
+    #[inline]
+    fn accessed_bit(&self) -> u64 {
+        ACCESSED
+    }
+
+    #[inline]
+    fn dirty_bit(&self) -> u64 {
+        DIRTY
+    }
+
+    fn rights_bits(&self) -> u64 {
+        RIGHTS
+    }
+
+    fn table_bits(&self) -> u64 {
+        self.paging().table_bits()
+    }
+
+    fn leaf_bits(&self, size: PageSize) -> u64 {
+        self.paging().leaf_bits(size) | T::LEAF_BITS
+    }
+}
+
+/// Gives a format that is nothing but a `Paging` the options of one.
+macro_rules! paging_options {
+    ($format:ident) => {
+        impl $format {
+            /// Returns the same with another PAT layout.
+            #[must_use]
+            pub const fn with_pat(self, pat: $crate::format::Pat) -> Self {
+                Self { paging: Paging { pat, ..self.paging } }
+            }
+
+            /// Returns the same for a processor that has no 1 GiB leaves.
+            #[must_use]
+            pub const fn without_1g_pages(self) -> Self {
+                Self { paging: Paging { pages_1g: false, ..self.paging } }
+            }
+
+            /// Returns the same with another policy for fresh leaves.
+            #[must_use]
+            pub const fn with_fresh(self, fresh: $crate::format::Fresh) -> Self {
+                Self { paging: Paging { fresh, ..self.paging } }
+            }
+
+            /// Returns the same with memory encryption: `bit` is set in every entry and in the root pointer
+            /// (the C-bit; AMD APM vol. 2, 15.34), and the width given before is the reduced one.
+            ///
+            /// # Errors
+            /// [`BadEncryptionBit`](crate::BadEncryptionBit) if the bit lies inside the width or above bit 51.
+            pub const fn with_encryption_bit(
+                self,
+                bit: u8,
+            ) -> Result<Self, $crate::format::BadEncryptionBit> {
+                match self.paging.with_encryption_bit(bit) {
+                    Ok(paging) => Ok(Self { paging }),
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    };
+}
+pub(super) use paging_options;

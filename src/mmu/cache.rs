@@ -85,6 +85,13 @@ pub struct TranslationCache {
     stats: CacheStats,
 }
 
+impl Default for TranslationCache {
+    /// Makes empty caches of the default sizes.
+    fn default() -> Self {
+        Self::new(CacheConfig::default())
+    }
+}
+
 impl TranslationCache {
     /// Makes empty caches of these sizes.
     #[must_use]
@@ -100,8 +107,8 @@ impl TranslationCache {
     /// Forgets the translation of the page that holds `gpa`, whatever the size of its leaf, and every
     /// table entry that a walk for it could have used.
     ///
-    /// As INVLPG for a linear address, which may forget more, and as INVEPT and INVLPGA can only be
-    /// asked to do with all addresses at once.
+    /// INVLPG does as much for a linear address, and may forget more. For guest-physical addresses
+    /// processors only have invalidations of everything: INVEPT, a new ASID.
     pub fn invalidate_page(&mut self, gpa: Gpa) {
         for level in Level::ALL {
             self.tlb.remove(level, gpa.page());

@@ -55,6 +55,8 @@ mod access;
 mod cache;
 mod ept;
 mod fault;
+#[cfg(all(test, loom))]
+mod model;
 mod rules;
 mod view;
 mod walk;

@@ -97,11 +97,11 @@ impl Rules {
                 Ok((Self::Ept(rules), root))
             }
             AnyFormat::Npt(npt) => {
-                let rules = x86::Rules::new(npt.paging(), x86::Flavour::Nested);
+                let rules = x86::Rules::new(&npt.paging, x86::Flavour::Nested);
                 Ok((Self::X86(rules), rules.root(root_pointer)?))
             }
             AnyFormat::LongMode(long_mode) => {
-                let rules = x86::Rules::new(long_mode.paging(), x86::Flavour::LongMode);
+                let rules = x86::Rules::new(&long_mode.paging, x86::Flavour::LongMode);
                 Ok((Self::X86(rules), rules.root(root_pointer)?))
             }
         }

@@ -14,9 +14,10 @@ use crate::{
     arena::FrameSource,
     attr::Prot,
     entry::Entry,
-    format::AnyFormat,
+    format::{AnyFormat, Format},
     level::PageSize,
     sync::unique,
+    table::Tree,
 };
 
 /// A root pointer that the processor would refuse to load.
@@ -66,10 +67,10 @@ pub struct Translation {
     pub pfn: HostPfn,
     /// The size of the leaf.
     pub size: PageSize,
-    /// What all entries of the walk allow to the mode of the access.
+    /// What all entries of the walk allow; in long mode, to the mode of the access.
     pub prot: Prot,
     /// The leaf as the MMU read or left it; from a TLB, as it was then. A format decodes the rest of
-    /// it: memory type, flags, software bits ([`Format::attr`](crate::Format::attr)).
+    /// it: memory type, flags, software bits ([`Format::attr`]).
     pub leaf: Entry,
     /// Whether this access made the page dirty.
     pub dirty: DirtyChange,
@@ -165,6 +166,19 @@ impl<'t, S: FrameSource> Mmu<'t, S> {
     ) -> Result<Self, BadRootPointer> {
         let (rules, root) = Rules::new(format, root_pointer)?;
         Ok(Self { rules, root, frames, identity })
+    }
+
+    /// Makes a view of a page table's tree; all views with the tree's one `identity` are of it.
+    pub(crate) fn of_tree<F: Format>(tree: &'t Tree<F, S>, identity: Identity) -> Self {
+        let format = *tree.format();
+        let root_pointer = format.root_pointer(tree.root());
+        // SAFETY:
+        // 1. Invariant `linked`: every table entry of the tree names a frame of its own source.
+        // 2. Tables are freed only when the tree is dropped, after `'t`; the identity is this tree's
+        //    alone, so caches forget its frames before they serve another.
+        let view =
+            unsafe { Self::with_identity(format.into(), tree.frames(), root_pointer, identity) };
+        view.expect("a format's own root pointer is one that its processor takes")
     }
 
     /// Translates `gpa` for `access` by a walk from the root.

@@ -109,10 +109,11 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         }
         let mut table = root;
         loop {
-            let slot = table.slot(level.index(gpa.page()));
-            walk.steps[walk.len] = Step { level, entry: slot.load() };
+            // One load: an entry that is shown is the entry that was followed.
+            let (entry, next) = self.read(table.slot(level.index(gpa.page())), level);
+            walk.steps[walk.len] = Step { level, entry };
             walk.len += 1;
-            match self.step(slot, level) {
+            match next {
                 crate::table::Step::Down(child, below) if below >= lowest => {
                     (table, level) = (child, below);
                 }
@@ -123,7 +124,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
 
     pub(crate) fn mappings(self, range: GpaRange) -> Mappings<'p, F, S> {
         let runs = self.format().admits_range(range).then(|| self.runs(range));
-        Mappings { walker: self, runs, run: None, next: 0 }
+        Mappings { walker: self, runs, run: None }
     }
 
     /// Counts the 4 KiB pages of `range` that are mapped.
@@ -182,9 +183,8 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
 pub struct Mappings<'p, F: Format, S: FrameSource> {
     walker: Walker<'p, F, S>,
     runs: Option<Runs<'p, F, S>>,
+    /// What is left of the run that was visited last.
     run: Option<Run<'p>>,
-    /// How many slots of `run` were visited.
-    next: usize,
 }
 
 impl<F: Format, S: FrameSource> Iterator for Mappings<'_, F, S> {
@@ -192,17 +192,13 @@ impl<F: Format, S: FrameSource> Iterator for Mappings<'_, F, S> {
 
     fn next(&mut self) -> Option<Mapping> {
         loop {
-            if let Some(run) = &self.run {
-                for (place, page) in run.places().skip(self.next) {
-                    self.next += 1;
-                    let gpa = Gpa::of_page(page);
-                    if let Some(mapping) = self.walker.lookup_at(place, gpa) {
-                        return Some(mapping);
-                    }
+            while let Some((place, page)) = self.run.as_mut().and_then(Run::pop_first) {
+                let gpa = Gpa::of_page(page);
+                if let Some(mapping) = self.walker.lookup_at(place, gpa) {
+                    return Some(mapping);
                 }
             }
             self.run = Some(self.runs.as_mut()?.next()?);
-            self.next = 0;
         }
     }
 }

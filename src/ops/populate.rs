@@ -20,7 +20,7 @@ use crate::{
     attr::Attr,
     entry::Entry,
     format::{EncodeError, Format},
-    level::{INDEX_BITS, Level, PageSize, SLOTS},
+    level::{Level, PageSize, SLOTS},
     table::{CreateError, Fresh, Need, Slot, Step, Supply, Table, Tree, Walker, Writer},
 };
 
@@ -124,67 +124,49 @@ impl<F: Format, S: FrameSource> Tree<F, S> {
         let walker = writer.walk();
         let contents = contents(walker)?;
         let (root, level) = walker.root();
-        let span = Span { first: range.first_page(), end: range.end_page() };
         let mut need = Need::default();
-        walker.survey(root, level, span, &mut need)?;
+        walker.survey(root, level, range, &mut need)?;
         let supply = writer.reserve(need, range.start())?;
-        Build { writer: &writer, supply, contents }.link(root, level, span);
+        Build { writer: &writer, supply, contents }.link(root, level, range);
         Ok(())
     }
 }
 
-/// The pages `first..end`, at least one.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    first: u64,
-    end: u64,
-}
-
-impl Span {
-    /// Returns the parts of the span that the slots of a table of `level` translate, by index.
-    fn parts(self, level: Level) -> impl Iterator<Item = (usize, Self)> {
-        let mut first = self.first;
-        core::iter::from_fn(move || {
-            let part = Self { first, end: level.next_page(first).min(self.end) };
-            first = part.end;
-            (part.first < self.end).then(|| (level.index(part.first), part))
-        })
-    }
-
-    /// Tells whether the span is all that a leaf table translates.
-    fn fills_leaf_table(self) -> bool {
-        self.end - self.first == SLOTS as u64
-    }
-
-    /// Returns how many tables of `level` the span needs.
-    fn tables(self, level: Level) -> u64 {
-        let shift = level.span_shift() + INDEX_BITS;
-        ((self.end - 1) >> shift) - (self.first >> shift) + 1
-    }
+/// Returns the parts of `range` that the slots of a table of `level` translate, by index.
+fn parts(range: GpaRange, level: Level) -> impl Iterator<Item = (usize, GpaRange)> {
+    let mut first = range.first_page();
+    core::iter::from_fn(move || {
+        if first == range.end_page() {
+            return None;
+        }
+        let part = GpaRange::of_pages(first, level.next_page(first).min(range.end_page()));
+        first = part.end_page();
+        Some((level.index(part.first_page()), part))
+    })
 }
 
 impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
-    /// Checks that all of `span` is unpopulated, and counts the tables that are missing.
+    /// Checks that all of `range` is unpopulated, and counts the tables that are missing.
     fn survey(
         self,
         table: &'p Table,
         level: Level,
-        span: Span,
+        range: GpaRange,
         need: &mut Need,
     ) -> Result<(), PopulateError> {
-        for (index, part) in span.parts(level) {
+        for (index, part) in parts(range, level) {
             match self.step(table.slot(index), level) {
                 Step::Down(child, below) => self.survey(child, below, part, need)?,
                 Step::Here(Entry::UNPOPULATED) => {
                     for below in Level::ALL.into_iter().filter(|&below| below < level) {
                         match below {
-                            Level::L1 => need.leaf_tables += part.tables(below),
-                            _ => need.upper_tables += part.tables(below),
+                            Level::L1 => need.leaf_tables += below.tables(part),
+                            _ => need.upper_tables += below.tables(part),
                         }
                     }
                 }
                 Step::Here(_) => {
-                    return Err(PopulateError::Overlap { gpa: Gpa::of_page(part.first) });
+                    return Err(PopulateError::Overlap { gpa: part.start() });
                 }
             }
         }
@@ -200,14 +182,14 @@ struct Build<'t, F: Format, S: FrameSource> {
 }
 
 impl<'t, F: Format, S: FrameSource> Build<'t, F, S> {
-    /// Populates `span`, which is unpopulated, in a live table of `level`.
-    fn link(&mut self, table: &'t Table, level: Level, span: Span) {
+    /// Populates `range`, which is unpopulated, in a live table of `level`.
+    fn link(&mut self, table: &'t Table, level: Level, range: GpaRange) {
         let walker = self.writer.walk();
-        for (index, part) in span.parts(level) {
+        for (index, part) in parts(range, level) {
             let slot = table.slot(index);
             match (walker.step(slot, level), level.below()) {
                 (Step::Down(child, below), _) => self.link(child, below, part),
-                (Step::Here(_), None) => self.open(slot, part.first),
+                (Step::Here(_), None) => self.open(slot, part.first_page()),
                 (Step::Here(_), Some(below)) => {
                     let child = self.subtree(below, part);
                     // Takes effect here for all of `part`.
@@ -222,13 +204,11 @@ impl<'t, F: Format, S: FrameSource> Build<'t, F, S> {
         self.writer.commit(slot, Level::L1, Entry::UNPOPULATED, self.contents.entry(page));
     }
 
-    /// Builds, in private, the table of `level` that translates `span`, and all below it.
-    fn subtree(&mut self, level: Level, span: Span) -> Fresh<'t> {
+    /// Builds, in private, the table of `level` that translates `range`, and all below it.
+    fn subtree(&mut self, level: Level, range: GpaRange) -> Fresh<'t> {
         let table = self.supply.table(level);
-        let base = span.first & !((SLOTS as u64) * level.span_pages() - 1);
-        let page_of = |index: usize| base + index as u64 * level.span_pages();
         if let Some(below) = level.below() {
-            let mut parts = span.parts(level).peekable();
+            let mut parts = parts(range, level).peekable();
             table.fill(|index| match parts.next_if(|&(at, _)| at == index) {
                 Some((_, part)) => {
                     let child = self.subtree(below, part);
@@ -236,10 +216,11 @@ impl<'t, F: Format, S: FrameSource> Build<'t, F, S> {
                 }
                 None => Entry::UNPOPULATED,
             });
-        } else if !(matches!(self.contents, Contents::Empty) && span.fills_leaf_table()) {
+        } else if !(matches!(self.contents, Contents::Empty) && range.pages() == SLOTS as u64) {
+            let base = range.first_page() & !(SLOTS as u64 - 1);
             table.fill(|index| {
-                let page = page_of(index);
-                let covered = span.first <= page && page < span.end;
+                let page = base + index as u64;
+                let covered = range.contains(Gpa::of_page(page));
                 if covered { self.contents.entry(page) } else { Entry::UNPOPULATED }
             });
         }

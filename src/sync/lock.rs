@@ -20,6 +20,10 @@ mod imp {
 
 #[cfg(any(loom, shuttle))]
 mod imp {
+    extern crate std;
+
+    use std::sync::PoisonError;
+
     #[cfg(loom)]
     pub(super) use loom::sync::{Mutex, MutexGuard};
     #[cfg(shuttle)]
@@ -27,7 +31,7 @@ mod imp {
 
     pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         // As parking_lot: a panic under the lock does not poison it.
-        mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -38,10 +38,16 @@ pub(crate) use self::{
 /// the MMU shares.
 #[derive(Debug)]
 #[repr(transparent)]
-#[expect(clippy::disallowed_types, reason = "the one place that wraps it")]
+#[cfg_attr(
+    not(any(loom, shuttle)),
+    expect(clippy::disallowed_types, reason = "the one place that wraps it")
+)]
 pub(crate) struct AtomicU64(imp::AtomicU64);
 
-#[expect(clippy::disallowed_types, reason = "the one place that wraps it")]
+#[cfg_attr(
+    not(any(loom, shuttle)),
+    expect(clippy::disallowed_types, reason = "the one place that wraps it")
+)]
 impl AtomicU64 {
     pub(crate) fn new(value: u64) -> Self {
         Self(imp::AtomicU64::new(value))

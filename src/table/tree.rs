@@ -195,8 +195,14 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     /// Reads a slot of a table of `level` and follows it if it leads on.
     #[inline]
     pub(crate) fn step(self, slot: &'p Slot, level: Level) -> Step<'p> {
+        self.read(slot, level).1
+    }
+
+    /// Does a [`step`](Self::step), and returns the entry that it followed as well.
+    #[inline]
+    pub(crate) fn read(self, slot: &'p Slot, level: Level) -> (Entry, Step<'p>) {
         let entry = slot.load();
-        match level.below() {
+        let step = match level.below() {
             Some(below) if self.tree.format.is_table(entry) => {
                 let child = self.tree.format.table_frame(entry);
                 // SAFETY: the entry was read from a slot of the tree, so it names a table of the
@@ -204,7 +210,8 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                 Step::Down(unsafe { self.tree.frames.table(child) }, below)
             }
             _ => Step::Here(entry),
-        }
+        };
+        (entry, step)
     }
 
     /// Makes a lock-free transition: one compare-exchange on a live slot.

@@ -47,6 +47,16 @@ impl<'p> Run<'p> {
         self.slots.iter().zip(first..).map(move |(slot, page)| (Place { slot, level }, page))
     }
 
+    /// Takes the first slot out, with a page that it translates.
+    #[inline]
+    pub(crate) fn pop_first(&mut self) -> Option<(Place<'p>, u64)> {
+        let (slot, rest) = self.slots.split_first()?;
+        let first = (Place { slot, level: self.level }, self.page);
+        self.slots = rest;
+        self.page += 1;
+        Some(first)
+    }
+
     #[inline]
     pub(crate) fn page(&self) -> u64 {
         self.page
@@ -72,7 +82,7 @@ impl<F: Format, S: FrameSource> Runs<'_, F, S> {
     #[inline]
     fn advance(&mut self, page: u64) {
         self.page = page;
-        let root = self.walker.root().1;
+        let root = self.walker.format().levels().root();
         let leaves = |level: Level| page.trailing_zeros() >= level.span_shift() + INDEX_BITS;
         while self.level < root
             && leaves(self.level)

@@ -98,6 +98,26 @@ fn too_few_frames_leave_everything_as_it_was() {
 }
 
 #[test]
+fn an_overlap_is_cut_on_both_sides() {
+    let mut runs = Runs::default();
+    runs.insert(10, 10);
+    runs.insert(30, 5);
+    for (first, count, wanted) in [
+        (0, 10, None),
+        (0, 11, Some((10, 1))),
+        (5, 100, Some((10, 10))),
+        (12, 3, Some((12, 3))),
+        (19, 5, Some((19, 1))),
+        (20, 10, None),
+        (20, 11, Some((30, 1))),
+        (34, 1, Some((34, 1))),
+        (35, 9, None),
+    ] {
+        assert_eq!(runs.overlap(first, count), wanted, "{first}, {count}");
+    }
+}
+
+#[test]
 fn an_empty_run_adds_nothing() {
     let mut free = fresh(5, 0);
     free.put(run(3, 0), Content::Unknown);

@@ -17,6 +17,13 @@ fn rig() -> Rig {
     rig
 }
 
+/// The ways to forget a page.
+const WAYS: [fn(&mut TranslationCache, Gpa); 3] = [
+    TranslationCache::invalidate_page,
+    |cache, gpa| cache.invalidate_range(GpaRange::from_pages(gpa.page_base(), 1).unwrap()),
+    |cache, _| cache.invalidate_all(),
+];
+
 /// A cache that a write of the rig's page has filled.
 fn warm(mmu: Mmu<'_, HeapFrames>, gpa: Gpa, config: CacheConfig) -> TranslationCache {
     let mut cache = TranslationCache::new(config);
@@ -40,13 +47,7 @@ fn a_write_after_a_cleared_dirty_bit_is_lost_without_an_invalidation() {
 
 #[test]
 fn the_tlb_serves_a_page_that_is_gone_until_it_is_invalidated() {
-    type Invalidate = fn(&mut TranslationCache, Gpa);
-    let ways: [Invalidate; 3] = [
-        TranslationCache::invalidate_page,
-        |cache, gpa| cache.invalidate_range(GpaRange::from_pages(gpa.page_base(), 1).unwrap()),
-        |cache, _| cache.invalidate_all(),
-    ];
-    for (invalidate, leaf) in ways.into_iter().flat_map(|w| [1, 2, 3].map(|n| (w, n))) {
+    for (invalidate, leaf) in WAYS.into_iter().flat_map(|w| [1, 2, 3].map(|n| (w, n))) {
         let leaf = Level::ALL[leaf - 1];
         let rig = Rig::new(ept(Levels::Five, EVERYTHING));
         rig.plant_leaf(leaf, ALL);
@@ -163,7 +164,8 @@ fn the_walk_cache_sets_no_accessed_bit_in_what_it_skips() {
 
 #[test]
 fn the_walk_cache_reaches_a_table_that_was_unlinked() {
-    for level in [Level::L2, Level::L3, Level::L4] {
+    let levels = [Level::L2, Level::L3, Level::L4];
+    for (invalidate, level) in WAYS.into_iter().flat_map(|w| levels.map(|l| (w, l))) {
         let rig = rig();
         let mmu = rig.mmu();
         let mut cache = warm(mmu, rig.gpa, WALK_ALONE);
@@ -171,11 +173,23 @@ fn the_walk_cache_reaches_a_table_that_was_unlinked() {
         rig.plant_leaf(Level::L1, ALL);
         mmu.translate_cached(&mut cache, rig.gpa, Access::WRITE).unwrap();
         assert_eq!(rig.raw(Level::L1) & DIRTY, DIRTY, "dirty in a dead table");
-        // A neighbour that shares the tables is reached through them as well.
-        cache.invalidate_range(GpaRange::new(rig.gpa.page_base(), 4096).unwrap());
+        invalidate(&mut cache, rig.gpa);
         assert!(mmu.translate_cached(&mut cache, rig.gpa, Access::WRITE).is_err());
         assert_eq!(rig.raw(level), 1 << 52);
     }
+}
+
+#[test]
+fn an_entry_that_did_not_serve_is_not_asked_again() {
+    let rig = rig();
+    let mmu = rig.mmu();
+    let mut cache = TranslationCache::new(TLB_ALONE);
+    mmu.translate_cached(&mut cache, rig.gpa, Access::READ).unwrap();
+    // A larger leaf stands there now: it does not take the small one's place in the TLB.
+    rig.plant_leaf(Level::L2, ALL);
+    mmu.translate_cached(&mut cache, rig.gpa, Access::WRITE).unwrap();
+    let found = mmu.translate_cached(&mut cache, rig.gpa, Access::READ).unwrap();
+    assert_eq!((found.size.level(), found.pfn.get()), (Level::L2, rig.frame_at(Level::L2)));
 }
 
 #[test]

@@ -16,16 +16,16 @@ fn formats(modes: &[Levels]) -> Vec<AnyFormat> {
     let mut formats: Vec<AnyFormat> = Vec::new();
     for (levels, width) in modes.iter().flat_map(|&l| [36, 52].map(|w| (l, w))) {
         let width = PhysWidth::new(width).unwrap();
-        for caps in 0..=EptCaps::all().bits() {
-            let caps = EptCaps::from_bits_truncate(caps);
-            formats.push(Ept::new(levels, width, caps).into());
-        }
+        formats.push(Ept::new(levels, width, EVERYTHING).into());
         formats.push(Npt::new(levels, width).into());
         formats.push(Npt::new(levels, width).without_1g_pages().with_fresh(Fresh::Accessed).into());
         formats.push(LongMode::new(levels, width).into());
         formats.push(LongMode::new(levels, width).without_1g_pages().into());
     }
     let narrow = PhysWidth::new(43).unwrap();
+    for caps in 0..=EptCaps::all().bits() {
+        formats.push(Ept::new(modes[0], narrow, EptCaps::from_bits_truncate(caps)).into());
+    }
     formats.push(Npt::new(Levels::Four, narrow).with_encryption_bit(47).unwrap().into());
     formats.push(LongMode::new(Levels::Five, narrow).with_encryption_bit(51).unwrap().into());
     formats
@@ -91,7 +91,7 @@ fn every_leaf_that_can_be_encoded_is_accepted_with_exactly_its_rights() {
             }
         }
     }
-    assert!(encoded > 10_000);
+    assert!(encoded > 3_000);
 }
 const MODES: [Mode; 2] = [Mode::User, Mode::Supervisor];
 
@@ -119,7 +119,7 @@ fn every_table_entry_that_can_be_encoded_leads_on_with_all_rights() {
 
 /// Raw values: every combination of the low bits, with each of some high ones.
 fn raws() -> impl Iterator<Item = Entry> {
-    let high = [0, DATA, 1 << 12, 1 << 20, 1 << 29, 1 << 51, 0x1f << 52, 1 << 63];
+    let high = [0, DATA, 1 << 12, 1 << 20, 1 << 29, 1 << 43, 1 << 51, 0x1f << 52, 1 << 63];
     (0..4096).flat_map(move |low| high.into_iter().map(move |high| Entry::from_raw(low | high)))
 }
 

@@ -1,0 +1,142 @@
+//! A guest without a hypervisor: vCPU threads run a memory workload on software MMUs, and each
+//! resolves its own page faults through one [`PageTable`](slat::PageTable) that all of them share.
+//!
+//! ```sh
+//! cargo run --release --example guest                      # private touches, then a real program
+//! cargo run --release --example guest -- --workload shared # all vCPUs fault on the same pages
+//! valgrind --tool=lackey --trace-mem=yes ls 2>&1 >/dev/null |
+//!     cargo run --release --example guest -- --trace -
+//! ```
+//!
+//! Read [`vcpu`] first, which has the fault handler; then [`machine`], which sets the table up and
+//! lets the vCPUs go; [`audit`] says what must hold afterwards.
+
+#![cfg(not(any(loom, shuttle)))]
+
+mod audit;
+mod layout;
+mod machine;
+mod memory;
+mod options;
+mod report;
+mod trace;
+mod vcpu;
+mod workload;
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, ErrorKind, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use slat::{AnyFormat, PAGE_BYTES};
+
+use crate::{
+    audit::Audit,
+    layout::Layout,
+    machine::{Machine, check_host},
+    options::{Options, Pattern},
+    report::{Document, Report, Verdict},
+    trace::Trace,
+    workload::{Random, Replay, Shared, Touch, Workload},
+};
+
+/// The trace that comes with the example; `traces/README.md` says how it was recorded.
+const TRUE: (&str, &[u8]) =
+    ("examples/guest/traces/true.lackey", include_bytes!("traces/true.lackey"));
+
+const WRONG: u8 = 1;
+const BAD_INPUT: u8 = 2;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let workloads = match workloads(&options) {
+        Ok(workloads) => workloads,
+        Err(error) => return failed(&error, BAD_INPUT),
+    };
+    match run(&options, &workloads) {
+        Ok(Verdict::Ok) => ExitCode::SUCCESS,
+        Ok(Verdict::Wrong) => ExitCode::from(WRONG),
+        Err(error) => failed(&error, WRONG),
+    }
+}
+
+fn failed(error: &anyhow::Error, status: u8) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::from(status)
+}
+
+/// Returns the workloads that the options ask for.
+fn workloads(options: &Options) -> anyhow::Result<Vec<Box<dyn Workload>>> {
+    let format = options.table_format()?;
+    options.check()?;
+    let by_default = options.workload.is_none() && options.trace.is_none();
+    let mut workloads: Vec<Box<dyn Workload>> = Vec::new();
+    if let Some(pattern) = options.workload.or(by_default.then_some(Pattern::Touch)) {
+        check_host(options.memory / PAGE_BYTES, options.vcpus.into())?;
+        let layout = Layout::linear(options.memory)?;
+        let (seed, time) = (options.seed, options.seconds);
+        workloads.push(match pattern {
+            Pattern::Touch => Box::new(Touch { layout, seed }),
+            Pattern::Random => Box::new(Random { layout, seed, time }),
+            Pattern::Shared => Box::new(Shared { layout }),
+        });
+    }
+    if let Some(path) = &options.trace {
+        workloads.push(Box::new(load(path, format, options.vcpus)?));
+    } else if by_default {
+        let (name, text) = TRUE;
+        workloads.push(Box::new(replay(name, text, format, options.vcpus)?));
+    }
+    Ok(workloads)
+}
+
+/// Reads the trace in a file, or that on standard input.
+fn load(path: &Path, format: AnyFormat, vcpus: u16) -> anyhow::Result<Replay> {
+    if path == Path::new("-") {
+        return replay("standard input", io::stdin().lock(), format, vcpus);
+    }
+    let name = path.display().to_string();
+    let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
+    replay(&name, BufReader::new(file), format, vcpus)
+}
+
+fn replay(name: &str, text: impl BufRead, format: AnyFormat, vcpus: u16) -> anyhow::Result<Replay> {
+    let trace = Trace::read(text, format).context(name.to_owned())?;
+    check_host(trace.layout.len() as u64, vcpus.into()).context(name.to_owned())?;
+    Ok(Replay { name: format!("trace {name}"), trace })
+}
+
+/// Runs one workload after the other, and prints what came of them.
+fn run(options: &Options, workloads: &[Box<dyn Workload>]) -> anyhow::Result<Verdict> {
+    let reports = workloads.iter().map(|workload| run_one(options, workload.as_ref()));
+    let document = Document::new(reports.collect::<anyhow::Result<_>>()?);
+    let text = if options.json { document.to_json()? } else { document.to_tables() };
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough; the exit status still tells.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written.context("cannot write to standard output")?,
+    }
+    Ok(document.verdict)
+}
+
+fn run_one(options: &Options, workload: &dyn Workload) -> anyhow::Result<Report> {
+    let vcpus = usize::from(options.vcpus);
+    let machine = Machine::new(options.table_format()?, workload.layout(), vcpus)?;
+    let progress = progress(workload, vcpus)?;
+    let outcomes = machine.run(workload, vcpus, &progress)?;
+    progress.finish_and_clear();
+    let audit = Audit::of(&machine, workload, &outcomes);
+    Ok(Report::new(options, workload, &outcomes, audit))
+}
+
+/// Makes the progress bar, which shows on a terminal only.
+fn progress(workload: &dyn Workload, vcpus: usize) -> anyhow::Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent}%")?;
+    let name = workload.name().to_owned();
+    Ok(ProgressBar::new(workload.length(vcpus)).with_style(style).with_message(name))
+}

@@ -1,0 +1,161 @@
+//! The command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Parser, ValueEnum};
+use slat::{
+    AnyFormat, BadPhysWidth, Ept, EptCaps, Format, Gpa, GpaRange, Levels, LongMode, Npt,
+    PAGE_BYTES, PhysWidth,
+};
+
+use crate::memory::WORDS;
+
+/// Width of physical addresses: usual for a server.
+const PHYS_BITS: u8 = 46;
+/// In `random` each vCPU has one word of every page to itself.
+const MOST_VCPUS: i64 = WORDS as i64;
+const LONGEST_SECONDS: f64 = 86_400.0;
+
+/// Runs a guest on software MMUs: every vCPU is a thread whose page faults are resolved through a
+/// slat table that all of them share, while the others run on.
+///
+/// Afterwards the entries are compared with what the workload did: resident pages, accessed and dirty
+/// bits, the contents of memory, the frames. Exits with status 0 if all of it is right, 1 if anything
+/// is wrong, and 2 for bad options or a bad trace.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "guest", version)]
+pub(crate) struct Options {
+    /// What the vCPUs do [default: touch, and then the trace of /bin/true that comes with the
+    /// example]
+    #[arg(long, value_enum)]
+    pub(crate) workload: Option<Pattern>,
+
+    /// Replay the memory accesses of a program, split over the vCPUs: the output of `valgrind
+    /// --tool=lackey --trace-mem=yes PROGRAM`, or `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+
+    /// How many vCPUs, each a thread
+    #[arg(long, value_name = "N", default_value_t = 4,
+          value_parser = clap::value_parser!(u16).range(1..=MOST_VCPUS))]
+    pub(crate) vcpus: u16,
+
+    /// Guest memory: bytes, or a number with K, M, G or T; traces bring their own addresses
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = bytes)]
+    pub(crate) memory: u64,
+
+    /// How long `random` runs; the others run until they are done
+    #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+
+    /// The entry format of the table
+    #[arg(long, value_enum, default_value_t = FormatName::Ept)]
+    pub(crate) format: FormatName,
+
+    /// The levels of the table: 48-bit or 57-bit addresses
+    #[arg(long, value_name = "4|5", default_value_t = 4,
+          value_parser = clap::value_parser!(u8).range(4..=5))]
+    pub(crate) levels: u8,
+
+    /// Where the random numbers of `random` and the values that `touch` writes start
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    /// Print one JSON document instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A workload over plain guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Pattern {
+    /// Each vCPU reads all pages of its own part, writes most of them, and reads them again
+    Touch,
+    /// Each vCPU reads and writes anywhere, until the time is up
+    Random,
+    /// All vCPUs write to all pages in the same order, and fault on the same pages
+    Shared,
+}
+
+/// An entry format by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatName {
+    /// Intel's extended page tables
+    Ept,
+    /// AMD's nested page tables
+    Npt,
+    /// Ordinary x86-64 page tables
+    LongMode,
+}
+
+impl FormatName {
+    /// Returns the name as it is given on the command line.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ept => "ept",
+            Self::Npt => "npt",
+            Self::LongMode => "long-mode",
+        }
+    }
+}
+
+impl Options {
+    /// Returns the format that the options describe.
+    pub(crate) fn table_format(&self) -> Result<AnyFormat, BadPhysWidth> {
+        let levels = if self.levels == 5 { Levels::Five } else { Levels::Four };
+        let width = PhysWidth::new(PHYS_BITS)?;
+        Ok(match self.format {
+            FormatName::Ept => Ept::new(levels, width, EptCaps::USUAL).into(),
+            FormatName::Npt => Npt::new(levels, width).into(),
+            FormatName::LongMode => LongMode::new(levels, width).into(),
+        })
+    }
+
+    /// Checks what one option alone does not tell.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let format = self.table_format()?;
+        let reachable =
+            GpaRange::new(Gpa::new(0), self.memory).is_ok_and(|range| format.admits_range(range));
+        anyhow::ensure!(
+            reachable,
+            "--memory {}: {}-level {} cannot translate addresses so large",
+            self.memory,
+            self.levels,
+            format.name()
+        );
+        Ok(())
+    }
+}
+
+/// Reads a size such as `64M`, `64MiB` or `67108864`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text[digits.len()..].trim_end_matches("iB").trim_end_matches('B') {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        "T" | "t" => 40,
+        unit => return Err(format!("`{unit}` is not a unit: K, M, G and T are")),
+    };
+    let number: u64 = digits.parse().map_err(|_| "not a whole number of bytes".to_owned())?;
+    let bytes = number.checked_mul(1 << shift).ok_or_else(|| "more than 2^64 bytes".to_owned())?;
+    if bytes == 0 || !bytes.is_multiple_of(PAGE_BYTES) {
+        return Err(format!("{bytes} bytes are not a positive multiple of {PAGE_BYTES}, a page"));
+    }
+    Ok(bytes)
+}
+
+/// Reads a positive number of seconds.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    // Written so that NaN fails it.
+    if seconds > 0.0 && seconds <= LONGEST_SECONDS {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err(format!("not more than 0 and at most {LONGEST_SECONDS}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

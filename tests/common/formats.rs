@@ -1,0 +1,70 @@
+//! Each format, at both level counts, with differing capabilities.
+
+use slat::{AnyFormat, Ept, EptCaps, Levels, LongMode, Npt, PhysWidth};
+
+fn width(bits: u8) -> PhysWidth {
+    PhysWidth::new(bits).unwrap()
+}
+
+/// Five levels with every capability, four with the usual ones.
+pub(crate) fn ept(levels: Levels) -> Ept {
+    let caps = if levels == Levels::Five { EptCaps::all() } else { EptCaps::USUAL };
+    Ept::new(levels, width(46), caps)
+}
+
+/// Five levels with memory encryption, four without.
+pub(crate) fn npt(levels: Levels) -> Npt {
+    let plain = Npt::new(levels, width(43));
+    if levels == Levels::Five { plain.with_encryption_bit(47).unwrap() } else { plain }
+}
+
+/// Four levels with memory encryption, five without and with all 52 bits.
+pub(crate) fn long_mode(levels: Levels) -> LongMode {
+    match levels {
+        Levels::Five => LongMode::new(levels, PhysWidth::MAX),
+        _ => LongMode::new(levels, width(40)).with_encryption_bit(51).unwrap(),
+    }
+}
+
+pub(crate) fn any(format: impl Into<AnyFormat>) -> AnyFormat {
+    format.into()
+}
+
+/// Runs each scenario, a generic function of a format, as a test in every format, directly and
+/// through `AnyFormat`, with four levels and with five.
+macro_rules! every_format {
+    ($($(#[$meta:meta])* fn $claim:ident($format:ident: impl Format) $scenario:block)+) => {$(
+        mod $claim {
+            use super::*;
+
+            $(#[$meta])*
+            fn scenario($format: impl slat::Format) $scenario
+
+            $crate::common::every_format!(@test ept_4: ept(Four));
+            $crate::common::every_format!(@test ept_5: ept(Five));
+            $crate::common::every_format!(@test npt_4: npt(Four));
+            $crate::common::every_format!(@test npt_5: npt(Five));
+            $crate::common::every_format!(@test long_mode_4: long_mode(Four));
+            $crate::common::every_format!(@test long_mode_5: long_mode(Five));
+            $crate::common::every_format!(@any any_ept_4: ept(Four));
+            $crate::common::every_format!(@any any_ept_5: ept(Five));
+            $crate::common::every_format!(@any any_npt_4: npt(Four));
+            $crate::common::every_format!(@any any_npt_5: npt(Five));
+            $crate::common::every_format!(@any any_long_mode_4: long_mode(Four));
+            $crate::common::every_format!(@any any_long_mode_5: long_mode(Five));
+        }
+    )+};
+    (@test $name:ident: $format:ident($levels:ident)) => {
+        #[test]
+        fn $name() {
+            scenario($crate::common::$format(slat::Levels::$levels));
+        }
+    };
+    (@any $name:ident: $format:ident($levels:ident)) => {
+        #[test]
+        fn $name() {
+            scenario($crate::common::any($crate::common::$format(slat::Levels::$levels)));
+        }
+    };
+}
+pub(crate) use every_format;

@@ -1,0 +1,215 @@
+//! Tables, readers, pins and flushes as values: who keeps what alive, what a panic leaves behind,
+//! and what errors say.
+#![cfg(not(any(loom, shuttle)))]
+#![expect(unsafe_code, reason = "reads tables through the frame source")]
+
+#[expect(clippy::allow_attributes, reason = "each test program uses another part")]
+#[allow(dead_code, unused_imports, reason = "each test program uses another part")]
+mod common;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
+};
+
+use common::{Checked, GIB, MIB, PAGE, RWX, SMALL, at, dump, every_format, frame_at, pfn, range};
+use slat::{
+    Attr, Format, FrameSource, HeapFrames, MapError, Mapped, PageSize, PageTable, Prot, Reader,
+};
+
+/// Runs `work`, which panics, and says nothing of it.
+fn panics<T>(work: impl FnOnce() -> T) {
+    let payload = catch_unwind(AssertUnwindSafe(|| drop(work()))).unwrap_err();
+    assert_eq!(payload.downcast_ref(), Some(&"the sink gives up"));
+}
+
+fn give_up() {
+    // Not a panic: the hook would print each of them.
+    std::panic::resume_unwind(Box::new("the sink gives up"));
+}
+
+every_format! {
+    fn a_sink_that_panics_leaves_everything_usable(format: impl Format) {
+        let table = Checked::new(format, 16);
+        table.populate_pages(0, 4 * MIB);
+        let all = range(0, 4 * MIB);
+        let reader = table.reader();
+        let pin = reader.pin();
+        pin.map_range(all, pfn(0), RWX).unwrap();
+        let pages = || (0..100).map(|page| at(page * PAGE));
+
+        let mut calls = 0;
+        panics(|| pin.unmap_range(all, |_| {
+            calls += 1;
+            if calls == 700 {
+                give_up();
+            }
+        }));
+        assert_eq!(pin.mapped(all), 1024 - 700, "the leaves up to then are unmapped");
+        panics(|| pin.unmap_many((700..800).map(|page| at(page * PAGE)), |_, _| give_up()));
+        assert_eq!(pin.mapped(all), 1024 - 701);
+        panics(|| pin.lookup_many(pages(), |_, _| give_up()));
+        let frames = pages().zip((0..).map(pfn));
+        panics(|| pin.map_many(frames.clone(), RWX, |_, _| give_up()));
+        assert_eq!(pin.mapped(all), 1024 - 700);
+        // So does an iterator that panics.
+        panics(|| pin.map_many(frames.clone().inspect(|_| give_up()), RWX, |_, _| ()));
+
+        let mut new = 0;
+        pin.map_many(frames, RWX, |_, mapped| new += u32::from(mapped == Ok(Mapped::New)));
+        assert_eq!(new, 99);
+        drop(pin);
+        table.populate_pages(GIB, PAGE);
+        let mut pin = reader.pin();
+        pin.repin();
+        assert_eq!(pin.map(at(GIB), pfn(1), SMALL, RWX), Ok(Mapped::New));
+    }
+
+    fn a_table_lives_as_long_as_its_last_handle_or_reader(format: impl Format) {
+        for order in 0..6 {
+            let frames = Arc::new(HeapFrames::new(16));
+            let table = PageTable::new(format, Arc::clone(&frames)).unwrap();
+            table.populate_mapped(range(0, MIB), SMALL, pfn(0), RWX).unwrap();
+            let other = table.clone();
+            let reader = table.reader();
+            assert_eq!(other.root(), reader.table().root());
+            let mut handles = [Some(Handle::Table(table)), Some(Handle::Table(other)),
+                Some(Handle::Reader(reader))];
+            let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+            for index in orders[order] {
+                for handle in handles.iter().flatten() {
+                    assert!(handle.works());
+                }
+                assert!(frames.free_frames() < 16);
+                let last = handles[index].take();
+                thread::spawn(move || drop(last)).join().unwrap();
+            }
+            assert_eq!(frames.free_frames(), 16);
+        }
+    }
+
+    fn a_reader_is_made_here_and_used_there(format: impl Format) {
+        let table = Checked::new(format, 16);
+        table.populate_pages(0, MIB);
+        let readers: Vec<_> = (0..4).map(|_| table.reader()).collect();
+        thread::scope(|scope| {
+            for (page, reader) in (0..).zip(readers) {
+                scope.spawn(move || {
+                    let mapped = reader.pin().map(at(page * PAGE), pfn(page), SMALL, RWX);
+                    assert_eq!(mapped, Ok(Mapped::New));
+                });
+            }
+        });
+        assert_eq!(table.pin().mapped(range(0, MIB)), 4);
+    }
+
+    fn pins_nest_and_end_in_any_order(format: impl Format) {
+        let table = Checked::new(format, 16);
+        table.populate_pages(0, MIB);
+        let reader = table.reader();
+        let outer = reader.pin();
+        let slot = outer.slot(at(0)).unwrap();
+        let mut inner = reader.pin();
+        assert_eq!(inner.map(at(0), pfn(3), SMALL, RWX), Ok(Mapped::New));
+        inner.repin();
+        let slow = table.pin();
+        assert_eq!(frame_at(&slow, 0), Some(3));
+        assert_eq!(slot.mapping().map(|mapping| mapping.pfn), Some(pfn(3)));
+        let mut third = reader.pin();
+        drop(inner);
+        assert!(!slot.set_dirty());
+        drop(outer);
+        third.repin();
+        assert!(third.lookup(at(0)).unwrap().dirty);
+        drop(third);
+        assert_eq!(frame_at(&slow, 0), Some(3));
+        assert_eq!(frame_at(&reader.pin(), 0), Some(3));
+    }
+
+    fn flushes_of_one_table_merge_and_of_two_do_not(format: impl Format) {
+        let (table, other) = (Checked::new(format, 16), Checked::new(format, 16));
+        for table in [&table, &other] {
+            table.populate_mapped(range(0, 2 * MIB), SMALL, pfn(0), RWX).unwrap();
+        }
+        let clone = PageTable::clone(&table);
+        let (pin, foreign) = (table.pin(), other.pin());
+        let unmap = |page: u64| pin.unmap(at(page * PAGE)).unwrap().1;
+
+        let mut flush = unmap(100);
+        assert_eq!(flush.range(), Some(range(100 * PAGE, PAGE)));
+        flush.merge(unmap(90)).unwrap();
+        assert_eq!(flush.range(), Some(range(90 * PAGE, 11 * PAGE)));
+        // Through another handle and another pin of the same table.
+        let reader = clone.reader();
+        flush.merge(reader.pin().unmap(at(120 * PAGE)).unwrap().1).unwrap();
+        assert_eq!(flush.range(), Some(range(90 * PAGE, 31 * PAGE)));
+        // Nothing changed: nothing to invalidate.
+        let nothing = pin.unmap_range(range(90 * PAGE, PAGE), drop).unwrap().1;
+        assert!(nothing.is_empty() && nothing.range().is_none());
+        flush.merge(nothing).unwrap();
+        assert_eq!(flush.range(), Some(range(90 * PAGE, 31 * PAGE)));
+        assert!(pin.unmap_many([], |_, _| ()).is_empty());
+
+        let (_, theirs) = foreign.unmap(at(0)).unwrap();
+        let error = flush.merge(theirs).unwrap_err();
+        assert_eq!(error.to_string(), "the flush belongs to another table");
+        assert_eq!(error.0.range(), Some(range(0, PAGE)), "it comes back");
+        assert_eq!(flush.range(), Some(range(90 * PAGE, 31 * PAGE)));
+        let mut empty = pin.unmap_many([], |_, _| ());
+        assert!(empty.merge(error.0).is_err(), "though one of them is empty");
+        empty.merge(flush).unwrap();
+        assert!(!empty.is_empty());
+        drop(clone);
+    }
+
+    fn errors_name_the_address_and_what_was_found(format: impl Format) {
+        let table = Checked::new(format, 5);
+        table.populate_pages(0x3000, 2 * PAGE);
+        table.map(0x3000, 0x77);
+        let pin = table.pin();
+        let map = |gpa: u64, frame, size, attr| {
+            pin.map(at(gpa), pfn(frame), size, attr).unwrap_err().to_string()
+        };
+        assert_eq!(map(0x5000, 1, SMALL, RWX), "0x5000 is not populated");
+        assert_eq!(map(0x3000, 1, SMALL, RWX), "0x3000 is mapped to 0x77 already");
+        let wrong = map(0x4000, 512, PageSize::Size2M, RWX);
+        assert_eq!(wrong, "0x4000 was populated for leaves of Size4K");
+        let misaligned = map(0x4000, 5, PageSize::Size2M, RWX);
+        assert_eq!(misaligned, "frame 0x5 is not aligned to a leaf of Size2M");
+        let none = map(0x4000, 5, SMALL, Attr::new(Prot::empty()));
+        assert_eq!(none, "a leaf needs at least one right");
+        let outside = map(1 << 62, 5, SMALL, RWX);
+        assert_eq!(outside, "0x4000000000000000 is not an input address of the table's format");
+        let unmap = pin.unmap(at(0x4abc)).unwrap_err().to_string();
+        assert_eq!(unmap, "0x4abc is not mapped");
+        let denied = |gpa, access| pin.translate(at(gpa), 1, access).unwrap_err().to_string();
+        assert_eq!(denied(0x4000, Prot::R), "0x4000 is not mapped");
+        pin.protect(range(0x3000, PAGE), Prot::R).unwrap().1.range().unwrap();
+        assert_eq!(denied(0x3000, Prot::W), "0x3000 allows Prot(R)");
+        let overlap = table.populate(range(0x2000, 3 * PAGE), SMALL).unwrap_err();
+        assert_eq!(overlap.to_string(), "0x3000 is populated already");
+        let few = table.populate(range(GIB, GIB), SMALL).unwrap_err().to_string();
+        assert!(few.starts_with("too few frames for tables: 513 frames are needed"), "{few}");
+        let range = pin.map_range(range(0x4000, 3 * PAGE), pfn(0), RWX).unwrap_err();
+        assert_eq!(range.to_string(), "0x5000 is not populated, after 0 new pages");
+        let source = std::error::Error::source(&range).unwrap().downcast_ref::<MapError>();
+        assert_eq!(source, Some(&MapError::NotPopulated { gpa: at(0x5000) }));
+        assert!(!format!("{table:?} {pin:?} {:?}", pin.slot(at(0))).is_empty());
+        assert_eq!(dump(&table).len() % 512, 0);
+    }
+}
+
+enum Handle<F: Format> {
+    Table(PageTable<F, Arc<HeapFrames>>),
+    Reader(Reader<F, Arc<HeapFrames>>),
+}
+
+impl<F: Format> Handle<F> {
+    fn works(&self) -> bool {
+        match self {
+            Self::Table(table) => table.pin().lookup(at(0)).is_some(),
+            Self::Reader(reader) => reader.pin().lookup(at(0)).is_some(),
+        }
+    }
+}

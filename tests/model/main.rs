@@ -1,0 +1,200 @@
+//! Random sequences of all operations, against an ordered map.
+//!
+//! `SLAT_MODEL_CASES` and `SLAT_MODEL_LENGTH` scale it.
+#![cfg(not(any(loom, shuttle)))]
+#![expect(unsafe_code, reason = "reads tables through the frame source")]
+
+#[expect(clippy::allow_attributes, reason = "each test program uses another part")]
+#[allow(dead_code, unused_imports, reason = "each test program uses another part")]
+#[path = "../common/mod.rs"]
+mod common;
+mod operation;
+mod reference;
+
+use common::{Checked, PAGE, Space, at, dump, every_format, pfn, populated, scaled};
+use operation::{Bit, Operation, operation};
+use proptest::{
+    collection,
+    test_runner::{Config, TestRunner},
+};
+use reference::Reference;
+use slat::{Format, Gpa, GpaRange, Level};
+
+every_format! {
+    fn every_operation_answers_as_an_ordered_map_would(format: impl Format) {
+        let (cases, length) = if cfg!(debug_assertions) { (30, 60) } else { (200, 100) };
+        let cases = scaled("SLAT_MODEL_CASES", cases) as u32;
+        let length = scaled("SLAT_MODEL_LENGTH", length) as usize;
+        let config = Config { cases, failure_persistence: None, ..Config::default() };
+        TestRunner::new(config)
+            .run(&collection::vec(operation(), 1..length), |operations| {
+                let mut pair = Pair::new(format);
+                for operation in &operations {
+                    pair.apply(operation);
+                    pair.agree();
+                }
+                pair.finish();
+                Ok(())
+            })
+            .unwrap();
+    }
+}
+
+/// A table, and what it should be.
+struct Pair<F: Format> {
+    space: Space,
+    table: Checked<F>,
+    reference: Reference<F>,
+}
+
+impl<F: Format> Pair<F> {
+    fn new(format: F) -> Self {
+        let table = Checked::new(format, 160);
+        Self { space: Space::of(&format), table, reference: Reference::new(format) }
+    }
+
+    /// Does the same to both, and compares what they answer.
+    fn apply(&mut self, operation: &Operation) {
+        let Self { space, table, reference } = self;
+        let space = *space;
+        let pin = table.pin();
+        let gpa = |spot: operation::Spot| at(spot.address(space));
+        match *operation {
+            Operation::Populate(area) => {
+                let Some(range) = area.range(space) else { return };
+                let got = table.populate(range, common::SMALL);
+                assert_eq!(got, reference.populate(range, None));
+            }
+            Operation::PopulateMapped(area, first, attr) => {
+                let Some(range) = area.range(space) else { return };
+                let got = table.populate_mapped(range, common::SMALL, pfn(first), attr);
+                assert_eq!(got, reference.populate(range, Some((pfn(first), attr))));
+            }
+            Operation::Map(spot, frame, size, attr) => {
+                let got = pin.map(gpa(spot), pfn(frame), size, attr);
+                assert_eq!(got, reference.map(gpa(spot), pfn(frame), size, attr));
+            }
+            Operation::SlotMap(spot, frame, attr) => {
+                let Ok(slot) = pin.slot(gpa(spot)) else { return };
+                let got = slot.map(pfn(frame), common::SMALL, attr);
+                assert_eq!(got, reference.map(gpa(spot), pfn(frame), common::SMALL, attr));
+                assert_eq!(slot.mapping().as_ref(), reference.mapping(gpa(spot)).as_deref());
+            }
+            Operation::MapRange(area, first, attr) => {
+                let Some(range) = area.range(space) else { return };
+                let got = pin.map_range(range, pfn(first), attr);
+                assert_eq!(got, reference.map_range(range, pfn(first), attr));
+            }
+            Operation::MapMany(ref spots, frame, attr) => {
+                let pages = spots.iter().map(|&spot| (gpa(spot), pfn(frame)));
+                let mut got = Vec::new();
+                pin.map_many(pages.clone(), attr, |gpa, mapped| got.push((gpa, mapped)));
+                let want =
+                    pages.map(|(gpa, frame)| (gpa, reference.map(gpa, frame, common::SMALL, attr)));
+                assert_eq!(got, want.collect::<Vec<_>>());
+            }
+            Operation::Unmap(spot) => {
+                let got = pin.unmap(gpa(spot)).map(|(mapping, flush)| {
+                    assert_eq!(flush.range(), Some(mapping.range()));
+                    mapping
+                });
+                assert_eq!(got, reference.unmap(gpa(spot)));
+            }
+            Operation::UnmapRange(area) => {
+                let Some(range) = area.range(space) else { return };
+                let (mut got, mut want) = (Vec::new(), Vec::new());
+                let changed = pin.unmap_range(range, |mapping| got.push(mapping));
+                let changed = changed.map(|(pages, flush)| (pages, flush.range()));
+                assert_eq!(changed, reference.unmap_range(range, |mapping| want.push(mapping)));
+                assert_eq!(got, want);
+            }
+            Operation::UnmapMany(ref spots) => {
+                let mut got = Vec::new();
+                let pages = spots.iter().map(|&spot| gpa(spot));
+                let _ = pin.unmap_many(pages.clone(), |gpa, result| got.push((gpa, result)));
+                let want = pages.map(|gpa| (gpa, reference.unmap(gpa)));
+                assert_eq!(got, want.collect::<Vec<_>>());
+            }
+            Operation::Protect(area, prot) => {
+                let Some(range) = area.range(space) else { return };
+                let got = pin.protect(range, prot).map(|(pages, flush)| (pages, flush.range()));
+                assert_eq!(got, reference.protect(range, prot));
+            }
+            Operation::Bits(spot, bit) => {
+                let Ok(slot) = pin.slot(gpa(spot)) else { return };
+                let mapping = reference.mapping(gpa(spot));
+                let got = match bit {
+                    Bit::SetAccessed => slot.set_accessed(),
+                    Bit::ClearAccessed => slot.clear_accessed(),
+                    Bit::SetDirty => slot.set_dirty(),
+                    Bit::ClearDirty => slot.clear_dirty(),
+                };
+                let want = mapping.is_some_and(|mapping| match bit {
+                    Bit::SetAccessed => std::mem::replace(&mut mapping.accessed, true),
+                    Bit::ClearAccessed => std::mem::take(&mut mapping.accessed),
+                    Bit::SetDirty => std::mem::replace(&mut mapping.dirty, true),
+                    Bit::ClearDirty => std::mem::take(&mut mapping.dirty),
+                });
+                assert_eq!(got, want);
+            }
+            Operation::Lookup(spot) => {
+                assert_eq!(pin.lookup(gpa(spot)).as_ref(), reference.mapping(gpa(spot)).as_deref());
+            }
+            Operation::LookupMany(ref spots) => {
+                pin.lookup_many(spots.iter().map(|&spot| gpa(spot)), |gpa, found| {
+                    assert_eq!(found.as_ref(), reference.mapping(gpa).as_deref());
+                });
+            }
+            Operation::Translate(spot, len, access) => {
+                let got = pin.translate(gpa(spot), len, access);
+                assert_eq!(got, reference.translate(gpa(spot), len, access));
+            }
+            Operation::Mappings(area) => {
+                let Some(range) = area.range(space) else { return };
+                let want = reference.mappings(range);
+                assert_eq!(pin.mapped(range), want.len() as u64);
+                assert!(pin.mappings(range).eq(want));
+            }
+        }
+    }
+
+    /// The whole space, in its one part or two.
+    fn whole(&self) -> Vec<GpaRange> {
+        let mut starts = vec![self.space.upper];
+        if self.space.is_split() {
+            starts.insert(0, 0);
+        }
+        let pages = self.space.part / PAGE;
+        starts.into_iter().map(|start| GpaRange::from_pages(at(start), pages).unwrap()).collect()
+    }
+
+    /// The mappings are the reference's, and the way to each is made of the format's entries.
+    fn agree(&self) {
+        let pin = self.table.pin();
+        let format = self.table.format();
+        for part in self.whole() {
+            let want = self.reference.mappings(part);
+            let got: Vec<_> = pin.mappings(part).collect();
+            assert_eq!(got, want);
+            for mapping in got.iter().step_by(16) {
+                for step in pin.walk(mapping.gpa, Level::L1).iter() {
+                    assert!(format.is_well_formed(step.level, step.entry), "{step:?}");
+                }
+            }
+        }
+    }
+
+    /// Every entry of every table, populated or not, is as it should be; so are the ends.
+    fn finish(self) {
+        assert_eq!(populated(&self.table), self.reference.populated());
+        for (_, _, _, _, entry) in dump(&self.table) {
+            let format = self.table.format();
+            let bits = format.accessed_bit() | format.dirty_bit();
+            assert!(format.is_present(entry) || !entry.has(bits));
+        }
+        let pin = self.table.pin();
+        for gpa in self.space.outside() {
+            assert_eq!(pin.lookup(Gpa::new(gpa)), None);
+        }
+    }
+}
