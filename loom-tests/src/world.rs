@@ -2,11 +2,13 @@
 
 #![expect(unsafe_code, reason = "a frame source that audits another")]
 
+use std::thread::panicking;
+
 use slat::{
     Attr, Content, Ept, EptCaps, Format, FrameRun, FrameSource, Gpa, GpaRange, HeapFrames, Hint,
     HostPfn, Levels, MapError, Mapped, Mapping, OutOfFrames, PageSize, PageTable, PhysWidth,
     Pinned, Prot, Reader, UnmapError,
-    mmu::{Access, Cause, Mmu},
+    mmu::{Access, Cause},
 };
 
 use crate::{
@@ -41,13 +43,23 @@ pub const fn frame(number: u64) -> HostPfn {
     HostPfn::new(0x5000 + number)
 }
 
+/// Returns the format of all scenarios: EPT, of the fewest levels that there are.
+#[must_use]
+pub const fn format() -> Ept {
+    #[cfg(any(loom, shuttle))]
+    let levels = Levels::Two;
+    #[cfg(not(any(loom, shuttle)))]
+    let levels = Levels::Four;
+    Ept::new(levels, PhysWidth::MAX, EptCaps::USUAL)
+}
+
 /// Heap frames that must all have come back when they are dropped.
 #[derive(Debug)]
 pub struct Frames(HeapFrames);
 
 impl Drop for Frames {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if !panicking() {
             assert_eq!(self.0.free_frames(), self.0.capacity(), "frames did not come back");
         }
     }
@@ -94,14 +106,10 @@ impl World {
     /// If the library fails.
     #[must_use]
     pub fn new(leaf_tables: u64) -> Self {
-        #[cfg(any(loom, shuttle))]
-        let levels = Levels::Two;
-        #[cfg(not(any(loom, shuttle)))]
-        let levels = Levels::Four;
-        let ept = Ept::new(levels, PhysWidth::MAX, EptCaps::USUAL);
+        let levels = format().levels();
         // The scenarios stay within 1 GiB: one table each of the levels above the leaf tables.
         let frames = Frames(HeapFrames::new(u64::from(levels.count() - 1) + leaf_tables));
-        let table = PageTable::new(ept, frames).unwrap();
+        let table = PageTable::new(format(), frames).unwrap();
         Self { table, pages: [Page::new(), Page::new(), Page::new(), Page::new()] }
     }
 
@@ -210,16 +218,8 @@ impl Cpu {
     ///
     /// # Errors
     /// Why the MMU faulted.
-    ///
-    /// # Panics
-    /// If the library fails.
     pub fn access(&self, page: u64, access: Access) -> Result<HostPfn, Cause> {
-        let table = self.table();
-        let root_pointer = table.format().root_pointer(table.root());
-        // SAFETY: a table's entries name frames of its own source, which come back when it is
-        // dropped, after the borrow of `self`.
-        let mmu = unsafe { Mmu::new(*table.format(), table.frames(), root_pointer) }.unwrap();
-        match mmu.translate(gpa(page), access) {
+        match self.table().mmu().translate(gpa(page), access) {
             Ok(translation) => Ok(translation.pfn),
             Err(fault) => Err(fault.cause()),
         }

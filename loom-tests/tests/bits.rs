@@ -34,7 +34,7 @@ fn a_dirty_bit_is_never_set_in_a_page_that_is_not_mapped() {
         assert_eq!(world.entry(1), Entry::EMPTY);
         unmapped.dirty
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn a_dirty_bit_belongs_to_the_mapping_in_which_it_was_set() {
         assert_eq!((old.pfn, new.pfn), (frame(1), frame(9)));
         (old.dirty, new.dirty)
     })
-    .are([(true, false), (false, true), (false, false)]);
+    .are(&[(true, false), (false, true), (false, false)]);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn one_of_two_gets_the_dirty_bit() {
         assert!(mapping.accessed && !mapping.dirty);
         one
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_reset_or_the_unmap_gets_the_dirty_bit() {
         assert_eq!(world.entry(1), Entry::EMPTY);
         cleared
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn setting_and_clearing_the_dirty_bit_keeps_account() {
         assert_eq!(world.lookup(1).unwrap().dirty, !was_set);
         was_set
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn the_accessed_and_the_dirty_bit_are_apart() {
         let mapping = world.lookup(1).unwrap();
         assert!(cleared && !mapping.accessed && mapping.dirty);
     })
-    .are([()]);
+    .are(&[()]);
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn rights_change_without_losing_a_dirty_bit() {
         assert_eq!((changed, was_set), (1, false));
         assert_eq!((mapping.attr.prot(), mapping.dirty), (Prot::R, true));
     })
-    .are([()]);
+    .are(&[()]);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn rights_never_bring_an_unmapped_page_back() {
         assert_eq!(unmapped.attr.prot(), expected);
         changed
     })
-    .are([0, 1]);
+    .are(&[0, 1]);
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn of_two_changes_of_rights_the_later_one_stands() {
         assert_eq!((one, two), (1, 1));
         world.lookup(1).unwrap().attr.prot() == Prot::R
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 /// The rights that a map compares are the ones that stand.
@@ -168,5 +168,5 @@ fn a_map_beside_a_change_of_rights_finds_the_same_or_another_mapping() {
         }
         mapped.is_ok()
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }

@@ -11,7 +11,7 @@ fn two_maps_of_one_page_to_one_frame_agree() {
         assert_eq!(world.lookup(1).unwrap().pfn, frame(7));
         (one.unwrap() == Mapped::New, two.unwrap() == Mapped::New)
     })
-    .are([(true, false), (false, true)]);
+    .are(&[(true, false), (false, true)]);
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn two_maps_of_one_page_to_two_frames_agree() {
         assert_eq!(stands.pfn, if one.is_ok() { frame(7) } else { frame(8) });
         one.is_ok()
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_page_can_be_mapped_again_once_it_was_unmapped() {
         }
         mapped.is_ok()
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_new_mapping_stands_until_it_is_unmapped() {
         }
         unmapped.is_ok()
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 /// Mappers and an unmapper keep account: what was mapped and not unmapped stands.
@@ -94,7 +94,7 @@ fn two_maps_and_an_unmap_keep_account() {
         }
         (one.is_ok(), two.is_ok(), taken.is_some())
     })
-    .are([
+    .are(&[
         (true, false, false),
         (false, true, false),
         (true, false, true),
@@ -117,7 +117,7 @@ fn a_lookup_that_finds_a_page_finds_its_contents() {
         );
         found
     })
-    .are([None, Some(42)]);
+    .are(&[None, Some(42)]);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_translation_that_finds_a_page_finds_its_contents() {
         );
         found
     })
-    .are([None, Some(42)]);
+    .are(&[None, Some(42)]);
 }
 
 /// The loser did not load the winner's leaf before it tried; it may use the page all the same.
@@ -158,5 +158,5 @@ fn a_map_that_finds_its_page_mapped_finds_the_contents() {
         );
         found
     })
-    .are([None, Some(42)]);
+    .are(&[None, Some(42)]);
 }

@@ -27,7 +27,7 @@ fn an_unmap_returns_the_dirty_bit_or_the_mmu_faults() {
         assert_eq!(world.entry(1), Entry::EMPTY);
         written
     })
-    .are([Ok(frame(1)), Err(Cause::NotPresent)]);
+    .are(&[Ok(frame(1)), Err(Cause::NotPresent)]);
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_range_unmap_returns_the_dirty_bit_or_the_mmu_faults() {
         assert_eq!(world.entry(1), Entry::EMPTY);
         dirty
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn the_dirty_bit_belongs_to_the_frame_that_was_written() {
         assert_eq!(new.dirty, written == Ok(frame(9)));
         written
     })
-    .are([Ok(frame(1)), Ok(frame(9)), Err(Cause::NotPresent)]);
+    .are(&[Ok(frame(1)), Ok(frame(9)), Err(Cause::NotPresent)]);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn taking_rights_away_keeps_the_dirty_bit_or_the_mmu_faults() {
         assert_eq!(mapping.dirty, written.is_ok());
         written
     })
-    .are([Ok(frame(1)), Err(Cause::Rights)]);
+    .are(&[Ok(frame(1)), Err(Cause::Rights)]);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn giving_rights_keeps_the_accessed_and_the_dirty_bit() {
         assert_eq!((mapping.accessed, mapping.dirty), results);
         results
     })
-    .are([(true, true), (true, false)]);
+    .are(&[(true, true), (true, false)]);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_write_is_seen_by_the_reset_or_stays_dirty() {
         assert!(cleared != mapping.dirty);
         cleared
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn of_two_writes_none_is_lost_to_a_reset() {
         assert!(dirty || cleared != [false, false]);
         (cleared, dirty)
     })
-    .are([
+    .are(&[
         ([false, false], true),
         ([false, true], false),
         ([false, true], true),
@@ -161,7 +161,7 @@ fn clearing_the_accessed_bit_never_takes_the_dirty_bit() {
         assert!(mapping.dirty);
         mapping.accessed
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn an_accessed_bit_is_never_set_in_a_page_that_is_not_mapped() {
         assert_eq!(world.entry(1), Entry::EMPTY);
         result.is_ok()
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 /// A write of the guest, a reset and an unmap: one of the two answers has the dirty bit.
@@ -187,7 +187,7 @@ fn a_reset_or_the_unmap_reports_what_the_guest_wrote() {
         assert_eq!(world.entry(1), Entry::EMPTY);
         (old.dirty, cleared)
     })
-    .are([(false, false), (true, false), (false, true)]);
+    .are(&[(false, false), (true, false), (false, true)]);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn two_mmus_set_both_bits_in_one_entry() {
         let mapping = world.lookup(1).unwrap();
         assert!(mapping.accessed && mapping.dirty);
     })
-    .are([()]);
+    .are(&[()]);
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_page_that_the_mmu_reaches_has_its_contents() {
         );
         found
     })
-    .are([Ok(42), Err(Cause::NotPresent)]);
+    .are(&[Ok(42), Err(Cause::NotPresent)]);
 }
 
 /// The MMU's accessed bit goes into an entry beside the one that is being linked, and into the new
@@ -249,7 +249,7 @@ fn the_mmu_walks_into_a_new_table_only_when_it_is_initialised() {
         assert!(upper.has(slat::Format::accessed_bit(world.table.format())));
         found
     })
-    .are([None, Some(42)]);
+    .are(&[None, Some(42)]);
 }
 
 /// A fault that another processor resolved meanwhile: the bits are not compared.
@@ -261,5 +261,5 @@ fn a_map_of_what_the_mmu_uses_already_is_the_same() {
         assert_eq!((mapped, written), (Ok(Mapped::Same), Ok(frame(1))));
         assert!(world.lookup(1).unwrap().dirty);
     })
-    .are([()]);
+    .are(&[()]);
 }

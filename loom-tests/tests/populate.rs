@@ -30,7 +30,7 @@ fn a_walk_that_sees_a_new_table_sees_it_initialised() {
         assert_eq!([0, 1, 2, 3].map(|page| populated(&world, page)), [false, true, true, false]);
         steps
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_map_beside_populate_is_refused_or_stands() {
         }
         mapped.is_ok()
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_map_beside_the_page_of_a_populate_is_refused() {
         assert_eq!((result, mapped), (Ok(()), Err(MapError::NotPopulated { gpa: gpa(3) })));
         assert_eq!(world.entry(3), Entry::UNPOPULATED);
     })
-    .are([()]);
+    .are(&[()]);
 }
 
 /// The second range lies in a leaf table that is live already.
@@ -76,7 +76,7 @@ fn pages_are_populated_in_a_table_that_is_in_use() {
         assert_eq!(world.lookup(2).is_some(), within.is_ok());
         within.is_ok()
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn of_two_overlapping_populates_one_wins_whole() {
         assert_eq!(world.table.frames().free_frames(), 1);
         one.is_ok()
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn two_populates_of_one_leaf_table_both_succeed() {
         assert_eq!((one, two), (Ok(()), Ok(())));
         assert!((0..4).all(|page| populated(&world, page)));
     })
-    .are([()]);
+    .are(&[()]);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn of_two_populates_that_have_frames_for_one_the_other_changes_nothing() {
         assert!(populated(&world, ranges[1 - loser].start().get() / slat::PAGE_BYTES));
         loser
     })
-    .are([0, 1]);
+    .are(&[0, 1]);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_lookup_beside_populate_mapped_finds_the_page_with_its_contents() {
         );
         found
     })
-    .are([None, Some(42)]);
+    .are(&[None, Some(42)]);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_lookup_beside_populate_mapped_in_a_live_table_finds_the_page_with_its_conte
         );
         found
     })
-    .are([None, Some(42)]);
+    .are(&[None, Some(42)]);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn no_map_comes_between_populate_and_its_mappings() {
             other => panic!("{other:?}"),
         }
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn a_slot_taken_before_populate_follows_the_table_linked_below_it() {
             other => panic!("{other:?}"),
         }
     })
-    .are([0, 1, 2]);
+    .are(&[0, 1, 2]);
 }
 
 /// A range operation on its way meets the tables that are there when it comes to them.
@@ -247,5 +247,5 @@ fn a_range_operation_beside_populate_visits_what_it_meets() {
         assert_eq!(rights, [Prot::R, if changed == 2 { Prot::R } else { Prot::RWX }]);
         changed
     })
-    .are([1, 2]);
+    .are(&[1, 2]);
 }

@@ -34,7 +34,7 @@ fn a_range_is_mapped_also_if_its_pages_are_unmapped_behind_it() {
         }
         unmapped.is_ok()
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_range_that_meets_another_mapping_says_how_far_it_came() {
             other => panic!("{other:?}"),
         }
     })
-    .are([0, 1, 2]);
+    .are(&[0, 1, 2]);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn two_range_maps_to_the_same_frames_share_the_pages() {
         assert_eq!(world.table.pin().mapped(pages(0, 2 * NEXT)), 2);
         one.new
     })
-    .are([0, 1, 2]);
+    .are(&[0, 1, 2]);
 }
 
 /// The batch reads its leaves in order, though its walks overlap.
@@ -109,7 +109,7 @@ fn a_batch_of_lookups_finds_what_was_mapped_before_what_it_finds() {
         );
         found
     })
-    .are([[None, None], [None, Some(41)], [Some(40), Some(41)]]);
+    .are(&[[None, None], [None, Some(41)], [Some(40), Some(41)]]);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_batch_that_set_out_before_a_table_was_linked_goes_on_into_it() {
         );
         found
     })
-    .are([vec![false, false], vec![false, true], vec![true, true]]);
+    .are(&[vec![false, false], vec![false, true], vec![true, true]]);
 }
 
 #[test]
@@ -163,5 +163,5 @@ fn a_batch_of_unmaps_and_a_batch_of_maps_keep_account() {
         assert_eq!(stand[1], unmapped[1].is_none().then_some(frame(6)));
         (mapped[0], unmapped[1].is_some())
     })
-    .are([(false, false), (false, true), (true, false), (true, true)]);
+    .are(&[(false, false), (false, true), (true, false), (true, true)]);
 }

@@ -13,7 +13,7 @@ fn of_two_unmaps_one_gets_the_mapping() {
         assert_eq!(world.entry(1), Entry::EMPTY);
         one.is_ok()
     })
-    .are([true, false]);
+    .are(&[true, false]);
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn of_two_range_unmaps_one_gets_each_mapping() {
         assert_eq!([world.entry(1), world.entry(2)], [Entry::EMPTY; 2]);
         one
     })
-    .are([[0, 0], [0, 1], [1, 0], [1, 1]]);
+    .are(&[[0, 0], [0, 1], [1, 0], [1, 1]]);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn an_unmap_returns_the_page_with_its_contents() {
         );
         found
     })
-    .are([None, Some(42)]);
+    .are(&[None, Some(42)]);
 }
 
 /// The entry that an unmap takes out may look like the one that it saw and be a later one: its page
@@ -87,5 +87,5 @@ fn an_unmap_of_a_page_that_was_mapped_again_returns_its_later_contents() {
         );
         (first, second)
     })
-    .are([(None, Some(1)), (Some(1), None), (Some(1), Some(2))]);
+    .are(&[(None, Some(1)), (Some(1), None), (Some(1), Some(2))]);
 }

@@ -48,7 +48,10 @@ fn write(frames: &HeapFrames, root: HostPfn) -> Result<bool, Cause> {
 
 #[test]
 fn one_write_makes_the_page_dirty_and_the_unmap_takes_its_bit() {
-    loom::model(|| {
+    let mut model = loom::model::Builder::new();
+    // Three threads; the default, no bound, takes for ever.
+    model.preemption_bound = Some(3);
+    model.check(|| {
         let frames = Arc::new(HeapFrames::new(2));
         let (root, below) = plant(&frames);
         let writers = [(); 2].map(|()| {

@@ -9,6 +9,11 @@ use core::ops::{Deref, DerefMut};
 #[path = "ticket.rs"]
 mod imp;
 
+// Its model is not of the library, which takes loom's lock under loom.
+#[cfg(all(test, loom))]
+#[path = "ticket.rs"]
+mod ticket;
+
 #[cfg(all(feature = "std", not(any(loom, shuttle))))]
 mod imp {
     pub(super) use parking_lot::{Mutex, MutexGuard};

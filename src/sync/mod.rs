@@ -76,7 +76,7 @@ impl AtomicU64 {
     }
 
     /// Adds `value`; returns what was there.
-    #[cfg(not(any(loom, shuttle, feature = "std")))]
+    #[cfg(any(all(test, loom), not(any(loom, shuttle, feature = "std"))))]
     pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
         self.0.fetch_add(value, order)
     }

@@ -4,7 +4,7 @@
 
 use core::{
     cell::UnsafeCell,
-    fmt, hint,
+    fmt,
     ops::{Deref, DerefMut},
     sync::atomic::Ordering,
 };
@@ -41,9 +41,17 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Acquire: what the last holder wrote comes before what this one reads;
     //   pairs with the guard's drop [edge: ticket-lock].
     while mutex.serving.load(Ordering::Acquire) != ticket {
-        hint::spin_loop();
+        pause();
     }
     MutexGuard { mutex, ticket }
+}
+
+/// Gives the holder time.
+fn pause() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(not(loom))]
+    core::hint::spin_loop();
 }
 
 #[derive(Debug)]
@@ -74,5 +82,31 @@ impl<T> Drop for MutexGuard<'_, T> {
         // Release: what this holder wrote comes before the next holder's turn;
         //   pairs with `lock` [edge: ticket-lock].
         self.mutex.serving.store(self.ticket + 1, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model {
+    use super::{Mutex, lock};
+    use crate::sync::Arc;
+
+    /// The cell is loom's, so an access that the lock does not order ends the model.
+    #[test]
+    fn a_holder_comes_after_the_last_one() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let mutex = Arc::new(Mutex::new((loom::cell::UnsafeCell::new(()), 0)));
+            let take = |mutex: &Mutex<(loom::cell::UnsafeCell<()>, u32)>| {
+                let mut held = lock(mutex);
+                held.0.with_mut(|_| ());
+                held.1 += 1;
+            };
+            let shared = mutex.clone();
+            let other = loom::thread::spawn(move || take(&shared));
+            take(&mutex);
+            other.join().unwrap();
+            assert_eq!(lock(&mutex).1, 2);
+        });
     }
 }

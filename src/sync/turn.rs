@@ -7,8 +7,6 @@
 //! word beside it, on which all accesses depend. Nobody loads that word, and a store that nobody
 //! loads orders nothing.
 
-#![expect(clippy::disallowed_types, reason = "the one place that wraps it for loom")]
-
 use loom::sync::atomic;
 
 use super::Ordering;
@@ -43,6 +41,12 @@ impl AtomicU64 {
     ) -> Result<u64, u64> {
         self.take_turn();
         self.word.compare_exchange(current, new, success, failure)
+    }
+
+    #[cfg(test)]
+    pub(super) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+        self.take_turn();
+        self.word.fetch_add(value, order)
     }
 
     fn take_turn(&self) {

@@ -11,7 +11,7 @@ use std::{
 pub use loom::{sync::Arc, thread};
 
 /// Shared by the executions, so not of the model.
-pub(crate) type Shared<T> = std::sync::Mutex<T>;
+pub(crate) type Shared<T> = std::sync::Arc<std::sync::Mutex<T>>;
 
 pub(crate) struct Runs {
     executions: u64,

@@ -10,7 +10,8 @@ use shuttle::{Config, Runner, scheduler::RandomScheduler};
 pub use shuttle::{sync::Arc, thread};
 
 /// Shared by the executions, so not of the scheduler's.
-pub(crate) type Shared<T> = std::sync::Mutex<T>;
+#[expect(clippy::disallowed_types, reason = "outside of the executions")]
+pub(crate) type Shared<T> = Arc<std::sync::Mutex<T>>;
 
 pub(crate) struct Runs {
     executions: usize,

@@ -5,12 +5,15 @@
 use std::{
     cell::UnsafeCell,
     fmt, hint,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 pub use std::{sync::Arc, thread};
 
-pub(crate) type Shared<T> = std::sync::Mutex<T>;
+pub(crate) type Shared<T> = Arc<Mutex<T>>;
 
 pub(crate) struct Runs {
     executions: usize,
