@@ -69,6 +69,8 @@ pub mod docs {
     pub mod theory {}
     #[doc = include_str!("../docs/FORMATS.md")]
     pub mod formats {}
+    #[doc = include_str!("../docs/ORDERING.md")]
+    pub mod ordering {}
     #[doc = include_str!("../docs/UNSAFE.md")]
     pub mod unsafe_code {}
 }

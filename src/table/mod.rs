@@ -137,8 +137,9 @@ impl Slot {
     pub(crate) fn publish(&self, seen: Entry, next: Entry) -> Result<(), Race> {
         // Release on success: the words of the child, or of the page, come before its frame number;
         //   pairs with `load` [edge: child-init, page-init].
-        // Acquire on success: who takes a mapping out sees what its mapper wrote to the page
-        //   [edge: page-return].
+        // Acquire on success: who takes a mapping out sees what its mapper wrote to the page. The
+        //   `load` of `seen` is not enough: the page may have been unmapped, written and mapped again
+        //   since, and the entry be the same; pairs with itself [edge: page-return].
         // Relaxed on failure: the caller looks again with a `load`.
         self.0
             .compare_exchange(seen.raw(), next.raw(), Ordering::AcqRel, Ordering::Relaxed)
