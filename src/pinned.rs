@@ -169,7 +169,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// Unmaps many pages, in order, and tells `sink` how each went; the walks overlap.
     ///
     /// # Concurrency
-    /// Takes effect page by page, as [`unmap`](Self::unmap) does.
+    /// Takes effect page by page, as [`unmap`](Self::unmap) does. If `pages` or `sink` panics, the
+    /// [`Flush`] of what was unmapped up to then is lost: invalidate all that was asked for.
     pub fn unmap_many(
         &self,
         pages: impl IntoIterator<Item = Gpa>,

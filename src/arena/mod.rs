@@ -75,6 +75,10 @@ pub struct OutOfFrames {
 
 /// A source of zeroed 4 KiB frames that tables are made of.
 ///
+/// A page table calls [`allocate`](Self::allocate), [`free`](Self::free) and
+/// [`free_frames`](Self::free_frames) under its writer lock: to change the structure of the same table
+/// from there waits for ever.
+///
 /// # Safety
 /// An implementation promises, for every frame from its allocation to its `free`:
 ///

@@ -159,8 +159,11 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         let offset = gpa.page_offset();
         let wanted = offset.saturating_add(len).div_ceil(PAGE_BYTES);
         let end = format.input_end(gpa).min(gpa.page().saturating_add(wanted));
-        let mut pages = 0;
-        for leaf in self.mappings(GpaRange::of_pages(gpa.page(), end)) {
+        // The first leaf was read once and is not read again: it may have changed.
+        let mut pages = first.range().end_page() - gpa.page();
+        let next = gpa.page() + pages;
+        let rest = (next < end).then(|| self.mappings(GpaRange::of_pages(next, end)));
+        for leaf in rest.into_iter().flatten() {
             let next = gpa.page() + pages;
             let continues = leaf.gpa.page() <= next
                 && leaf.pfn.get() + (next - leaf.gpa.page()) == pfn.get() + pages
@@ -169,10 +172,6 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                 break;
             }
             pages = leaf.range().end_page() - gpa.page();
-        }
-        // Another thread may have unmapped the first page since.
-        if pages == 0 {
-            return Err(TranslateError::NotMapped { gpa });
         }
         Ok(HostRun { pfn, offset, len: len.min(pages * PAGE_BYTES - offset) })
     }
