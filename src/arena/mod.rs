@@ -66,11 +66,20 @@ pub enum Content {
 /// Too few frames. Nothing was allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{needed} frames are needed and {free} are free")]
+#[non_exhaustive]
 pub struct OutOfFrames {
     /// How many frames the whole operation needs.
     pub needed: u64,
     /// How many were free at that moment.
     pub free: u64,
+}
+
+impl OutOfFrames {
+    /// Says that `needed` frames were asked for when `free` were free.
+    #[must_use]
+    pub const fn new(needed: u64, free: u64) -> Self {
+        Self { needed, free }
+    }
 }
 
 /// A source of zeroed 4 KiB frames that tables are made of.

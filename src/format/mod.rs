@@ -234,7 +234,7 @@ pub trait Format:
     /// Tells whether the MMU takes the entry for present.
     fn is_present(&self, entry: Entry) -> bool;
 
-    /// Tells whether a present entry of level L2 or above is a table's.
+    /// Tells whether an entry of level L2 or above is a table's; false for one that is not present.
     fn is_table(&self, entry: Entry) -> bool;
 
     /// Returns the frame of the table that a table entry points at.
