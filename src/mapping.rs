@@ -27,7 +27,8 @@ impl Mapping {
     /// Returns the guest pages that the leaf maps.
     #[must_use]
     pub const fn range(&self) -> GpaRange {
-        let first = self.gpa.page();
+        // Aligned also where a caller made the mapping up: so it cannot go past the last page.
+        let first = self.gpa.page() & !(self.size.pages() - 1);
         GpaRange::of_pages(first, first + self.size.pages())
     }
 
@@ -36,9 +37,12 @@ impl Mapping {
     #[must_use]
     pub const fn frame_of(&self, gpa: Gpa) -> Option<HostPfn> {
         if self.range().contains(gpa) {
-            self.pfn.checked_add(gpa.page() - self.gpa.page())
+            self.pfn.checked_add(gpa.page() - self.range().first_page())
         } else {
             None
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,15 +90,17 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
         self.tree.populate(range, granule)
     }
 
-    /// Makes tables for `range` and maps its pages to the consecutive frames from `first` on, all at
-    /// once: for prefault and restore. Tables are filled before anybody can see them.
+    /// Makes tables for `range` and maps its pages to the consecutive frames from `first` on: for
+    /// prefault and restore. New tables are filled before anybody can see them.
     ///
     /// # Errors
     /// As [`populate`](Self::populate), and if the format cannot encode the leaves. Nothing has
     /// changed then.
     ///
     /// # Concurrency
-    /// As [`populate`](Self::populate); no other mapper can come between.
+    /// As [`populate`](Self::populate). No page of the range is ever seen populated and not mapped,
+    /// so no other mapper can come between. Where the range begins or ends in a leaf table that
+    /// exists already, its pages appear there one by one.
     pub fn populate_mapped(
         &self,
         range: GpaRange,

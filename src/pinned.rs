@@ -169,7 +169,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// Unmaps many pages, in order, and tells `sink` how each went; the walks overlap.
     ///
     /// # Concurrency
-    /// Takes effect page by page, as [`unmap`](Self::unmap) does.
+    /// Takes effect page by page, as [`unmap`](Self::unmap) does. If `pages` or `sink` panics, the
+    /// [`Flush`] of what was unmapped up to then is lost: invalidate all that was asked for.
     pub fn unmap_many(
         &self,
         pages: impl IntoIterator<Item = Gpa>,
@@ -257,21 +258,25 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     }
 
     /// Returns the mappings in `range`, in ascending order; a large leaf at either end is included
-    /// whole. Empty if the range has pages that the format does not translate.
+    /// whole.
+    ///
+    /// # Errors
+    /// [`OutOfRange`] with the first address in the range that the format does not translate.
     ///
     /// # Concurrency
     /// Weakly consistent: each leaf as it stood when it was read.
-    #[must_use]
-    pub fn mappings(&self, range: GpaRange) -> Mappings<'_, F, S> {
+    pub fn mappings(&self, range: GpaRange) -> Result<Mappings<'_, F, S>, OutOfRange> {
         self.walk_here().mappings(range)
     }
 
     /// Counts the 4 KiB pages of `range` that are mapped, by a scan.
     ///
+    /// # Errors
+    /// As [`mappings`](Self::mappings).
+    ///
     /// # Concurrency
     /// As [`mappings`](Self::mappings).
-    #[must_use]
-    pub fn mapped(&self, range: GpaRange) -> u64 {
+    pub fn mapped(&self, range: GpaRange) -> Result<u64, OutOfRange> {
         self.walk_here().mapped(range)
     }
 

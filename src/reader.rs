@@ -28,7 +28,9 @@ impl<F: Format, S: FrameSource> Reader<F, S> {
 
     /// Enters the table's epoch: until the pin is dropped no table that it can reach is freed.
     ///
-    /// Costs one locked operation on a cache line of the reader's own. Hold a pin over a batch of
+    /// Costs one locked operation on a cache line of the reader's own; every 128th pin also looks at
+    /// all readers of the table to advance the epoch, and tidies up after those that were dropped,
+    /// which may allocate. Hold a pin over a batch of
     /// operations, or [`repin`](Pinned::repin) it between them; do not hold it across guest entry or
     /// a wait.
     #[inline]

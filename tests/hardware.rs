@@ -99,10 +99,10 @@ every_format! {
             let reached = mmu.translate(at(GIB - 8 * PAGE + page * PAGE), write).unwrap();
             assert_eq!(reached.pfn, pfn(0x50 + page));
         }
-        assert!(pin.mappings(pages).all(|mapping| mapping.accessed && mapping.dirty));
+        assert!(pin.mappings(pages).unwrap().all(|mapping| mapping.accessed && mapping.dirty));
         let _ = pin.protect(pages, Prot::R).unwrap();
         assert_eq!(mmu.translate(at(GIB), write).unwrap_err().cause(), Cause::Rights);
-        assert!(pin.mappings(pages).all(|mapping| mapping.accessed && mapping.dirty));
+        assert!(pin.mappings(pages).unwrap().all(|mapping| mapping.accessed && mapping.dirty));
         let (mapping, _) = pin.unmap(at(GIB)).unwrap();
         assert!(mapping.accessed && mapping.dirty);
         assert_eq!(mmu.translate(at(GIB), write).unwrap_err().cause(), Cause::NotPresent);

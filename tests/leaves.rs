@@ -208,8 +208,8 @@ every_format! {
         pin.map_many([(at(2 * PAGE), pfn(3))], RWX, |_, mapped| assert!(mapped.is_ok()));
         table.populate_mapped(range(3 * PAGE, 2 * MIB), SMALL, pfn(4), RWX).unwrap();
         let all = range(0, 2 * MIB + 3 * PAGE);
-        assert_eq!(pin.mapped(all), 515);
-        assert!(pin.mappings(all).all(|mapping| !mapping.accessed && !mapping.dirty));
+        assert_eq!(pin.mapped(all).unwrap(), 515);
+        assert!(pin.mappings(all).unwrap().all(|mapping| !mapping.accessed && !mapping.dirty));
         for (_, _, _, _, entry) in dump(&table) {
             assert!(!format.is_present(entry) || !entry.has(format.accessed_bit()));
         }
@@ -226,7 +226,7 @@ every_format! {
         }
         pin.slot(at(PAGE)).unwrap().set_dirty();
         pin.slot(at(512 * PAGE)).unwrap().set_accessed();
-        let before: Vec<_> = pin.mappings(range(0, 4 * MIB)).collect();
+        let before: Vec<_> = pin.mappings(range(0, 4 * MIB)).unwrap().collect();
         let protect = |first: u64, pages: u64, prot| {
             let (count, flush) = pin.protect(range(first * PAGE, pages * PAGE), prot).unwrap();
             (count, flush.range())
@@ -235,7 +235,7 @@ every_format! {
         assert_eq!(protect(2, 1022, Prot::R), (0, None), "again, it changes nothing");
         // More rights: nothing to flush.
         assert_eq!(protect(0, 1024, Prot::RW), (3, None));
-        assert!(pin.mappings(range(0, 4 * MIB)).eq(before.iter().copied()));
+        assert!(pin.mappings(range(0, 4 * MIB)).unwrap().eq(before.iter().copied()));
         // Other rights, neither more nor less.
         assert_eq!(protect(511, 1, Prot::RX), (1, Some(range(511 * PAGE, PAGE))));
         let changed = pin.lookup(at(511 * PAGE)).unwrap();
@@ -347,7 +347,7 @@ fn a_fresh_leaf_is_accessed_where_the_format_value_says_so() {
         table.populate_pages(0, PAGE);
         table.populate_mapped(range(PAGE, PAGE), SMALL, pfn(2), RWX).unwrap();
         table.map(0, 1);
-        for mapping in table.pin().mappings(range(0, 2 * PAGE)) {
+        for mapping in table.pin().mappings(range(0, 2 * PAGE)).unwrap() {
             assert!(mapping.accessed && !mapping.dirty);
         }
         let pin = table.pin();

@@ -73,7 +73,7 @@ impl Audit {
         let reader = machine.table.reader();
         let pin = reader.pin();
         for region in machine.layout.regions() {
-            for mapping in pin.mappings(*region) {
+            for mapping in pin.mappings(*region).expect("populated, so it is input") {
                 let Mapping { gpa, pfn, size, attr, .. } = mapping;
                 if size != PageSize::Size4K || attr != machine.attr {
                     self.complain(format!("{gpa} is mapped as {size:?} with {attr:?}"));
@@ -89,7 +89,7 @@ impl Audit {
                     None => self.complain(format!("{gpa} is mapped and was never touched")),
                 }
             }
-            self.resident.entries += pin.mapped(*region);
+            self.resident.entries += pin.mapped(*region).expect("populated, so it is input");
         }
         resident
     }

@@ -45,6 +45,9 @@ const POISON: Entry = Entry::from_raw(0x000f_dead_dead_d0ff);
 
 impl HeapFrames {
     /// Makes `count` frames, numbered from 0x100 on.
+    ///
+    /// # Panics
+    /// If the frames are more than memory holds, as any collection does.
     #[must_use]
     pub fn new(count: u64) -> Self {
         Self::build(HostPfn::new(0x100), count)
@@ -54,6 +57,9 @@ impl HeapFrames {
     ///
     /// # Errors
     /// [`HeapFramesError`] if there are not that many frame numbers.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
     pub fn with_base(base: HostPfn, count: u64) -> Result<Self, HeapFramesError> {
         if base.checked_add(count).is_none() {
             return Err(HeapFramesError::Wraps { base, count });

@@ -66,6 +66,7 @@ pub enum Content {
 /// Too few frames. Nothing was allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{needed} frames are needed and {free} are free")]
+#[non_exhaustive]
 pub struct OutOfFrames {
     /// How many frames the whole operation needs.
     pub needed: u64,
@@ -73,7 +74,19 @@ pub struct OutOfFrames {
     pub free: u64,
 }
 
+impl OutOfFrames {
+    /// Says that `needed` frames were asked for when `free` were free.
+    #[must_use]
+    pub const fn new(needed: u64, free: u64) -> Self {
+        Self { needed, free }
+    }
+}
+
 /// A source of zeroed 4 KiB frames that tables are made of.
+///
+/// A page table calls [`allocate`](Self::allocate), [`free`](Self::free) and
+/// [`free_frames`](Self::free_frames) under its writer lock: to change the structure of the same table
+/// from there waits for ever.
 ///
 /// # Safety
 /// An implementation promises, for every frame from its allocation to its `free`:

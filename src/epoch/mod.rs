@@ -42,7 +42,8 @@ pub(crate) struct Participant(LocalHandle);
 unsafe impl Send for Participant {}
 
 impl Participant {
-    /// Enters the epoch: one locked operation on a line of this participant's own.
+    /// Enters the epoch: one locked operation on a line of this participant's own. Every 128th time
+    /// the collector advances the epoch, if it can, and unlinks participants that are gone.
     #[inline]
     pub(crate) fn pin(&self) -> Pin {
         Pin(self.0.pin())

@@ -6,7 +6,10 @@
 
 use bitflags::bitflags;
 
-use super::{AttrError, EncodeError, Format, Fresh, PhysWidth, bits_below, check_frame, sealed};
+use super::{
+    AttrError, EncodeError, Format, Fresh, PhysWidth, bits_below, check_frame, check_rights,
+    check_soft, sealed,
+};
 use crate::{
     addr::{Gpa, HostPfn},
     attr::{Attr, LeafFlags, MemType, Prot},
@@ -129,6 +132,7 @@ impl Ept {
     }
 
     fn prot_bits(&self, prot: Prot) -> Result<u64, AttrError> {
+        check_rights(prot)?;
         if prot.is_empty() {
             return Err(AttrError::NoAccess);
         }
@@ -196,6 +200,7 @@ impl Format for Ept {
         if !foreign.is_empty() {
             return Err(AttrError::Flags(foreign).into());
         }
+        check_soft(attr.soft())?;
         let mut bits = self.prot_bits(attr.prot())?;
         bits |= (attr.mem_type() as u64) << MEM_TYPE_SHIFT;
         if attr.flags().contains(LeafFlags::IGNORE_PAT) {

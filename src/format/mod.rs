@@ -34,7 +34,7 @@ pub use self::{
 };
 use crate::{
     addr::{Gpa, GpaRange, HostPfn, PAGE_SHIFT},
-    attr::{Attr, LeafFlags, MemType, Prot},
+    attr::{Attr, LeafFlags, MemType, Prot, SoftBits},
     entry::Entry,
     level::{Level, Levels, PageSize},
     mapping::Mapping,
@@ -129,6 +129,12 @@ pub enum AttrError {
     /// A flag that the format does not have.
     #[error("flags {0:?} do not exist in this format")]
     Flags(LeafFlags),
+    /// Bits that are no right in any format: `Prot::from_bits_retain` keeps such.
+    #[error("rights {0:?} have bits that are no right")]
+    UnknownRights(Prot),
+    /// Bits beside the caller's two: `SoftBits::from_bits_retain` keeps such.
+    #[error("software bits {0:?} are not all the caller's")]
+    UnknownSoft(SoftBits),
 }
 
 /// Why a leaf cannot be encoded in a format.
@@ -228,7 +234,7 @@ pub trait Format:
     /// Tells whether the MMU takes the entry for present.
     fn is_present(&self, entry: Entry) -> bool;
 
-    /// Tells whether a present entry of level L2 or above is a table's.
+    /// Tells whether an entry of level L2 or above is a table's; false for one that is not present.
     fn is_table(&self, entry: Entry) -> bool;
 
     /// Returns the frame of the table that a table entry points at.
@@ -326,6 +332,16 @@ fn check_frame<F: Format>(format: &F, size: PageSize, pfn: HostPfn) -> Result<()
         return Err(EncodeError::Misaligned { pfn, size });
     }
     Ok(())
+}
+
+/// Checks that there are no rights but those that some format has.
+const fn check_rights(prot: Prot) -> Result<(), AttrError> {
+    if Prot::all().contains(prot) { Ok(()) } else { Err(AttrError::UnknownRights(prot)) }
+}
+
+/// Checks that there are no software bits but the caller's.
+const fn check_soft(soft: SoftBits) -> Result<(), AttrError> {
+    if SoftBits::all().contains(soft) { Ok(()) } else { Err(AttrError::UnknownSoft(soft)) }
 }
 
 /// Returns the bits of an address that lie below the leaf's size but above a 4 KiB page: they are

@@ -7,7 +7,7 @@ use core::fmt::Debug;
 
 use super::{
     AnyFormat, AttrError, EncodeError, Format, Fresh, Pat, PhysWidth, bits_below, check_frame,
-    sealed,
+    check_rights, check_soft, sealed,
 };
 use crate::{
     addr::{Gpa, HostPfn},
@@ -167,6 +167,7 @@ const fn pat_bit(size: PageSize) -> u64 {
 
 /// Encodes rights, the present bit included: what is present can be read.
 fn prot_bits(prot: Prot) -> Result<u64, AttrError> {
+    check_rights(prot)?;
     if prot.is_empty() {
         return Err(AttrError::NoAccess);
     }
@@ -261,7 +262,9 @@ impl<T: Variant> Format for T {
 
     fn leaf(&self, size: PageSize, pfn: HostPfn, attr: Attr) -> Result<Entry, EncodeError> {
         check_frame(self, size, pfn)?;
-        Ok(self.paging().leaf(size, pfn, attr, T::encode(attr.flags())?)?)
+        let flags = T::encode(attr.flags())?;
+        check_soft(attr.soft())?;
+        Ok(self.paging().leaf(size, pfn, attr, flags)?)
     }
 
     fn with_prot(&self, leaf: Entry, prot: Prot) -> Result<Entry, AttrError> {

@@ -55,7 +55,8 @@ pub enum Fault {
         /// The guest-physical address, with its offset into the page.
         gpa: Gpa,
         /// The exit qualification (28.2.1). Bits 0 to 8 are reported; the advanced information in
-        /// bits 9 to 11 is not, and bit 6 stays clear without mode-based execute control.
+        /// bits 9 to 11 is not, and bit 6 stays clear without mode-based execute control. (A processor
+        /// leaves bit 6 undefined then: clear it in what it reports before asking for the cause.)
         qualification: u64,
     },
     /// An EPT entry holds a value that the processor does not accept (Intel SDM vol. 3C, 29.3.3.1;

@@ -10,7 +10,8 @@ use crate::{
     format::Format,
     level::Level,
     mapping::Mapping,
-    table::Walker,
+    ops::OutOfRange,
+    table::{Next, Walker},
     walk::{Found, Place, Run, Runs},
 };
 
@@ -114,7 +115,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             walk.steps[walk.len] = Step { level, entry };
             walk.len += 1;
             match next {
-                crate::table::Step::Down(child, below) if below >= lowest => {
+                Next::Down(child, below) if below >= lowest => {
                     (table, level) = (child, below);
                 }
                 _ => return walk,
@@ -122,19 +123,19 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         }
     }
 
-    pub(crate) fn mappings(self, range: GpaRange) -> Mappings<'p, F, S> {
-        let runs = self.format().admits_range(range).then(|| self.runs(range));
-        Mappings { walker: self, runs, run: None }
+    pub(crate) fn mappings(self, range: GpaRange) -> Result<Mappings<'p, F, S>, OutOfRange> {
+        self.admit(range)?;
+        Ok(Mappings { walker: self, runs: self.runs(range), run: None })
     }
 
     /// Counts the 4 KiB pages of `range` that are mapped.
-    pub(crate) fn mapped(self, range: GpaRange) -> u64 {
+    pub(crate) fn mapped(self, range: GpaRange) -> Result<u64, OutOfRange> {
         let part = |mapping: Mapping| {
             let leaf = mapping.range();
             let first = leaf.first_page().max(range.first_page());
             leaf.end_page().min(range.end_page()) - first
         };
-        self.mappings(range).map(part).sum()
+        Ok(self.mappings(range)?.map(part).sum())
     }
 
     /// Returns the longest run of contiguous frames behind at most `len` bytes from `gpa` on.
@@ -159,8 +160,11 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         let offset = gpa.page_offset();
         let wanted = offset.saturating_add(len).div_ceil(PAGE_BYTES);
         let end = format.input_end(gpa).min(gpa.page().saturating_add(wanted));
-        let mut pages = 0;
-        for leaf in self.mappings(GpaRange::of_pages(gpa.page(), end)) {
+        // The first leaf was read once and is not read again: it may have changed.
+        let mut pages = first.range().end_page() - gpa.page();
+        let next = gpa.page() + pages;
+        let rest = (next < end).then(|| self.mappings(GpaRange::of_pages(next, end)));
+        for leaf in rest.into_iter().flatten().flatten() {
             let next = gpa.page() + pages;
             let continues = leaf.gpa.page() <= next
                 && leaf.pfn.get() + (next - leaf.gpa.page()) == pfn.get() + pages
@@ -170,10 +174,6 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             }
             pages = leaf.range().end_page() - gpa.page();
         }
-        // Another thread may have unmapped the first page since.
-        if pages == 0 {
-            return Err(TranslateError::NotMapped { gpa });
-        }
         Ok(HostRun { pfn, offset, len: len.min(pages * PAGE_BYTES - offset) })
     }
 }
@@ -182,7 +182,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
 /// [`Pinned::mappings`](crate::Pinned::mappings).
 pub struct Mappings<'p, F: Format, S: FrameSource> {
     walker: Walker<'p, F, S>,
-    runs: Option<Runs<'p, F, S>>,
+    runs: Runs<'p, F, S>,
     /// What is left of the run that was visited last.
     run: Option<Run<'p>>,
 }
@@ -198,7 +198,7 @@ impl<F: Format, S: FrameSource> Iterator for Mappings<'_, F, S> {
                     return Some(mapping);
                 }
             }
-            self.run = Some(self.runs.as_mut()?.next()?);
+            self.run = Some(self.runs.next()?);
         }
     }
 }

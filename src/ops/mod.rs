@@ -16,7 +16,7 @@ pub use self::{
     map::{MapError, MapRangeError, Mapped, MappedRange},
     populate::PopulateError,
     protect::ProtectError,
-    slot::{OutOfRange, SlotRef},
+    slot::SlotRef,
     unmap::{UnmapError, UnmapRangeError},
 };
 
@@ -28,6 +28,14 @@ use crate::{
     table::Walker,
     walk::Found,
 };
+
+/// The address is not an input address of the table's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{gpa} is not an input address of the table's format")]
+pub struct OutOfRange {
+    /// The address.
+    pub gpa: Gpa,
+}
 
 /// Returns the base of the leaf of `size` that translates `page`, and its range.
 const fn leaf_range(page: u64, size: PageSize) -> GpaRange {
@@ -42,6 +50,17 @@ const fn cuts(range: GpaRange, page: u64, size: PageSize) -> bool {
 }
 
 impl<F: Format, S: FrameSource> Walker<'_, F, S> {
+    /// Checks that every page of `range` is an input address.
+    fn admit(self, range: GpaRange) -> Result<(), OutOfRange> {
+        let format = self.format();
+        if format.admits_range(range) {
+            return Ok(());
+        }
+        let start = range.start();
+        let end = Gpa::of_page(format.input_end(start));
+        Err(OutOfRange { gpa: if format.admits(start) { end } else { start } })
+    }
+
     /// Returns the base of the large leaf that a change of `range` would cut, if there is one. Only
     /// the leaves of the first and the last page can be.
     fn cut_leaf(self, range: GpaRange) -> Option<Gpa> {

@@ -21,7 +21,7 @@ use crate::{
     entry::Entry,
     format::{EncodeError, Format},
     level::{Level, PageSize, SLOTS},
-    table::{CreateError, Fresh, Need, Slot, Step, Supply, Table, Tree, Walker, Writer},
+    table::{CreateError, Fresh, Need, Next, Slot, Supply, Table, Tree, Walker, Writer},
 };
 
 /// Why a range was not populated. Nothing was changed.
@@ -156,8 +156,8 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     ) -> Result<(), PopulateError> {
         for (index, part) in parts(range, level) {
             match self.step(table.slot(index), level) {
-                Step::Down(child, below) => self.survey(child, below, part, need)?,
-                Step::Here(Entry::UNPOPULATED) => {
+                Next::Down(child, below) => self.survey(child, below, part, need)?,
+                Next::Here(Entry::UNPOPULATED) => {
                     for below in Level::ALL.into_iter().filter(|&below| below < level) {
                         match below {
                             Level::L1 => need.leaf_tables += below.tables(part),
@@ -165,7 +165,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                         }
                     }
                 }
-                Step::Here(_) => {
+                Next::Here(_) => {
                     return Err(PopulateError::Overlap { gpa: part.start() });
                 }
             }
@@ -188,9 +188,9 @@ impl<'t, F: Format, S: FrameSource> Build<'t, F, S> {
         for (index, part) in parts(range, level) {
             let slot = table.slot(index);
             match (walker.step(slot, level), level.below()) {
-                (Step::Down(child, below), _) => self.link(child, below, part),
-                (Step::Here(_), None) => self.open(slot, part.first_page()),
-                (Step::Here(_), Some(below)) => {
+                (Next::Down(child, below), _) => self.link(child, below, part),
+                (Next::Here(_), None) => self.open(slot, part.first_page()),
+                (Next::Here(_), Some(below)) => {
                     let child = self.subtree(below, part);
                     // Takes effect here for all of `part`.
                     self.writer.link(slot, level, child);

@@ -14,18 +14,13 @@ use crate::{
     format::Format,
     level::PageSize,
     mapping::Mapping,
-    ops::map::{MapError, Mapped},
+    ops::{
+        OutOfRange,
+        map::{MapError, Mapped},
+    },
     table::Walker,
     walk::Place,
 };
-
-/// The address is not an input address of the table's format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{gpa} is not an input address of the table's format")]
-pub struct OutOfRange {
-    /// The address.
-    pub gpa: Gpa,
-}
 
 /// A pinned reference to the slot where the translation of one page ends.
 ///

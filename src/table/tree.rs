@@ -171,7 +171,7 @@ impl<F: Format, S: FrameSource> fmt::Debug for Walker<'_, F, S> {
 
 /// What a slot leads to.
 #[derive(Debug)]
-pub(crate) enum Step<'p> {
+pub(crate) enum Next<'p> {
     /// A table, and its level.
     Down(&'p Table, Level),
     /// Nothing further: the walk ends with this entry.
@@ -194,22 +194,22 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
 
     /// Reads a slot of a table of `level` and follows it if it leads on.
     #[inline]
-    pub(crate) fn step(self, slot: &'p Slot, level: Level) -> Step<'p> {
+    pub(crate) fn step(self, slot: &'p Slot, level: Level) -> Next<'p> {
         self.read(slot, level).1
     }
 
     /// Does a [`step`](Self::step), and returns the entry that it followed as well.
     #[inline]
-    pub(crate) fn read(self, slot: &'p Slot, level: Level) -> (Entry, Step<'p>) {
+    pub(crate) fn read(self, slot: &'p Slot, level: Level) -> (Entry, Next<'p>) {
         let entry = slot.load();
         let step = match level.below() {
             Some(below) if self.tree.format.is_table(entry) => {
                 let child = self.tree.format.table_frame(entry);
                 // SAFETY: the entry was read from a slot of the tree, so it names a table of the
                 // tree, which is not freed during `'p` (invariant `linked`).
-                Step::Down(unsafe { self.tree.frames.table(child) }, below)
+                Next::Down(unsafe { self.tree.frames.table(child) }, below)
             }
-            _ => Step::Here(entry),
+            _ => Next::Here(entry),
         };
         (entry, step)
     }

@@ -13,7 +13,7 @@ use crate::{
     entry::Entry,
     format::Format,
     level::{Level, PageSize},
-    table::{Slot, Step, Walker},
+    table::{Next, Slot, Walker},
 };
 
 /// A slot and the level of its table.
@@ -53,10 +53,10 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     pub(crate) fn resume(self, mut place: Place<'p>, page: u64) -> Terminal<'p> {
         loop {
             match self.step(place.slot, place.level) {
-                Step::Down(table, level) => {
+                Next::Down(table, level) => {
                     place = Place { slot: table.slot(level.index(page)), level };
                 }
-                Step::Here(entry) => return Terminal { place, entry },
+                Next::Here(entry) => return Terminal { place, entry },
             }
         }
     }
@@ -68,10 +68,10 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         let mut place = self.top(page);
         while place.level > Level::L1 {
             match self.step(place.slot, place.level) {
-                Step::Down(table, level) => {
+                Next::Down(table, level) => {
                     place = Place { slot: table.slot(level.index(page)), level };
                 }
-                Step::Here(_) => break,
+                Next::Here(_) => break,
             }
         }
         place

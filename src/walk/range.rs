@@ -12,7 +12,7 @@ use crate::{
     entry::Entry,
     format::Format,
     level::{INDEX_BITS, Level, SLOTS},
-    table::{Slot, Step, Table, Walker},
+    table::{Next, Slot, Table, Walker},
     walk::Place,
 };
 
@@ -109,11 +109,11 @@ impl<'p, F: Format, S: FrameSource> Iterator for Runs<'p, F, S> {
             }
             let slot = table.slot(index);
             match self.walker.step(slot, level) {
-                Step::Down(child, below) => {
+                Next::Down(child, below) => {
                     self.path[below as usize - 1] = child;
                     self.level = below;
                 }
-                Step::Here(entry) => {
+                Next::Here(entry) => {
                     self.advance(level.next_page(page));
                     if entry != Entry::UNPOPULATED {
                         return Some(Run { slots: slice::from_ref(slot), level, page });

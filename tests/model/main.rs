@@ -152,8 +152,9 @@ impl<F: Format> Pair<F> {
             Operation::Mappings(area) => {
                 let Some(range) = area.range(space) else { return };
                 let want = reference.mappings(range);
-                assert_eq!(pin.mapped(range), want.len() as u64);
-                assert!(pin.mappings(range).eq(want));
+                let count = want.as_ref().map(|want| want.len() as u64);
+                assert_eq!(pin.mapped(range).ok(), count);
+                assert_eq!(pin.mappings(range).ok().map(Iterator::collect::<Vec<_>>), want);
             }
         }
     }
@@ -173,8 +174,8 @@ impl<F: Format> Pair<F> {
         let pin = self.table.pin();
         let format = self.table.format();
         for part in self.whole() {
-            let want = self.reference.mappings(part);
-            let got: Vec<_> = pin.mappings(part).collect();
+            let want = self.reference.mappings(part).unwrap();
+            let got: Vec<_> = pin.mappings(part).unwrap().collect();
             assert_eq!(got, want);
             for mapping in got.iter().step_by(16) {
                 for step in pin.walk(mapping.gpa, Level::L1).iter() {

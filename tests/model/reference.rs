@@ -212,11 +212,9 @@ impl<F: Format> Reference<F> {
         self.pages.get_mut(&page_of(gpa))?.as_mut()
     }
 
-    pub(crate) fn mappings(&self, range: GpaRange) -> Vec<Mapping> {
-        if !self.admits(range) {
-            return Vec::new();
-        }
-        self.pages.range(numbers(range)).filter_map(|(_, page)| *page).collect()
+    pub(crate) fn mappings(&self, range: GpaRange) -> Option<Vec<Mapping>> {
+        let all = || self.pages.range(numbers(range)).filter_map(|(_, page)| *page).collect();
+        self.admits(range).then(all)
     }
 
     pub(crate) fn translate(

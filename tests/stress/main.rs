@@ -135,7 +135,7 @@ every_format! {
             }
             let results = crew.run();
             let pin = table.pin();
-            for (page, there) in pin.mappings(area).enumerate() {
+            for (page, there) in pin.mappings(area).unwrap().enumerate() {
                 let new = results.iter().filter(|results| results[page] == Ok(Mapped::New));
                 assert_eq!(new.count(), 1, "page {page}");
                 for (thread, results) in results.iter().enumerate() {

@@ -259,7 +259,7 @@ every_format! {
         let mut books = crew.run().into_iter().fold(Books::default(), Books::join);
 
         let all = range(FIRST, PAGES * PAGE);
-        let left: Vec<Mapping> = table.pin().mappings(all).collect();
+        let left: Vec<Mapping> = table.pin().mappings(all).unwrap().collect();
         left.iter().for_each(|mapping| books.take(mapping));
         books.dirty_told += u64::from(table.pin().lookup(at(STAYS)).unwrap().dirty);
         books.new.sort_unstable();

@@ -128,7 +128,7 @@ every_format! {
             });
         }
         let new: u64 = crew.run().into_iter().sum();
-        let found = table.pin().mapped(range(0, areas * 4 * MIB));
+        let found = table.pin().mapped(range(0, areas * 4 * MIB)).unwrap();
         assert_eq!(found, areas * 256 + new);
     }
 

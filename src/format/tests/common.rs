@@ -152,3 +152,39 @@ fn a_format_chosen_at_run_time_is_that_format() {
         }
     }
 }
+
+#[test]
+fn bits_that_no_flag_has_are_refused_and_not_written() {
+    let (levels, width) = (Levels::Four, width(40));
+    let formats: [AnyFormat; 3] = [
+        Ept::new(levels, width, EptCaps::all()).into(),
+        Npt::new(levels, width).into(),
+        LongMode::new(levels, width).into(),
+    ];
+    let leaf = |format: AnyFormat, attr| format.leaf(PageSize::Size4K, HostPfn::new(1), attr);
+    let good = Attr::new(Prot::RW);
+    for format in formats {
+        let entry = leaf(format, good).unwrap();
+        for bit in (0..8).map(|shift| 1 << shift) {
+            if Prot::from_bits(bit).is_none() {
+                for prot in
+                    [Prot::empty(), Prot::RW].map(|p| Prot::from_bits_retain(p.bits() | bit))
+                {
+                    let refused = Err(AttrError::UnknownRights(prot));
+                    assert_eq!(leaf(format, good.with_prot(prot)), refused.map_err(Into::into));
+                    assert_eq!(format.with_prot(entry, prot), refused);
+                }
+            }
+            if SoftBits::from_bits(bit).is_none() {
+                let soft = SoftBits::from_bits_retain(bit);
+                let refused = Err(AttrError::UnknownSoft(soft).into());
+                assert_eq!(leaf(format, good.with_soft(soft)), refused);
+            }
+            if LeafFlags::from_bits(bit).is_none() {
+                let flags = LeafFlags::from_bits_retain(bit);
+                let refused = Err(AttrError::Flags(flags).into());
+                assert_eq!(leaf(format, good.with_flags(flags)), refused);
+            }
+        }
+    }
+}
