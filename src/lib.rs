@@ -73,4 +73,10 @@ pub mod docs {
     pub mod ordering {}
     #[doc = include_str!("../docs/UNSAFE.md")]
     pub mod unsafe_code {}
+    #[doc = include_str!("../docs/ORDERING.md")]
+    pub mod ordering {}
+    #[doc = include_str!("../docs/TESTING.md")]
+    pub mod testing {}
+    #[doc = include_str!("../docs/PERFORMANCE.md")]
+    pub mod performance {}
 }
