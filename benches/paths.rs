@@ -22,8 +22,10 @@ use slat_benches::{Bare, link};
 type Table = PageTable<Ept, Arc<Arena>>;
 
 const RWX: Attr = Attr::new(Prot::RWX);
-/// Addresses visited in one round.
-const BATCH: usize = 1 << 16;
+/// Pages visited in one round in order: their slots fit in a second-level cache.
+const SEQUENTIAL: usize = 1 << 16;
+/// Pages visited in one round at random: the lines of their slots, 64 MiB, do not fit in any.
+const SCATTERED: usize = 1 << 20;
 
 fn ept() -> Ept {
     Ept::new(Levels::Four, PhysWidth::MAX, EptCaps::USUAL)
@@ -53,11 +55,11 @@ fn scattered(pages: u64) -> Vec<Gpa> {
         z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ z >> 31
     };
-    (0..BATCH).map(|_| Gpa::new(next() % pages * 4096)).collect()
+    (0..SCATTERED).map(|_| Gpa::new(next() % pages * 4096)).collect()
 }
 
 fn sequential() -> Vec<Gpa> {
-    (0..BATCH as u64).map(|page| Gpa::new(page * 4096)).collect()
+    (0..SEQUENTIAL as u64).map(|page| Gpa::new(page * 4096)).collect()
 }
 
 fn lookups(criterion: &mut Criterion, name: &str, pages: u64, gpas: &[Gpa]) {
@@ -66,7 +68,7 @@ fn lookups(criterion: &mut Criterion, name: &str, pages: u64, gpas: &[Gpa]) {
     let reader = table.reader();
     let pin = reader.pin();
     let mut group = criterion.benchmark_group(name);
-    group.throughput(Throughput::Elements(BATCH as u64));
+    group.throughput(Throughput::Elements(gpas.len() as u64));
     group.bench_function("bare walk", |b| {
         b.iter(|| gpas.iter().filter_map(|&gpa| bare.lookup(gpa)).fold(0, |a, p| a ^ p.get()));
     });
@@ -87,7 +89,7 @@ fn lookups(criterion: &mut Criterion, name: &str, pages: u64, gpas: &[Gpa]) {
 
 fn lookup(criterion: &mut Criterion) {
     let wide = 64 << 18;
-    lookups(criterion, "lookup sequential", BATCH as u64, &sequential());
+    lookups(criterion, "lookup sequential", SEQUENTIAL as u64, &sequential());
     lookups(criterion, "lookup random 64 GiB", wide, &scattered(wide));
 }
 
@@ -157,7 +159,7 @@ fn maps(criterion: &mut Criterion, name: &str, pages: u64, mut gpas: Vec<Gpa>) {
 
 fn map(criterion: &mut Criterion) {
     let wide = 64 << 18;
-    maps(criterion, "map sequential", BATCH as u64, sequential());
+    maps(criterion, "map sequential", SEQUENTIAL as u64, sequential());
     maps(criterion, "map random 64 GiB", wide, scattered(wide));
 }
 
