@@ -73,8 +73,6 @@ pub mod docs {
     pub mod ordering {}
     #[doc = include_str!("../docs/UNSAFE.md")]
     pub mod unsafe_code {}
-    #[doc = include_str!("../docs/ORDERING.md")]
-    pub mod ordering {}
     #[doc = include_str!("../docs/TESTING.md")]
     pub mod testing {}
     #[doc = include_str!("../docs/PERFORMANCE.md")]
