@@ -25,7 +25,7 @@ pub struct Step {
 }
 
 /// The entries on the way from the root to a page, the root's first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Walk {
     steps: [Step; 5],
     len: usize,
@@ -36,6 +36,12 @@ impl Deref for Walk {
 
     fn deref(&self) -> &[Step] {
         &self.steps[..self.len]
+    }
+}
+
+impl fmt::Debug for Walk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 
