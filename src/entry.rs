@@ -13,7 +13,8 @@
 //! | 54, 55 | | carry (accessed, dirty) | the caller's [`SoftBits`] |
 //! | 56 | | | LATE |
 //!
-//! EMPTY is zero, so that a fresh page of memory is a table of EMPTY slots.
+//! EMPTY is zero, so that a fresh page of memory is a table of EMPTY slots. CLAIM, the carry bits and
+//! LATE are set aside for operations that this version does not have: nothing sets them.
 
 use core::fmt;
 

@@ -6,7 +6,8 @@
 //! fault path takes none, and commits with one compare-exchange.
 //!
 //! - [`PageTable`] is the table: made of a [`Format`] ([`Ept`], [`Npt`], [`LongMode`], [`AnyFormat`]) and
-//!   a [`FrameSource`] (`Arena`, [`HeapFrames`], or your own). It is populated for ranges of memory.
+//!   a [`FrameSource`] (`Arena`, [`HeapFrames`], or your own). [`PageTable::populate`] makes room in it
+//!   for a range of memory.
 //! - [`Reader`], one per vCPU thread, makes [`Pinned`]: all operations of the fault path.
 //! - [`Flush`] is the duty to invalidate what translation caches may still hold.
 //! - [`mmu`] walks the same tables in software, as the manuals say that hardware does.

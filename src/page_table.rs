@@ -40,6 +40,7 @@ use crate::{
 /// ```
 pub struct PageTable<F: Format, S: FrameSource> {
     tree: Arc<Tree<F, S>>,
+    /// The tree's, by which caches of the software MMU know it.
     identity: Identity,
 }
 

@@ -253,6 +253,9 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     ///
     /// # Errors
     /// [`OutOfRange`] if the format does not translate the address.
+    ///
+    /// # Concurrency
+    /// Wait-free. A table that is linked under the slot later is followed by each of its operations.
     pub fn slot(&self, gpa: Gpa) -> Result<SlotRef<'_, F, S>, OutOfRange> {
         self.walk_here().slot(gpa)
     }
@@ -284,7 +287,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// of which allows `access`. Sets no accessed or dirty bit.
     ///
     /// # Errors
-    /// [`TranslateError`] if not even the first byte can be accessed.
+    /// [`TranslateError`] if not even the first byte can be accessed, or if `len` is 0.
     ///
     /// # Concurrency
     /// As [`mappings`](Self::mappings).

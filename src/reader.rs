@@ -30,9 +30,10 @@ impl<F: Format, S: FrameSource> Reader<F, S> {
     ///
     /// Costs one locked operation on a cache line of the reader's own; every 128th pin also looks at
     /// all readers of the table to advance the epoch, and tidies up after those that were dropped,
-    /// which may allocate. Hold a pin over a batch of
-    /// operations, or [`repin`](Pinned::repin) it between them; do not hold it across guest entry or
-    /// a wait.
+    /// which may allocate.
+    ///
+    /// Hold a pin over a batch of operations, or [`repin`](Pinned::repin) it between them; do not hold
+    /// it across guest entry or a wait.
     #[inline]
     pub fn pin(&self) -> Pinned<'_, F, S> {
         Pinned::new(self.table.tree(), self.participant.pin())

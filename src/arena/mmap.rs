@@ -210,7 +210,8 @@ impl ArenaOptions {
     }
 }
 
-/// A frame source for processes: one reservation of memory, of which only what is used exists.
+/// A frame source for processes: one reservation of memory, of which only what is used exists. On
+/// Linux, with the feature `std`.
 ///
 /// A child of the process does not inherit the memory, and must not touch the arena. Dropping the
 /// arena unmaps it, so whatever hardware walks its tables must have stopped before.

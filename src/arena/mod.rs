@@ -1,12 +1,12 @@
 //! Frames: where tables live.
 //!
 //! A [`FrameSource`] hands out zeroed 4 KiB frames and turns a frame number into the table that lies
-//! there, as a kernel's direct map does. [`Arena`] is one reservation of anonymous memory, for
-//! processes; [`HeapFrames`] is a fixed slab with fault injection, for tests and model checkers. A
+//! there, as a kernel's direct map does. [`Arena`] is one reservation of memory, for processes on
+//! Linux; [`HeapFrames`] is a fixed slab with fault injection, for tests and model checkers. A
 //! hypervisor implements the trait over its own direct map.
 //!
-//! Frames are allocated and freed only by structural operations, under the table's writer lock and in
-//! batches, so a mutex around an ordered map of runs is enough. The fault path only calls
+//! Frames are allocated and freed only where a table is created, dropped, or changed in structure (one
+//! thread at a time, and in batches), so a mutex around an ordered map of runs is enough. The fault path only calls
 //! [`FrameSource::table`], which takes no lock.
 
 #![expect(unsafe_code, reason = "a frame number stands for memory")]
@@ -85,8 +85,8 @@ impl OutOfFrames {
 /// A source of zeroed 4 KiB frames that tables are made of.
 ///
 /// A page table calls [`allocate`](Self::allocate), [`free`](Self::free) and
-/// [`free_frames`](Self::free_frames) under its writer lock: to change the structure of the same table
-/// from there waits for ever.
+/// [`free_frames`](Self::free_frames) as it is created and dropped, and under its writer lock: to
+/// change the structure of the same table from there waits for ever.
 ///
 /// # Safety
 /// An implementation promises, for every frame from its allocation to its `free`:

@@ -1,8 +1,9 @@
 //! Which value may follow which in a live slot, and who may make the change.
 //!
 //! This is the state machine of the tree (docs/THEORY.md, "Slots"; all of it as a table in
-//! docs/FORMATS.md), as a pure function over entries.
-//! Every commit in the crate asserts it in debug builds; a table-driven test exhausts it.
+//! docs/FORMATS.md), as a pure function over entries. Every commit in the crate asserts it in debug
+//! builds; a table-driven test exhausts it. It knows vacate, refine, split and collapse already, which
+//! this version does not have.
 
 use super::{Format, Kind};
 use crate::{entry::Entry, level::Level};

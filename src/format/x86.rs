@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     addr::{Gpa, HostPfn},
-    attr::{Attr, LeafFlags, Prot},
+    attr::{Attr, LeafFlags, MemType, Prot},
     entry::Entry,
     level::{Levels, PageSize},
 };
@@ -138,7 +138,7 @@ impl Paging {
             | (u8::from(leaf.has(PCD)) << 1)
             | (u8::from(leaf.has(pat_bit(size))) << 2);
         // A planted leaf may choose UC-, to which UC is nearest.
-        let mem_type = self.pat.get(index).unwrap_or(crate::attr::MemType::UC);
+        let mem_type = self.pat.get(index).unwrap_or(MemType::UC);
         Attr::new(prot).with_mem_type(mem_type).with_soft(leaf.soft())
     }
 

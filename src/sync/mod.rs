@@ -1,8 +1,8 @@
 //! The facade through which every shared word goes: `core` and parking_lot in ordinary builds, loom
 //! or shuttle under `--cfg loom` and `--cfg shuttle`.
 //!
-//! The types are wrapped, not re-exported, so that `clippy.toml` can forbid the real ones everywhere
-//! else. The model checkers are cfgs and not features, because features must only add.
+//! Atomics and locks are wrapped, not re-exported, so that `clippy.toml` can forbid the real ones
+//! everywhere else. The model checkers are cfgs and not features, because features must only add.
 
 #[cfg(all(loom, not(crossbeam_loom)))]
 compile_error!("build the models with both `--cfg loom` and `--cfg crossbeam_loom`");

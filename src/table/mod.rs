@@ -3,13 +3,13 @@
 //!
 //! A [`Table`] is one page of 512 slots. It is only ever reached by shared reference, since the MMU
 //! may write to it at any time: accessed bits in present entries of every level, dirty bits in
-//! present leaves. A [`Slot`] is one of its words. Three operations touch a slot:
+//! present leaves. A [`Slot`] is one of its words. It is touched in three ways:
 //!
 //! - [`Slot::load`], by walkers;
 //! - [`Slot::publish`], a compare-exchange, by everything that changes a slot others can reach. A
 //!   plain store would lose an accessed or dirty bit that the MMU sets meanwhile;
-//! - [`Table::fill`] and [`Table::zero`], plain stores, by whoever owns the table alone, before it
-//!   is linked.
+//! - [`Table::fill`], [`Table::zero`] and [`Table::plant`], plain stores, by whoever owns the table
+//!   alone.
 //!
 //! The edges named here have a row each in docs/ORDERING.md.
 

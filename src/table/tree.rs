@@ -257,6 +257,7 @@ impl<F: Format, S: FrameSource> Writer<'_, F, S> {
         let mut supply = Supply { tree: self.tree, leaf: Vec::new(), upper: Vec::new() };
         let frames = &self.tree.frames;
         if supply.take(need, Hint::new(gpa)).is_err() {
+            // Those that it got go back first, so that they count as free.
             drop(supply);
             let needed = need.leaf_tables + need.upper_tables;
             return Err(OutOfFrames { needed, free: frames.free_frames() }.into());

@@ -2,7 +2,8 @@
 //!
 //! It visits tables, not pages: no walk from the root per page, and a hole of any size costs what the
 //! table that holds it costs. Under it tables may be linked and entries may change; a page that is
-//! populated, or not, throughout is visited, or not, exactly once.
+//! populated throughout is visited exactly once, and one that never was at most once: if it lies in a
+//! leaf table.
 
 use core::{fmt, slice};
 
@@ -57,6 +58,7 @@ impl<'p> Run<'p> {
         Some(first)
     }
 
+    /// Returns the first page of the range that the first slot translates.
     #[inline]
     pub(crate) fn page(&self) -> u64 {
         self.page
