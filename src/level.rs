@@ -135,6 +135,13 @@ impl PageSize {
     pub const fn bytes(self) -> u64 {
         self.pages() * PAGE_BYTES
     }
+
+    /// Returns the pages of the leaf of this size that translates the page number `page`.
+    #[inline]
+    pub(crate) const fn leaf_range(self, page: u64) -> GpaRange {
+        let first = page & !(self.pages() - 1);
+        GpaRange::of_pages(first, first + self.pages())
+    }
 }
 
 /// How many levels the tree has: the paging mode.

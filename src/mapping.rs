@@ -28,8 +28,7 @@ impl Mapping {
     #[must_use]
     pub const fn range(&self) -> GpaRange {
         // Aligned also where a caller made the mapping up: so it cannot go past the last page.
-        let first = self.gpa.page() & !(self.size.pages() - 1);
-        GpaRange::of_pages(first, first + self.size.pages())
+        self.size.leaf_range(self.gpa.page())
     }
 
     /// Returns the host frame behind the 4 KiB page that holds `gpa`, or `None` if `gpa` is not

@@ -310,7 +310,7 @@ pub trait Format:
     #[inline]
     fn mapping(&self, gpa: Gpa, size: PageSize, leaf: Entry) -> Mapping {
         Mapping {
-            gpa: Gpa::of_page(gpa.page() & !(size.pages() - 1)),
+            gpa: size.leaf_range(gpa.page()).start(),
             pfn: self.leaf_frame(size, leaf),
             size,
             attr: self.attr(size, leaf),

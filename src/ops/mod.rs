@@ -37,15 +37,9 @@ pub struct OutOfRange {
     pub gpa: Gpa,
 }
 
-/// Returns the base of the leaf of `size` that translates `page`, and its range.
-const fn leaf_range(page: u64, size: PageSize) -> GpaRange {
-    let first = page & !(size.pages() - 1);
-    GpaRange::of_pages(first, first + size.pages())
-}
-
 /// Tells whether a change of `range` would cut the leaf of `size` that translates `page`.
 const fn cuts(range: GpaRange, page: u64, size: PageSize) -> bool {
-    let leaf = leaf_range(page, size);
+    let leaf = size.leaf_range(page);
     !(range.contains(leaf.start()) && range.contains(leaf.last()))
 }
 
@@ -67,9 +61,7 @@ impl<F: Format, S: FrameSource> Walker<'_, F, S> {
         [range.first_page(), range.end_page() - 1].into_iter().find_map(|page| {
             let at = self.descend(page);
             match self.found(at.place.level, at.entry) {
-                Found::Leaf(size) if cuts(range, page, size) => {
-                    Some(leaf_range(page, size).start())
-                }
+                Found::Leaf(size) if cuts(range, page, size) => Some(size.leaf_range(page).start()),
                 _ => None,
             }
         })

@@ -10,7 +10,7 @@ use crate::{
     entry::Entry,
     format::{AttrError, Format},
     observe::Covered,
-    ops::{cuts, leaf_range},
+    ops::cuts,
     table::Walker,
 };
 
@@ -61,7 +61,7 @@ impl<F: Format, S: FrameSource> Walker<'_, F, S> {
             if let Some((size, leaf)) = self.update(place, page, change) {
                 pages += size.pages();
                 if !prot.contains(format.attr(size, leaf).prot()) {
-                    covered.add(leaf_range(page, size));
+                    covered.add(size.leaf_range(page));
                 }
             }
         }

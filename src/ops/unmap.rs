@@ -11,7 +11,7 @@ use crate::{
     format::Format,
     mapping::Mapping,
     observe::Covered,
-    ops::{cuts, leaf_range},
+    ops::cuts,
     table::Walker,
     walk::Place,
 };
@@ -93,7 +93,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             let whole = |size, _| (!cuts(range, page, size)).then_some(Entry::EMPTY);
             if let Some((size, leaf)) = self.update(place, page, whole) {
                 pages += size.pages();
-                covered.add(leaf_range(page, size));
+                covered.add(size.leaf_range(page));
                 sink(self.format().mapping(Gpa::of_page(page), size, leaf));
             }
         }
