@@ -53,7 +53,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     }
 
     #[inline]
-    fn walk_here(&self) -> Walker<'_, F, S> {
+    fn walker(&self) -> Walker<'_, F, S> {
         self.tree.walk(&self.pin)
     }
 
@@ -80,7 +80,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         size: PageSize,
         attr: Attr,
     ) -> Result<Mapped, MapError> {
-        self.walk_here().map(gpa, pfn, size, attr)
+        self.walker().map(gpa, pfn, size, attr)
     }
 
     /// Maps the pages of `range`, 4 KiB each, to the consecutive frames from `first` on.
@@ -99,7 +99,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         first: HostPfn,
         attr: Attr,
     ) -> Result<MappedRange, MapRangeError> {
-        self.walk_here().map_range(range, first, attr)
+        self.walker().map_range(range, first, attr)
     }
 
     /// Maps many 4 KiB pages with the same attributes, in order, and tells `sink` how each went. The
@@ -111,21 +111,9 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         &self,
         pages: impl IntoIterator<Item = (Gpa, HostPfn)>,
         attr: Attr,
-        mut sink: impl FnMut(Gpa, Result<Mapped, MapError>),
+        sink: impl FnMut(Gpa, Result<Mapped, MapError>),
     ) {
-        let walker = self.walk_here();
-        walker.batch(
-            pages,
-            |&(gpa, _)| gpa,
-            |(gpa, pfn), place| {
-                let mapped = match (walker.encode(PageSize::Size4K, pfn, attr), place) {
-                    (Err(error), _) => Err(error.into()),
-                    (Ok(_), None) => Err(MapError::OutOfRange { gpa }),
-                    (Ok(leaf), Some(place)) => walker.map_at(place, gpa, PageSize::Size4K, leaf),
-                };
-                sink(gpa, mapped);
-            },
-        );
+        self.walker().map_many(pages, attr, sink);
     }
 
     /// Unmaps the leaf that translates `gpa`, whole if it is large, and returns it with its final
@@ -139,7 +127,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// Until the [`Flush`] is served, a translation cache may still reach the frame.
     #[inline]
     pub fn unmap(&self, gpa: Gpa) -> Result<(Mapping, Flush<'r>), UnmapError> {
-        let mapping = self.walk_here().unmap(gpa)?;
+        let mapping = self.walker().unmap(gpa)?;
         let mut covered = Covered::default();
         covered.add(mapping.range());
         Ok((mapping, self.flush(covered)))
@@ -162,7 +150,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         sink: impl FnMut(Mapping),
     ) -> Result<(u64, Flush<'r>), UnmapRangeError> {
         let mut covered = Covered::default();
-        let pages = self.walk_here().unmap_range(range, &mut covered, sink)?;
+        let pages = self.walker().unmap_range(range, &mut covered, sink)?;
         Ok((pages, self.flush(covered)))
     }
 
@@ -174,24 +162,10 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     pub fn unmap_many(
         &self,
         pages: impl IntoIterator<Item = Gpa>,
-        mut sink: impl FnMut(Gpa, Result<Mapping, UnmapError>),
+        sink: impl FnMut(Gpa, Result<Mapping, UnmapError>),
     ) -> Flush<'r> {
-        let walker = self.walk_here();
         let mut covered = Covered::default();
-        walker.batch(
-            pages,
-            |&gpa| gpa,
-            |gpa, place| {
-                let unmapped = match place {
-                    Some(place) => walker.unmap_at(place, gpa),
-                    None => Err(UnmapError::OutOfRange { gpa }),
-                };
-                if let Ok(mapping) = &unmapped {
-                    covered.add(mapping.range());
-                }
-                sink(gpa, unmapped);
-            },
-        );
+        self.walker().unmap_many(pages, &mut covered, sink);
         self.flush(covered)
     }
 
@@ -208,7 +182,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// Takes effect leaf by leaf; an accessed or dirty bit that the MMU sets meanwhile is kept.
     pub fn protect(&self, range: GpaRange, prot: Prot) -> Result<(u64, Flush<'r>), ProtectError> {
         let mut covered = Covered::default();
-        let pages = self.walk_here().protect(range, prot, &mut covered)?;
+        let pages = self.walker().protect(range, prot, &mut covered)?;
         Ok((pages, self.flush(covered)))
     }
 
@@ -219,7 +193,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     #[inline]
     #[must_use]
     pub fn lookup(&self, gpa: Gpa) -> Option<Mapping> {
-        self.walk_here().lookup(gpa)
+        self.walker().lookup(gpa)
     }
 
     /// Looks up many pages, in order, and tells `sink` what translates each; the walks overlap.
@@ -229,14 +203,9 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     pub fn lookup_many(
         &self,
         pages: impl IntoIterator<Item = Gpa>,
-        mut sink: impl FnMut(Gpa, Option<Mapping>),
+        sink: impl FnMut(Gpa, Option<Mapping>),
     ) {
-        let walker = self.walk_here();
-        walker.batch(
-            pages,
-            |&gpa| gpa,
-            |gpa, place| sink(gpa, place.and_then(|place| walker.lookup_at(place, gpa))),
-        );
+        self.walker().lookup_many(pages, sink);
     }
 
     /// Returns the entries on the way to `gpa`, from the root's, which is always there, down to that of
@@ -246,7 +215,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// Each entry as it stood when the walk read it. Wait-free.
     #[must_use]
     pub fn walk(&self, gpa: Gpa, lowest: Level) -> Walk {
-        self.walk_here().path(gpa, lowest)
+        self.walker().path(gpa, lowest)
     }
 
     /// Returns the slot where the translation of `gpa` ends.
@@ -257,7 +226,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// # Concurrency
     /// Wait-free. A table that is linked under the slot later is followed by each of its operations.
     pub fn slot(&self, gpa: Gpa) -> Result<SlotRef<'_, F, S>, OutOfRange> {
-        self.walk_here().slot(gpa)
+        self.walker().slot(gpa)
     }
 
     /// Returns the mappings in `range`, in ascending order; a large leaf at either end is included
@@ -269,7 +238,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// # Concurrency
     /// Weakly consistent: each leaf as it stood when it was read.
     pub fn mappings(&self, range: GpaRange) -> Result<Mappings<'_, F, S>, OutOfRange> {
-        self.walk_here().mappings(range)
+        self.walker().mappings(range)
     }
 
     /// Counts the 4 KiB pages of `range` that are mapped, by a scan.
@@ -280,7 +249,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// # Concurrency
     /// As [`mappings`](Self::mappings).
     pub fn mapped(&self, range: GpaRange) -> Result<u64, OutOfRange> {
-        self.walk_here().mapped(range)
+        self.walker().mapped(range)
     }
 
     /// Returns the longest contiguous run of host memory behind at most `len` bytes from `gpa` on, all
@@ -292,7 +261,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// # Concurrency
     /// As [`mappings`](Self::mappings).
     pub fn translate(&self, gpa: Gpa, len: u64, access: Prot) -> Result<HostRun, TranslateError> {
-        self.walk_here().translate(gpa, len, access)
+        self.walker().translate(gpa, len, access)
     }
 
     #[inline]

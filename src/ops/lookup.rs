@@ -97,9 +97,22 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         self.lookup_at(self.top(gpa.page()), gpa)
     }
 
+    /// Looks up many pages, in order; the walks overlap.
+    pub(crate) fn lookup_many(
+        self,
+        pages: impl IntoIterator<Item = Gpa>,
+        mut sink: impl FnMut(Gpa, Option<Mapping>),
+    ) {
+        self.batch(
+            pages,
+            |&gpa| gpa,
+            |gpa, place| sink(gpa, place.and_then(|place| self.lookup_at(place, gpa))),
+        );
+    }
+
     /// Looks up `gpa`, whose translation ends at or below `place`.
     #[inline]
-    pub(crate) fn lookup_at(self, place: Place<'p>, gpa: Gpa) -> Option<Mapping> {
+    pub(super) fn lookup_at(self, place: Place<'p>, gpa: Gpa) -> Option<Mapping> {
         let at = self.resume(place, gpa.page());
         match self.found(at.place.level, at.entry) {
             Found::Leaf(size) => Some(self.format().mapping(gpa, size, at.entry)),
@@ -131,7 +144,12 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
 
     pub(crate) fn mappings(self, range: GpaRange) -> Result<Mappings<'p, F, S>, OutOfRange> {
         self.admit(range)?;
-        Ok(Mappings { walker: self, runs: self.runs(range), run: None })
+        Ok(self.leaves(range))
+    }
+
+    /// Returns the mappings in `range`, which the format admits.
+    fn leaves(self, range: GpaRange) -> Mappings<'p, F, S> {
+        Mappings { walker: self, runs: self.runs(range), run: None }
     }
 
     /// Counts the 4 KiB pages of `range` that are mapped.
@@ -169,8 +187,8 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         // The first leaf was read once and is not read again: it may have changed.
         let mut pages = first.range().end_page() - gpa.page();
         let next = gpa.page() + pages;
-        let rest = (next < end).then(|| self.mappings(GpaRange::of_pages(next, end)));
-        for leaf in rest.into_iter().flatten().flatten() {
+        let rest = (next < end).then(|| self.leaves(GpaRange::of_pages(next, end)));
+        for leaf in rest.into_iter().flatten() {
             let next = gpa.page() + pages;
             let continues = leaf.gpa.page() <= next
                 && leaf.pfn.get() + (next - leaf.gpa.page()) == pfn.get() + pages

@@ -13,8 +13,9 @@ use crate::{
     format::{EncodeError, Format},
     level::PageSize,
     mapping::Mapping,
+    ops::encode_run,
     table::Walker,
-    walk::{Found, Place},
+    walk::{Found, Place, Terminal},
 };
 
 /// What a successful map did.
@@ -89,16 +90,6 @@ pub enum MapRangeError {
 }
 
 impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
-    /// Encodes a leaf.
-    pub(crate) fn encode(
-        self,
-        size: PageSize,
-        pfn: HostPfn,
-        attr: Attr,
-    ) -> Result<Entry, EncodeError> {
-        self.format().leaf(size, pfn, attr)
-    }
-
     #[inline]
     pub(crate) fn map(
         self,
@@ -107,16 +98,38 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         size: PageSize,
         attr: Attr,
     ) -> Result<Mapped, MapError> {
-        let leaf = self.encode(size, pfn, attr)?;
+        let leaf = self.format().leaf(size, pfn, attr)?;
         if !self.format().admits(gpa) {
             return Err(MapError::OutOfRange { gpa });
         }
         self.map_at(self.top(gpa.page()), gpa, size, leaf)
     }
 
+    /// Maps many 4 KiB pages, in order; the walks overlap.
+    pub(crate) fn map_many(
+        self,
+        pages: impl IntoIterator<Item = (Gpa, HostPfn)>,
+        attr: Attr,
+        mut sink: impl FnMut(Gpa, Result<Mapped, MapError>),
+    ) {
+        let size = PageSize::Size4K;
+        self.batch(
+            pages,
+            |&(gpa, _)| gpa,
+            |(gpa, pfn), place| {
+                let mapped = match (self.format().leaf(size, pfn, attr), place) {
+                    (Err(error), _) => Err(error.into()),
+                    (Ok(_), None) => Err(MapError::OutOfRange { gpa }),
+                    (Ok(leaf), Some(place)) => self.map_at(place, gpa, size, leaf),
+                };
+                sink(gpa, mapped);
+            },
+        );
+    }
+
     /// Maps the page that holds `gpa`, whose translation ends at or below `place`.
     #[inline]
-    pub(crate) fn map_at(
+    pub(super) fn map_at(
         self,
         place: Place<'p>,
         gpa: Gpa,
@@ -125,7 +138,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     ) -> Result<Mapped, MapError> {
         let mut at = self.resume(place, gpa.page());
         loop {
-            match self.mappable(at.place, at.entry, gpa, size, leaf)? {
+            match self.mappable(at, gpa, size, leaf)? {
                 Mapped::Same => return Ok(Mapped::Same),
                 // Linearizes here, if it wins.
                 Mapped::New => match self.commit(at.place.slot, at.place.level, at.entry, leaf) {
@@ -136,27 +149,26 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         }
     }
 
-    /// Tells what mapping `leaf` over `entry` would do.
+    /// Tells what mapping `leaf` where the walk of `gpa` ended would do.
     #[inline]
     fn mappable(
         self,
-        place: Place<'p>,
-        entry: Entry,
+        at: Terminal<'p>,
         gpa: Gpa,
         size: PageSize,
         leaf: Entry,
     ) -> Result<Mapped, MapError> {
-        match self.found(place.level, entry) {
+        match self.found(at.place.level, at.entry) {
             Found::Empty(granule) if granule == size => Ok(Mapped::New),
             Found::Empty(granule) => Err(MapError::WrongSize { gpa, granule }),
             Found::Unpopulated => Err(MapError::NotPopulated { gpa }),
             Found::Leaf(found) => {
                 let format = self.format();
                 let ignored = format.accessed_bit() | format.dirty_bit() | Entry::LATE;
-                if found == size && entry.without(ignored) == leaf.without(ignored) {
+                if found == size && at.entry.without(ignored) == leaf.without(ignored) {
                     Ok(Mapped::Same)
                 } else {
-                    Err(MapError::Occupied(format.mapping(gpa, found, entry)))
+                    Err(MapError::Occupied(format.mapping(gpa, found, at.entry)))
                 }
             }
         }
@@ -174,17 +186,16 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         if !self.format().admits_range(range) {
             return Err(MapRangeError::OutOfRange { range });
         }
-        let leaf = self
-            .encode_run(first, range.pages(), attr)
+        let leaf = encode_run(self.format(), first, range.pages(), attr)
             .map_err(|error| fail(done, error.into()))?;
         // Look first, so that what can be refused is refused before anything changes.
-        self.each_page(range, leaf, |walker, place, gpa, leaf| {
-            let at = walker.resume(place, gpa.page());
-            walker.mappable(at.place, at.entry, gpa, PageSize::Size4K, leaf).map(drop)
+        self.each_page(range, leaf, |place, gpa, leaf| {
+            let at = self.resume(place, gpa.page());
+            self.mappable(at, gpa, PageSize::Size4K, leaf).map(drop)
         })
         .map_err(|source| fail(done, source))?;
-        self.each_page(range, leaf, |walker, place, gpa, leaf| {
-            match walker.map_at(place, gpa, PageSize::Size4K, leaf)? {
+        self.each_page(range, leaf, |place, gpa, leaf| {
+            match self.map_at(place, gpa, PageSize::Size4K, leaf)? {
                 Mapped::New => done.new += 1,
                 Mapped::Same => done.same += 1,
             }
@@ -194,29 +205,12 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         Ok(done)
     }
 
-    /// Encodes the first of `pages` 4 KiB leaves of consecutive frames; all of them can be encoded
-    /// then.
-    pub(crate) fn encode_run(
-        self,
-        first: HostPfn,
-        pages: u64,
-        attr: Attr,
-    ) -> Result<Entry, EncodeError> {
-        let format = self.format();
-        let bad = |pfn| EncodeError::BadFrame { pfn, width: format.phys_width().bits() };
-        let last = first.checked_add(pages - 1).ok_or(bad(first))?;
-        if !format.fits(last) {
-            return Err(bad(last));
-        }
-        self.encode(PageSize::Size4K, first, attr)
-    }
-
     /// Calls `visit` for every page of `range`, in order, with the leaf for it, until that fails.
     fn each_page(
         self,
         range: GpaRange,
         first: Entry,
-        mut visit: impl FnMut(Self, Place<'p>, Gpa, Entry) -> Result<(), MapError>,
+        mut visit: impl FnMut(Place<'p>, Gpa, Entry) -> Result<(), MapError>,
     ) -> Result<(), MapError> {
         let mut next = range.first_page();
         for run in self.runs(range) {
@@ -225,7 +219,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                 break;
             }
             for (place, page) in run.places() {
-                visit(self, place, Gpa::of_page(page), first.advanced(page - range.first_page()))?;
+                visit(place, Gpa::of_page(page), first.advanced(page - range.first_page()))?;
                 next = page + 1;
             }
         }

@@ -21,9 +21,11 @@ pub use self::{
 };
 
 use crate::{
-    addr::{Gpa, GpaRange},
+    addr::{Gpa, GpaRange, HostPfn},
     arena::FrameSource,
-    format::Format,
+    attr::Attr,
+    entry::Entry,
+    format::{EncodeError, Format},
     level::PageSize,
     table::Walker,
     walk::Found,
@@ -35,6 +37,21 @@ use crate::{
 pub struct OutOfRange {
     /// The address.
     pub gpa: Gpa,
+}
+
+/// Encodes the first of `pages` 4 KiB leaves of consecutive frames; all of them can be encoded then.
+fn encode_run<F: Format>(
+    format: &F,
+    first: HostPfn,
+    pages: u64,
+    attr: Attr,
+) -> Result<Entry, EncodeError> {
+    let bad = |pfn| EncodeError::BadFrame { pfn, width: format.phys_width().bits() };
+    let last = first.checked_add(pages - 1).ok_or(bad(first))?;
+    if !format.fits(last) {
+        return Err(bad(last));
+    }
+    format.leaf(PageSize::Size4K, first, attr)
 }
 
 /// Tells whether a change of `range` would cut the leaf of `size` that translates `page`.

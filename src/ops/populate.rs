@@ -14,6 +14,8 @@
 //! long range appears piece by piece, but never a table that is not ready. The fault path neither
 //! waits nor is waited for: it does not touch UNPOPULATED slots.
 
+use core::iter;
+
 use crate::{
     addr::{Gpa, GpaRange, HostPfn},
     arena::{FrameSource, OutOfFrames},
@@ -21,6 +23,7 @@ use crate::{
     entry::Entry,
     format::{EncodeError, Format},
     level::{Level, PageSize, SLOTS},
+    ops::encode_run,
     table::{CreateError, Fresh, Need, Next, Slot, Supply, Table, Tree, Walker, Writer},
 };
 
@@ -92,7 +95,8 @@ impl Contents {
 
 impl<F: Format, S: FrameSource> Tree<F, S> {
     pub(crate) fn populate(&self, range: GpaRange, granule: PageSize) -> Result<(), PopulateError> {
-        self.populate_with(range, granule, |_| Ok(Contents::Empty))
+        self.check(range, granule)?;
+        self.populate_with(range, Contents::Empty)
     }
 
     pub(crate) fn populate_mapped(
@@ -102,27 +106,25 @@ impl<F: Format, S: FrameSource> Tree<F, S> {
         first: HostPfn,
         attr: Attr,
     ) -> Result<(), PopulateError> {
-        self.populate_with(range, granule, |walker| {
-            let first = walker.encode_run(first, range.pages(), attr)?;
-            Ok(Contents::Leaves { first, origin: range.first_page() })
-        })
+        self.check(range, granule)?;
+        let first = encode_run(self.format(), first, range.pages(), attr)?;
+        self.populate_with(range, Contents::Leaves { first, origin: range.first_page() })
     }
 
-    fn populate_with(
-        &self,
-        range: GpaRange,
-        granule: PageSize,
-        contents: impl FnOnce(Walker<'_, F, S>) -> Result<Contents, EncodeError>,
-    ) -> Result<(), PopulateError> {
+    /// Checks what does not depend on the state of the tree.
+    fn check(&self, range: GpaRange, granule: PageSize) -> Result<(), PopulateError> {
         if granule != PageSize::Size4K {
             return Err(PopulateError::BadGranule { granule });
         }
         if !self.format().admits_range(range) {
             return Err(PopulateError::OutOfRange { range });
         }
+        Ok(())
+    }
+
+    fn populate_with(&self, range: GpaRange, contents: Contents) -> Result<(), PopulateError> {
         let writer = self.lock();
         let walker = writer.walk();
-        let contents = contents(walker)?;
         let (root, level) = walker.root();
         let mut need = Need::default();
         walker.survey(root, level, range, &mut need)?;
@@ -135,7 +137,7 @@ impl<F: Format, S: FrameSource> Tree<F, S> {
 /// Returns the parts of `range` that the slots of a table of `level` translate, by index.
 fn parts(range: GpaRange, level: Level) -> impl Iterator<Item = (usize, GpaRange)> {
     let mut first = range.first_page();
-    core::iter::from_fn(move || {
+    iter::from_fn(move || {
         if first == range.end_page() {
             return None;
         }

@@ -95,7 +95,7 @@ impl<F: Format, S: FrameSource> SlotRef<'_, F, S> {
     /// # Errors
     /// [`MapError`]; the table is as it was.
     pub fn map(&self, pfn: HostPfn, size: PageSize, attr: Attr) -> Result<Mapped, MapError> {
-        let leaf = self.walker.encode(size, pfn, attr)?;
+        let leaf = self.walker.format().leaf(size, pfn, attr)?;
         self.walker.map_at(self.place, self.gpa, size, leaf)
     }
 

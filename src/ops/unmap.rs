@@ -61,9 +61,32 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         self.unmap_at(self.top(gpa.page()), gpa)
     }
 
+    /// Unmaps many pages, in order; the walks overlap.
+    pub(crate) fn unmap_many(
+        self,
+        pages: impl IntoIterator<Item = Gpa>,
+        covered: &mut Covered,
+        mut sink: impl FnMut(Gpa, Result<Mapping, UnmapError>),
+    ) {
+        self.batch(
+            pages,
+            |&gpa| gpa,
+            |gpa, place| {
+                let unmapped = match place {
+                    Some(place) => self.unmap_at(place, gpa),
+                    None => Err(UnmapError::OutOfRange { gpa }),
+                };
+                if let Ok(mapping) = &unmapped {
+                    covered.add(mapping.range());
+                }
+                sink(gpa, unmapped);
+            },
+        );
+    }
+
     /// Unmaps the leaf that translates `gpa`, at or below `place`.
     #[inline]
-    pub(crate) fn unmap_at(self, place: Place<'p>, gpa: Gpa) -> Result<Mapping, UnmapError> {
+    fn unmap_at(self, place: Place<'p>, gpa: Gpa) -> Result<Mapping, UnmapError> {
         match self.update(place, gpa.page(), |_, _| Some(Entry::EMPTY)) {
             Some((size, leaf)) => Ok(self.format().mapping(gpa, size, leaf)),
             None => Err(UnmapError::NotMapped { gpa }),
