@@ -24,7 +24,7 @@ use crate::{
     format::{EncodeError, Format},
     level::{Level, PageSize, SLOTS},
     ops::encode_run,
-    table::{CreateError, Fresh, Need, Next, Slot, Supply, Table, Tree, Walker, Writer},
+    table::{CreateError, Need, NewTable, Next, Slot, Supply, Table, Tree, Walker, Writer},
 };
 
 /// Why a range was not populated. Nothing was changed.
@@ -207,7 +207,7 @@ impl<'t, F: Format, S: FrameSource> Build<'t, F, S> {
     }
 
     /// Builds, in private, the table of `level` that translates `range`, and all below it.
-    fn subtree(&mut self, level: Level, range: GpaRange) -> Fresh<'t> {
+    fn subtree(&mut self, level: Level, range: GpaRange) -> NewTable<'t> {
         let table = self.supply.table(level);
         if let Some(below) = level.below() {
             let mut parts = parts(range, level).peekable();

@@ -6,7 +6,7 @@
 //! Two things give the right to follow a table entry, and both come as a [`Walker`]: a pin in the
 //! tree's epoch, and the writer lock. Two things follow from who may do what:
 //!
-//! - *Tables come and go under the writer lock only.* A [`Fresh`] table belongs to the writer alone,
+//! - *Tables come and go under the writer lock only.* A [`NewTable`] belongs to the writer alone,
 //!   is filled, and is linked by one compare-exchange; from then on any walker may enter it.
 //! - *Invariant `linked`*: an entry that the format takes for a table's, read from a slot of the
 //!   tree, names a frame that was allocated from the tree's own source and is not freed while a
@@ -284,7 +284,7 @@ impl<F: Format, S: FrameSource> Writer<'_, F, S> {
     }
 
     /// Publishes a table: from now on walkers enter it.
-    pub(crate) fn link(&self, slot: &Slot, level: Level, child: Fresh<'_>) {
+    pub(crate) fn link(&self, slot: &Slot, level: Level, child: NewTable<'_>) {
         self.commit(slot, level, Entry::UNPOPULATED, child.into_entry(&self.tree.format));
     }
 }
@@ -317,7 +317,7 @@ impl<'t, F: Format, S: FrameSource> Supply<'t, F, S> {
     ///
     /// # Panics
     /// If more tables are taken than were reserved.
-    pub(crate) fn table(&mut self, level: Level) -> Fresh<'t> {
+    pub(crate) fn table(&mut self, level: Level) -> NewTable<'t> {
         let runs = if level == Level::L1 { &mut self.leaf } else { &mut self.upper };
         let run = runs.last_mut().expect("a change takes no more tables than it reserved");
         let pfn = run.first;
@@ -327,11 +327,11 @@ impl<'t, F: Format, S: FrameSource> Supply<'t, F, S> {
             *run = FrameRun { first: HostPfn::new(pfn.get() + 1), count: run.count - 1 };
         }
         // SAFETY: the frame was allocated by `reserve`, and from here on it is this table's.
-        Fresh { table: unsafe { self.tree.frames.table(pfn) }, pfn }
+        NewTable { table: unsafe { self.tree.frames.table(pfn) }, pfn }
     }
 
     /// Returns the entry by which another fresh table names this one.
-    pub(crate) fn entry(&self, child: Fresh<'_>) -> Entry {
+    pub(crate) fn entry(&self, child: NewTable<'_>) -> Entry {
         child.into_entry(&self.tree.format)
     }
 }
@@ -352,14 +352,14 @@ impl<F: Format, S: FrameSource> Drop for Supply<'_, F, S> {
     }
 }
 
-/// A zeroed table of the writer's own, not linked yet.
+/// A table that is not linked yet: the writer's own. Zero, until it is filled.
 #[derive(Debug)]
-pub(crate) struct Fresh<'t> {
+pub(crate) struct NewTable<'t> {
     table: &'t Table,
     pfn: HostPfn,
 }
 
-impl Fresh<'_> {
+impl NewTable<'_> {
     /// Gives the table up to the entry that names it.
     fn into_entry<F: Format>(self, format: &F) -> Entry {
         format.table(self.pfn)
