@@ -103,7 +103,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     }
 
     /// Maps many 4 KiB pages with the same attributes, in order, and tells `sink` how each went. The
-    /// walks overlap, so scattered pages cost far less than one at a time.
+    /// walks overlap, so scattered pages cost far less than one at a time; for that, `pages` is read
+    /// some way ahead of what `sink` is told.
     ///
     /// # Concurrency
     /// Takes effect page by page, as [`map`](Self::map) does.
@@ -154,7 +155,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         Ok((pages, self.flush(covered)))
     }
 
-    /// Unmaps many pages, in order, and tells `sink` how each went; the walks overlap.
+    /// Unmaps the leaf of each of many pages, in order, and tells `sink` how each went; the walks
+    /// overlap, as those of [`map_many`](Self::map_many).
     ///
     /// # Concurrency
     /// Takes effect page by page, as [`unmap`](Self::unmap) does. If `pages` or `sink` panics, the
@@ -196,7 +198,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         self.walker().lookup(gpa)
     }
 
-    /// Looks up many pages, in order, and tells `sink` what translates each; the walks overlap.
+    /// Looks up many pages, in order, and tells `sink` what translates each; the walks overlap, as
+    /// those of [`map_many`](Self::map_many).
     ///
     /// # Concurrency
     /// Takes effect page by page, as [`lookup`](Self::lookup) does.
