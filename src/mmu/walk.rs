@@ -90,32 +90,11 @@ impl<S: FrameSource> Mmu<'_, S> {
         }
     }
 
-    /// Decides on one entry, and sets in it what the access sets.
+    /// Passes through one entry, and sets in it what the access sets.
     fn step(&self, slot: &Slot, level: Level, above: Rights, want: Want) -> Result<Step, Refusal> {
         let mut seen = slot.load();
         loop {
-            let (step, next) = match self.rules.meaning(level, seen) {
-                Meaning::NotPresent => return Err(Refusal::NotPresent),
-                Meaning::Reserved => return Err(Refusal::Reserved),
-                Meaning::Table { frame, rights } => {
-                    let step = Step::Down { frame, rights: above & rights };
-                    (step, seen.with(self.rules.accessed()))
-                }
-                Meaning::Leaf { frame, size, rights } => {
-                    // 29.3.3.3, 5.6: rights are checked last, over the whole walk.
-                    let rights = above & rights;
-                    if !rights.contains(want.rights) {
-                        return Err(Refusal::Rights(rights));
-                    }
-                    let entry = seen.with(self.rules.accessed() | want.dirty);
-                    let dirty = if entry.has(want.dirty) && !seen.has(want.dirty) {
-                        DirtyChange::Set
-                    } else {
-                        DirtyChange::None
-                    };
-                    (Step::Done(Leaf { frame, size, rights, entry }, dirty), entry)
-                }
-            };
+            let (step, next) = self.decide(level, seen, above, want)?;
             if next == seen {
                 return Ok(step);
             }
@@ -123,6 +102,35 @@ impl<S: FrameSource> Mmu<'_, S> {
                 Ok(()) => return Ok(step),
                 // The slot was remapped, unmapped, or given bits by another walker: decide again.
                 Err(Race) => seen = slot.load(),
+            }
+        }
+    }
+
+    /// Decides on an entry's value: what it leads to, and what the access makes of it.
+    fn decide(
+        &self,
+        level: Level,
+        seen: Entry,
+        above: Rights,
+        want: Want,
+    ) -> Result<(Step, Entry), Refusal> {
+        match self.rules.meaning(level, seen) {
+            Meaning::NotPresent => Err(Refusal::NotPresent),
+            Meaning::Reserved => Err(Refusal::Reserved),
+            Meaning::Table { frame, rights } => {
+                let step = Step::Down { frame, rights: above & rights };
+                Ok((step, seen.with(self.rules.accessed())))
+            }
+            Meaning::Leaf { frame, size, rights } => {
+                // 29.3.3.3, 5.6: rights are checked last, over the whole walk.
+                let rights = above & rights;
+                if !rights.contains(want.rights) {
+                    return Err(Refusal::Rights(rights));
+                }
+                let entry = seen.with(self.rules.accessed() | want.dirty);
+                let sets = entry.has(want.dirty) && !seen.has(want.dirty);
+                let dirty = if sets { DirtyChange::Set } else { DirtyChange::None };
+                Ok((Step::Done(Leaf { frame, size, rights, entry }, dirty), entry))
             }
         }
     }
