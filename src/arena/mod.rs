@@ -5,9 +5,9 @@
 //! Linux; [`HeapFrames`] is a fixed slab with fault injection, for tests and model checkers. A
 //! hypervisor implements the trait over its own direct map.
 //!
-//! Frames are allocated and freed only where a table is created, dropped, or changed in structure (one
-//! thread at a time, and in batches), so a mutex around an ordered map of runs is enough. The fault path only calls
-//! [`FrameSource::table`], which takes no lock.
+//! Frames are allocated and freed only where a table is created, dropped, or changed in structure: by
+//! one thread at a time, and in batches, so a mutex around an ordered map of runs is enough. The fault
+//! path only calls [`FrameSource::table`], which takes no lock.
 
 #![expect(unsafe_code, reason = "a frame number stands for memory")]
 

@@ -37,6 +37,7 @@ impl<T> fmt::Debug for Mutex<T> {
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Relaxed: it only has to be unlike all others; its turn orders.
     let ticket = mutex.next.fetch_add(1, Ordering::Relaxed);
     // Acquire: what the last holder wrote comes before what this one reads;
     //   pairs with the guard's drop [edge: ticket-lock].

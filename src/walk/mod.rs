@@ -1,7 +1,7 @@
 //! Walks: from the root to one page, over a range, and many at a time.
 //!
-//! A walk is loads only; the one thing here that writes is [`Walker::update`], the commit loop that the
-//! operations on leaves share. A walk ends at the first entry that is not a table's, so it stops at a
+//! A walk is loads only; the one thing here that writes is [`Walker::update`], the commit loop of all that
+//! changes a leaf. A walk ends at the first entry that is not a table's, so it stops at a
 //! leaf of any size. What it found may have changed by the time it is used; whoever acts on it does so
 //! by compare-exchange on the slot and looks again if that fails.
 
