@@ -71,7 +71,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     ///
     /// # Concurrency
     /// Takes effect at one compare-exchange. Of two threads that map one page, one gets
-    /// [`Mapped::New`] and the other `Same` or `Occupied`.
+    /// [`Mapped::New`] and the other `Same` or `Occupied`. There is nothing to invalidate: no MMU
+    /// caches that nothing is mapped (Intel SDM vol. 3A, 4.10.2, and vol. 3C, 29.4.2).
     #[inline]
     pub fn map(
         &self,
@@ -121,7 +122,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// accessed and dirty bits.
     ///
     /// # Errors
-    /// [`UnmapError`] if nothing is mapped there.
+    /// [`UnmapError`] if nothing is mapped there, or the format does not translate the address.
     ///
     /// # Concurrency
     /// Takes effect at one compare-exchange. Of two threads that unmap one page, one gets the mapping.

@@ -25,6 +25,9 @@ impl Covered {
 /// invalidated, on every processor that may have walked the table, before the frames behind them are
 /// used for anything else. Paging-structure caches need no invalidation on its account.
 ///
+/// What does it: for EPT, INVEPT, which knows no single pages (Intel SDM vol. 3C, 29.4.3); for nPT, a
+/// flush of the ASID by the VMCB's TLB_CONTROL (AMD APM vol. 2, 15.16); for long mode, INVLPG.
+///
 /// It outlives the pin under which the change was made, since the pin must not be held while caches
 /// are invalidated.
 #[must_use = "translation caches still hold what was taken away: invalidate `range()` before the pages are reused"]
