@@ -269,7 +269,7 @@ impl GpaRange {
     }
 
     /// Makes the range of the pages `first..end`, which the caller knows to be one.
-    pub(crate) const fn of_pages(first: u64, end: u64) -> Self {
+    pub(crate) const fn between(first: u64, end: u64) -> Self {
         debug_assert!(first < end && end <= ALL_PAGES);
         Self { first, pages: end - first }
     }

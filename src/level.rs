@@ -140,7 +140,7 @@ impl PageSize {
     #[inline]
     pub(crate) const fn leaf_range(self, page: u64) -> GpaRange {
         let first = page & !(self.pages() - 1);
-        GpaRange::of_pages(first, first + self.pages())
+        GpaRange::between(first, first + self.pages())
     }
 }
 

@@ -187,7 +187,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         // The first leaf was read once and is not read again: it may have changed.
         let mut pages = first.range().end_page() - gpa.page();
         let next = gpa.page() + pages;
-        let rest = (next < end).then(|| self.leaves(GpaRange::of_pages(next, end)));
+        let rest = (next < end).then(|| self.leaves(GpaRange::between(next, end)));
         for leaf in rest.into_iter().flatten() {
             let next = gpa.page() + pages;
             let continues = leaf.gpa.page() <= next

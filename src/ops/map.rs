@@ -80,7 +80,7 @@ pub enum MapRangeError {
         range: GpaRange,
     },
     /// A page cannot be mapped. Unless another thread changed the range meanwhile, nothing was.
-    #[error("{source}, after {} new pages", .done.new)]
+    #[error("stopped after {} new pages", .done.new)]
     Page {
         /// What was mapped before that page; it stays mapped.
         done: MappedRange,

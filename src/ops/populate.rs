@@ -38,7 +38,7 @@ pub enum PopulateError {
         gpa: Gpa,
     },
     /// The frame source has too few frames.
-    #[error("too few frames for tables: {0}")]
+    #[error("too few frames for tables")]
     OutOfFrames(#[from] OutOfFrames),
     /// The frame source gave a frame that does not fit the format's physical address width.
     #[error("the source's frame {pfn} does not fit a physical address width of {width} bits")]
@@ -141,7 +141,7 @@ fn parts(range: GpaRange, level: Level) -> impl Iterator<Item = (usize, GpaRange
         if first == range.end_page() {
             return None;
         }
-        let part = GpaRange::of_pages(first, level.next_page(first).min(range.end_page()));
+        let part = GpaRange::between(first, level.next_page(first).min(range.end_page()));
         first = part.end_page();
         Some((level.index(part.first_page()), part))
     })

@@ -34,7 +34,7 @@ use crate::{
 #[non_exhaustive]
 pub enum CreateError {
     /// There is no frame for the root table.
-    #[error("no frame for the root table: {0}")]
+    #[error("no frame for the root table")]
     OutOfFrames(#[from] OutOfFrames),
     /// The frame that the source gave does not fit the format's physical address width.
     #[error("the source's frame {pfn} does not fit a physical address width of {width} bits")]
