@@ -275,6 +275,25 @@ every_format! {
         }
     }
 
+    fn translate_stops_where_frames_rights_or_pages_end(format: impl Format) {
+        let table = with_area(format);
+        let pin = table.pin();
+        // Each page from 1 GiB on, by its frame and its rights; the frames of all but one are in order.
+        let pages = [(0, Prot::RWX), (1, Prot::RW), (2, Prot::R), (3, Prot::RWX), (9, Prot::RWX)];
+        for (page, (frame, prot)) in (0..).zip(pages) {
+            pin.map(at(GIB + page * PAGE), pfn(0x100 + frame), SMALL, Attr::new(prot)).unwrap();
+        }
+        let run = |page: u64, access| {
+            let run = pin.translate(at(GIB + page * PAGE + 5), u64::MAX, access).unwrap();
+            assert_eq!((run.pfn, run.offset), (pfn(0x100 + page), 5));
+            (run.len + 5) / PAGE
+        };
+        assert_eq!([run(0, Prot::R), run(0, Prot::W), run(0, Prot::RX)], [4, 2, 1]);
+        assert_eq!([run(1, Prot::R), run(2, Prot::empty()), run(3, Prot::X)], [3, 2, 1]);
+        let last = pin.translate(at(GIB + 4 * PAGE), u64::MAX, Prot::R).unwrap();
+        assert_eq!((last.pfn, last.len), (pfn(0x109), PAGE), "the next page is not mapped");
+    }
+
     fn translate_ends_with_the_space(format: impl Format) {
         let space = Space::of(&format);
         let table = Checked::new(format, 16);

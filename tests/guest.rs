@@ -245,6 +245,10 @@ fn bad_options_are_refused() {
     ] {
         refused(arguments, b"");
     }
+    // Whatever the host's memory, what the format cannot reach is the reason.
+    for arguments in [&["--memory", "257T"][..], &["--memory", "129T", "--format", "long-mode"]] {
+        assert!(refused(arguments, b"").contains("cannot translate addresses so large"));
+    }
 }
 
 #[test]

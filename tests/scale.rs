@@ -13,7 +13,7 @@ use common::{
     every_format, frame_at, pfn, populated, range, tables_visited,
 };
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
-use slat::{FrameSource, HeapFrames, OutOfFrames, PopulateError};
+use slat::{FrameSource, HeapFrames, OutOfFrames, PopulateError, Prot};
 
 every_format! {
     /// S10.
@@ -167,7 +167,7 @@ every_format! {
         };
         cost(&mut || assert_eq!(pin.mapped(hundred).unwrap(), 3));
         cost(&mut || assert!(pin.mappings(hundred).unwrap().map(|found| found.gpa.get()).eq(pages)));
-        cost(&mut || assert_eq!(pin.protect(hundred, slat::Prot::R).unwrap().0, 3));
+        cost(&mut || assert_eq!(pin.protect(hundred, Prot::R).unwrap().0, 3));
         let hole = range(PAGE * 6, 33 * TIB);
         cost(&mut || assert_eq!(pin.unmap_range(hole, drop).unwrap().0, 0));
         let mut unmapped = Vec::new();
@@ -187,6 +187,40 @@ every_format! {
         });
         let refused = Err(PopulateError::Overlap { gpa: at(5 * PAGE) });
         cost(&mut || assert_eq!(table.populate(hundred, SMALL), refused));
+    }
+
+    /// S12.
+    fn range_operations_over_full_tables_walk_once_a_table(format: impl Format) {
+        let table = Checked::with(format, Counting(HeapFrames::new(32)));
+        // Three leaf tables, on both sides of 1 GiB.
+        let full = range(GIB - 2 * MIB, 6 * MIB);
+        table.populate(full, SMALL).unwrap();
+        let pin = table.pin();
+        let levels = u64::from(table.format().levels().count());
+        let cost = |work: &mut dyn FnMut()| {
+            let visited = tables_visited(work);
+            assert!(visited <= 8 * levels, "{visited} visits for three leaf tables");
+        };
+        cost(&mut || assert_eq!(pin.map_range(full, pfn(7), RWX).unwrap().new, 1536));
+        cost(&mut || assert_eq!(pin.mapped(full).unwrap(), 1536));
+        cost(&mut || assert_eq!(pin.mappings(full).unwrap().count(), 1536));
+        cost(&mut || assert_eq!(pin.translate(full.start(), GIB, Prot::R).unwrap().len, 6 * MIB));
+        cost(&mut || assert_eq!(pin.protect(full, Prot::R).unwrap().0, 1536));
+        cost(&mut || assert_eq!(pin.unmap_range(full, drop).unwrap().0, 1536));
+    }
+
+    fn a_kept_slot_costs_no_walk(format: impl Format) {
+        let table = Checked::with(format, Counting(HeapFrames::new(32)));
+        table.populate_pages(GIB, PAGE);
+        let pin = table.pin();
+        let slot = pin.slot(at(GIB)).unwrap();
+        let visited = tables_visited(|| {
+            assert!(slot.map(pfn(3), SMALL, RWX).is_ok());
+            assert!(!slot.set_accessed() && !slot.set_dirty());
+            assert!(slot.clear_accessed() && slot.clear_dirty());
+            assert!(!slot.accessed() && slot.mapping().is_some());
+        });
+        assert_eq!(visited, 0);
     }
 }
 

@@ -49,6 +49,7 @@ use crate::{
 const TRUE: (&str, &[u8]) =
     ("examples/guest/traces/true.lackey", include_bytes!("traces/true.lackey"));
 
+/// Exit statuses; 0 if all is well.
 const WRONG: u8 = 1;
 const BAD_INPUT: u8 = 2;
 
@@ -59,9 +60,15 @@ fn main() -> ExitCode {
         Err(error) => return failed(&error, BAD_INPUT),
     };
     match run(&options, &workloads) {
-        Ok(Verdict::Ok) => ExitCode::SUCCESS,
-        Ok(Verdict::Wrong) => ExitCode::from(WRONG),
+        Ok(verdict) => ExitCode::from(status(verdict)),
         Err(error) => failed(&error, WRONG),
+    }
+}
+
+const fn status(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Ok => 0,
+        Verdict::Wrong => WRONG,
     }
 }
 

@@ -162,3 +162,6 @@ fn plain(header: &[&str]) -> Table {
     }
     table
 }
+
+#[cfg(test)]
+mod tests;

@@ -223,6 +223,8 @@ every_format! {
     /// Invariants 1, 2, 5, 6, 7, 9, 11.
     fn the_books_of_all_operations_balance(format: impl Format) {
         let seed = scaled("SLAT_STRESS_SEED", 0x51a7);
+        // Shown if the test fails.
+        println!("SLAT_STRESS_SEED={seed}");
         let steps = rounds(12_000);
         let table = Checked::with(format, HeapFrames::new(600));
         table.populate(range(FIRST, (PAGES + 1) * PAGE), SMALL).unwrap();
