@@ -26,13 +26,13 @@ use crate::{
 ///
 /// A pin stays on its thread, and what it hands out does not outlive it:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// # fn sent(pin: slat::Pinned<'static, slat::Ept, slat::HeapFrames>) {
 /// std::thread::spawn(move || drop(pin)); // `Pinned` is not `Send`
 /// # }
 /// ```
 ///
-/// ```compile_fail
+/// ```compile_fail,E0502
 /// # fn kept(reader: &slat::Reader<slat::Ept, slat::HeapFrames>) {
 /// let mut pin = reader.pin();
 /// let slot = pin.slot(slat::Gpa::new(0)).unwrap();

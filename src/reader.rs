@@ -8,7 +8,7 @@ use crate::{
 ///
 /// It can be made on one thread and used on another, and keeps the table alive. It cannot be shared:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// # fn shared(reader: &slat::Reader<slat::Ept, slat::HeapFrames>) {
 /// std::thread::scope(|scope| {
 ///     scope.spawn(|| reader.pin()); // `Reader` is not `Sync`
