@@ -79,7 +79,8 @@ every_format! {
 
     fn the_fault_path_sees_tables_only_when_they_are_complete(format: impl Format) {
         let areas = rounds(800);
-        let source = HeapFrames::with_base(BASE, areas * 2 + 16).unwrap();
+        // Two leaf tables an area, and a table above them for each GiB.
+        let source = HeapFrames::with_base(BASE, areas * 2 + areas / 256 + 16).unwrap();
         let table = Checked::with(format, source);
         let area_at = |index: u64| index * 4 * MIB;
         let mut crew = Crew::new();
