@@ -1,13 +1,16 @@
 //! Random interleavings, the same ones in every run.
 
+mod cell;
+
 use std::{
-    cell::UnsafeCell,
     fmt,
     time::{Duration, Instant},
 };
 
 use shuttle::{Config, Runner, scheduler::RandomScheduler};
 pub use shuttle::{sync::Arc, thread};
+
+pub(crate) use self::cell::Cell;
 
 /// Shared by the executions, so not of the scheduler's.
 #[expect(clippy::disallowed_types, reason = "outside of the executions")]
@@ -34,24 +37,6 @@ pub(crate) fn explore(_preemptions: usize, scenario: impl Fn() + Send + Sync + '
     let scheduler = RandomScheduler::new_from_seed(SEED, iterations);
     let executions = Runner::new(scheduler, Config::default()).run(scenario);
     Runs { executions, took: started.elapsed() }
-}
-
-/// A plain cell: shuttle does not look at it, its executions are sequentially consistent.
-#[derive(Debug)]
-pub(crate) struct Cell(UnsafeCell<u64>);
-
-impl Cell {
-    pub(crate) fn new(value: u64) -> Self {
-        Self(UnsafeCell::new(value))
-    }
-
-    pub(crate) fn with<T>(&self, f: impl FnOnce(*const u64) -> T) -> T {
-        f(self.0.get())
-    }
-
-    pub(crate) fn with_mut<T>(&self, f: impl FnOnce(*mut u64) -> T) -> T {
-        f(self.0.get())
-    }
 }
 
 /// Holds racing threads back until all are there; shuttle starts them at random moments.

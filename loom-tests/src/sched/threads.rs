@@ -2,8 +2,9 @@
 
 #![expect(clippy::disallowed_types, reason = "the gate is no part of what is tested")]
 
+mod cell;
+
 use std::{
-    cell::UnsafeCell,
     fmt, hint,
     sync::{
         Mutex,
@@ -12,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 pub use std::{sync::Arc, thread};
+
+pub(crate) use self::cell::Cell;
 
 pub(crate) type Shared<T> = Arc<Mutex<T>>;
 
@@ -36,24 +39,6 @@ pub(crate) fn explore(_preemptions: usize, scenario: impl Fn() + Send + Sync + '
         scenario();
     }
     Runs { executions, took: started.elapsed() }
-}
-
-/// A plain cell: ThreadSanitizer and Miri watch it.
-#[derive(Debug)]
-pub(crate) struct Cell(UnsafeCell<u64>);
-
-impl Cell {
-    pub(crate) fn new(value: u64) -> Self {
-        Self(UnsafeCell::new(value))
-    }
-
-    pub(crate) fn with<T>(&self, f: impl FnOnce(*const u64) -> T) -> T {
-        f(self.0.get())
-    }
-
-    pub(crate) fn with_mut<T>(&self, f: impl FnOnce(*mut u64) -> T) -> T {
-        f(self.0.get())
-    }
 }
 
 /// Holds racing threads back until all are there: a thread takes longer to start than to run.
