@@ -7,6 +7,7 @@
 #[cfg(all(loom, not(crossbeam_loom)))]
 compile_error!("build the models with both `--cfg loom` and `--cfg crossbeam_loom`");
 
+mod fence;
 mod lock;
 #[cfg(loom)]
 mod turn;
@@ -29,6 +30,7 @@ use shuttle::sync::atomic as imp;
 #[cfg(loom)]
 use self::turn as imp;
 pub(crate) use self::{
+    fence::{fence_after_exchange, full_fence},
     lock::{Mutex, MutexGuard},
     unique::unique,
     witness::Witness,
@@ -76,8 +78,12 @@ impl AtomicU64 {
     }
 
     /// Adds `value`; returns what was there.
-    #[cfg(any(all(test, loom), not(any(loom, shuttle, feature = "std"))))]
     pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
         self.0.fetch_add(value, order)
+    }
+
+    /// Stores `value` if it is the greater; returns what was there.
+    pub(crate) fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
+        self.0.fetch_max(value, order)
     }
 }

@@ -43,10 +43,14 @@ impl AtomicU64 {
         self.word.compare_exchange(current, new, success, failure)
     }
 
-    #[cfg(test)]
     pub(super) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
         self.take_turn();
         self.word.fetch_add(value, order)
+    }
+
+    pub(super) fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
+        self.take_turn();
+        self.word.fetch_max(value, order)
     }
 
     fn take_turn(&self) {
