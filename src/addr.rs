@@ -243,6 +243,12 @@ impl GpaRange {
         self.first <= gpa.page() && gpa.page() < self.end_page()
     }
 
+    /// Tells whether every page of `other` is in the range.
+    #[must_use]
+    pub const fn covers(self, other: Self) -> bool {
+        self.contains(other.start()) && self.contains(other.last())
+    }
+
     /// Tells whether the two ranges have a page in common.
     #[must_use]
     pub const fn overlaps(self, other: Self) -> bool {

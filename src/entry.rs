@@ -8,13 +8,14 @@
 //!
 //! | bit | not present | table | leaf |
 //! | --- | --- | --- | --- |
+//! | 12 to 51 | a claim's number | | |
 //! | 52 | UNPOPULATED | | |
-//! | 53 | | CLAIM | |
+//! | 53 | CLAIMED | | |
 //! | 54, 55 | | carry (accessed, dirty) | the caller's [`SoftBits`] |
 //! | 56 | | | LATE |
 //!
-//! EMPTY is zero, so that a fresh page of memory is a table of EMPTY slots. CLAIM, the carry bits and
-//! LATE are set aside for operations that this version does not have: nothing sets them.
+//! EMPTY is zero, so that a fresh page of memory is a table of EMPTY slots. The carry bits and LATE are
+//! set aside for operations that this version does not have: nothing sets them.
 
 use core::fmt;
 
@@ -34,8 +35,11 @@ impl Entry {
     /// Not present, and no memory here: a map must fail.
     pub const UNPOPULATED: Self = Self(1 << 52);
 
-    /// In a table entry: a structural change below it is being decided.
-    pub(crate) const CLAIM: u64 = 1 << 53;
+    /// In an entry that is not present: populated, but a structural change is being decided that would
+    /// take the page away.
+    pub(crate) const CLAIMED: u64 = 1 << 53;
+    /// In a claimed entry: the number of the claim, as far as it fits.
+    const CLAIM_NUMBER: u64 = Self::ADDRESS;
     /// In a table entry: what hierarchical harvesting carries from one round to the next.
     pub(crate) const CARRY: u64 = 0b11 << 54;
     /// In a leaf: the caller's two bits, as a shift.
@@ -47,6 +51,15 @@ impl Entry {
 
     /// The bits in which every format keeps the frame number; each format masks it further.
     pub(crate) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+    /// Returns the entry that marks a populated slot as claimed by the claim `number`: EMPTY to
+    /// everybody but a mapper and the writer.
+    ///
+    /// Numbers that are 2^40 apart share a mark. A mapper compares the mark with the number of the
+    /// open claim, and cannot sleep that long: it is pinned.
+    pub(crate) const fn claimed(number: u64) -> Self {
+        Self(Self::CLAIMED | ((number << PAGE_SHIFT) & Self::CLAIM_NUMBER))
+    }
 
     /// Wraps a raw value.
     #[must_use]
@@ -83,6 +96,11 @@ impl Entry {
         Self(self.0 & !bits)
     }
 
+    /// Tells whether a claim has marked the slot.
+    pub(crate) const fn is_claimed(self) -> bool {
+        self.0 & !Self::CLAIM_NUMBER == Self::CLAIMED
+    }
+
     /// Returns the leaf whose frame is `frames` frames further on.
     ///
     /// The caller has checked that the last frame still fits the format's frame field.
@@ -111,11 +129,14 @@ impl Entry {
 }
 
 const _: () = {
-    let table = Entry::CLAIM | Entry::CARRY;
+    let table = Entry::CARRY;
     let leaf = Entry::SOFT | Entry::LATE;
     let software = 0b1_1111 << 52;
-    assert!(Entry::CLAIM & Entry::CARRY == 0 && Entry::SOFT & Entry::LATE == 0);
-    assert!((table | leaf | Entry::UNPOPULATED.0) & !software == 0);
+    let absent = Entry::UNPOPULATED.0 | Entry::CLAIMED;
+    assert!(Entry::SOFT & Entry::LATE == 0);
+    assert!((table | leaf | absent) & !software == 0);
+    // So that one bit tells a claimed entry from all others.
+    assert!(Entry::CLAIMED & (table | leaf | Entry::UNPOPULATED.0 | Entry::CLAIM_NUMBER) == 0);
     assert!(Entry::UNPOPULATED.0 & (table | leaf) == 0);
     assert!(Entry::ADDRESS & software == 0);
 };
@@ -125,6 +146,10 @@ impl fmt::Debug for Entry {
         match *self {
             Self::EMPTY => f.write_str("Entry(EMPTY)"),
             Self::UNPOPULATED => f.write_str("Entry(UNPOPULATED)"),
+            claimed if claimed.has(Self::CLAIMED) => {
+                let number = (claimed.0 & Self::CLAIM_NUMBER) >> PAGE_SHIFT;
+                write!(f, "Entry(CLAIMED {number})")
+            }
             Self(raw) => write!(f, "Entry({raw:#018x})"),
         }
     }

@@ -89,6 +89,13 @@ impl Level {
         ((range.end_page() - 1) >> shift) - (range.first_page() >> shift) + 1
     }
 
+    /// Returns the pages that the table of this level translates that holds the slot for `page`.
+    pub(crate) const fn table_span(self, page: u64) -> GpaRange {
+        let pages = self.span_pages() << INDEX_BITS;
+        let first = page & !(pages - 1);
+        GpaRange::between(first, first + pages)
+    }
+
     /// Returns the first page after the entry of this level that holds `page`.
     #[inline]
     pub(crate) const fn next_page(self, page: u64) -> u64 {

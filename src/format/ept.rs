@@ -268,7 +268,7 @@ impl Format for Ept {
     }
 
     fn table_bits(&self) -> u64 {
-        self.rights | ACCESSED | self.width.frame_mask() | Entry::CLAIM | Entry::CARRY
+        self.rights | ACCESSED | self.width.frame_mask() | Entry::CARRY
     }
 
     fn leaf_bits(&self, size: PageSize) -> u64 {

@@ -172,6 +172,8 @@ pub enum Kind {
     Empty,
     /// No memory here.
     Unpopulated,
+    /// Populated, nothing mapped, and a vacate is deciding whether it may take the page away.
+    Claimed,
     /// Points at a table in this frame.
     Table(HostPfn),
     /// Maps a page.
@@ -278,6 +280,7 @@ pub trait Format:
             return match entry {
                 Entry::EMPTY => Kind::Empty,
                 Entry::UNPOPULATED => Kind::Unpopulated,
+                _ if entry.is_claimed() => Kind::Claimed,
                 _ => Kind::Stray,
             };
         }
@@ -291,9 +294,9 @@ pub trait Format:
     /// dirty bits as the MMU may have left them.
     fn is_well_formed(&self, level: Level, entry: Entry) -> bool {
         match (self.kind(level, entry), level.page_size()) {
-            (Kind::Empty | Kind::Unpopulated, _) => true,
+            (Kind::Empty | Kind::Unpopulated | Kind::Claimed, _) => true,
             (Kind::Table(frame), _) => {
-                let marks = self.accessed_bit() | Entry::CLAIM | Entry::CARRY;
+                let marks = self.accessed_bit() | Entry::CARRY;
                 entry.without(marks) == self.table(frame)
             }
             (Kind::Leaf, Some(size)) => {

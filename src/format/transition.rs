@@ -2,8 +2,8 @@
 //!
 //! This is the state machine of the tree (docs/THEORY.md, "Slots"; all of it as a table in
 //! docs/FORMATS.md), as a pure function over entries. Every commit in the crate asserts it in debug
-//! builds; a table-driven test exhausts it. It knows vacate, refine, split and collapse already, which
-//! this version does not have.
+//! builds; a table-driven test exhausts it. It knows refine, split and collapse already, which this
+//! version does not have.
 
 use super::{Format, Kind};
 use crate::{entry::Entry, level::Level};
@@ -29,26 +29,27 @@ impl Entry {
         }
         // Only where leaves can be are there granules, and tables made out of them.
         let has_leaves = level.page_size().is_some_and(|size| format.supports(size));
-        let claims = next.has(Self::CLAIM);
         let writer_if = |allowed: bool| allowed.then_some(Who::Writer);
         match (format.kind(level, self), format.kind(level, next)) {
-            // Populate; whole leaves at once where it also maps. A new table is not yet claimed.
+            // Populate; whole leaves at once where it also maps.
             (Kind::Unpopulated, Kind::Empty) => writer_if(has_leaves),
             (Kind::Unpopulated, Kind::Leaf) => writer_if(!next.has(Self::LATE)),
-            (Kind::Unpopulated, Kind::Table(_)) => writer_if(!claims),
+            (Kind::Unpopulated, Kind::Table(_)) => Some(Who::Writer),
             // The fault path. Only collapse makes LATE leaves.
             (Kind::Empty, Kind::Leaf) => (!next.has(Self::LATE)).then_some(Who::Anyone),
             (Kind::Leaf, Kind::Empty) => Some(Who::Anyone),
             (Kind::Leaf, Kind::Leaf) => self.leaf_change(next, format),
             (Kind::Table(_), Kind::Table(_)) => self.table_change(next, format),
-            // Vacate: the covered slots of a table that stays, which may be one of large granules,
-            // and tables.
-            (Kind::Empty | Kind::Leaf, Kind::Unpopulated) => writer_if(has_leaves),
-            (Kind::Table(_), Kind::Unpopulated) => Some(Who::Writer),
-            // Collapse.
-            (Kind::Table(_), Kind::Leaf) => writer_if(self.has(Self::CLAIM)),
+            // Vacate: the covered slots of a table that stays, which may be one of large granules. A
+            // mapper that broke the claim maps through its mark.
+            (Kind::Empty, Kind::Claimed) | (Kind::Claimed, Kind::Empty | Kind::Unpopulated) => {
+                writer_if(has_leaves)
+            }
+            (Kind::Claimed, Kind::Leaf) => (!next.has(Self::LATE)).then_some(Who::Anyone),
+            // Vacate of tables; collapse.
+            (Kind::Table(_), Kind::Unpopulated | Kind::Leaf) => Some(Who::Writer),
             // Refine and split.
-            (Kind::Empty | Kind::Leaf, Kind::Table(_)) => writer_if(has_leaves && !claims),
+            (Kind::Empty | Kind::Leaf, Kind::Table(_)) => writer_if(has_leaves),
             _ => None,
         }
     }
@@ -68,10 +69,6 @@ impl Entry {
     /// Tells who may change one well-formed table entry into another.
     fn table_change<F: Format>(self, next: Self, format: &F) -> Option<Who> {
         let changed = Self::from_raw(self.raw() ^ next.raw());
-        let anyone = format.accessed_bit() | Self::CARRY;
-        if !changed.has(!anyone) {
-            return Some(Who::Anyone);
-        }
-        (!changed.has(!(anyone | Self::CLAIM))).then_some(Who::Writer)
+        (!changed.has(!(format.accessed_bit() | Self::CARRY))).then_some(Who::Anyone)
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     mapping::Mapping,
     ops::OutOfRange,
     table::{Next, Walker},
-    walk::{Found, Place, Run, Runs},
+    walk::{Found, Place, Run, Runs, Terminal},
 };
 
 /// One entry on the way from the root to a page.
@@ -94,7 +94,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         if !self.format().admits(gpa) {
             return None;
         }
-        self.lookup_at(self.top(gpa.page()), gpa)
+        self.mapping_at(self.descend(gpa.page()), gpa)
     }
 
     /// Looks up many pages, in order; the walks overlap.
@@ -113,7 +113,12 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     /// Looks up `gpa`, whose translation ends at or below `place`.
     #[inline]
     pub(super) fn lookup_at(self, place: Place<'p>, gpa: Gpa) -> Option<Mapping> {
-        let at = self.resume(place, gpa.page());
+        self.mapping_at(self.resume(place, gpa.page()), gpa)
+    }
+
+    /// Returns the mapping at which the walk of `gpa` ended, if it is one.
+    #[inline]
+    fn mapping_at(self, at: Terminal<'p>, gpa: Gpa) -> Option<Mapping> {
         match self.found(at.place.level, at.entry) {
             Found::Leaf(size) => Some(self.format().mapping(gpa, size, at.entry)),
             _ => None,

@@ -4,6 +4,22 @@
 //! a compare-exchange puts the leaf there; two mappers of one page race for that one exchange, and the
 //! loser looks again and finds the winner's leaf: the same but for accessed and dirty, or another.
 //! Nobody waits: an exchange is lost only to one that won.
+//!
+//! Against [vacate](super::vacate) it is a race for more than one word. Behind its exchange a mapper
+//! looks at the tree's claim word, once. Mostly nothing was claimed since its walk began, and the leaf
+//! stands. Otherwise:
+//!
+//! - *The claim is undecided*: the mapper breaks it, and the leaf stands.
+//! - *It was committed*: the leaf is in a table that nobody will come to any more. If it is still there
+//!   the mapper takes it out again, by compare-exchange, so that no bit is lost that the MMU sets
+//!   meanwhile (through a paging-structure cache it may still come there), and says
+//!   [`Vacated`](MapError::Vacated). If the leaf is gone, an unmap has taken it out and reported it: so
+//!   the page was mapped, and unmapped, before the commit, and the answer is [`New`](Mapped::New).
+//! - *The slot bears a claim's mark* (in a table that lives on): the mapper breaks that claim and maps
+//!   through the mark, or finds it committed: there is no memory here any more.
+//!
+//! An answer that rests on another's leaf, `Same` or `Occupied`, is looked at in the same way: the leaf
+//! may be one that its mapper is about to take out.
 
 use crate::{
     addr::{Gpa, GpaRange, HostPfn},
@@ -14,7 +30,7 @@ use crate::{
     level::PageSize,
     mapping::Mapping,
     ops::encode_run,
-    table::Walker,
+    table::{Verdict, Walker},
     walk::{Found, Place, Terminal},
 };
 
@@ -55,6 +71,20 @@ pub enum MapError {
         /// The size of leaf that fits there.
         granule: PageSize,
     },
+    /// The range was vacated before the mapping took hold. The page is not mapped; but for a moment it
+    /// was, where a paging-structure cache that is not yet invalidated could come to it.
+    ///
+    /// So the frame may have been read, or written; it must not be used for anything else before a
+    /// shoot-down that begins now is complete ([`PageTable::flush`](crate::PageTable::flush)).
+    #[error("{gpa} was vacated meanwhile")]
+    Vacated {
+        /// The address.
+        gpa: Gpa,
+        /// The accessed bit that the MMU left.
+        accessed: bool,
+        /// The dirty bit that the MMU left.
+        dirty: bool,
+    },
     /// The format cannot encode the leaf.
     #[error(transparent)]
     Unencodable(#[from] EncodeError),
@@ -87,6 +117,14 @@ pub enum MapRangeError {
         /// Why this page was not.
         source: MapError,
     },
+}
+
+/// What a mapper found.
+enum Room<'p> {
+    /// Room for the leaf, here.
+    At(Terminal<'p>),
+    /// The leaf itself.
+    Taken,
 }
 
 impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
@@ -131,45 +169,116 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     #[inline]
     pub(super) fn map_at(
         self,
+        mut place: Place<'p>,
+        gpa: Gpa,
+        size: PageSize,
+        leaf: Entry,
+    ) -> Result<Mapped, MapError> {
+        loop {
+            let Room::At(at) = self.room(place, gpa, size, leaf)? else { return Ok(Mapped::Same) };
+            // Linearizes here, if it wins and `keep` finds that it stands.
+            if self.commit(at.place.slot, at.place.level, at.entry, leaf).is_ok() {
+                return self.keep(at.place, gpa, size, leaf);
+            }
+            // Lost to another mapper, to a claim, or to the end of one.
+            place = self.top(gpa.page());
+        }
+    }
+
+    /// Finds the slot that a leaf can be put in. What it says of another's leaf holds in the tree.
+    #[inline]
+    fn room(
+        self,
+        mut place: Place<'p>,
+        gpa: Gpa,
+        size: PageSize,
+        leaf: Entry,
+    ) -> Result<Room<'p>, MapError> {
+        let page = gpa.page();
+        loop {
+            let at = self.resume(place, page);
+            if self.is_lost(at.place, page) {
+                return Err(MapError::NotPopulated { gpa });
+            }
+            match self.found(at.place.level, at.entry) {
+                Found::Empty(granule) | Found::Claimed(granule) if granule != size => {
+                    return Err(MapError::WrongSize { gpa, granule });
+                }
+                Found::Empty(_) => return Ok(Room::At(at)),
+                Found::Unpopulated => return Err(MapError::NotPopulated { gpa }),
+                Found::Claimed(_) => match self.claims().break_mark(at.entry) {
+                    Some(Verdict::Stands) => return Ok(Room::At(at)),
+                    Some(Verdict::Committed) => return Err(MapError::NotPopulated { gpa }),
+                    None => {}
+                },
+                Found::Leaf(found) => {
+                    if self.settle(at.place, page) == Verdict::Stands {
+                        return self.compare(gpa, found, at.entry, size, leaf);
+                    }
+                }
+            }
+            place = self.top(page);
+        }
+    }
+
+    /// Compares the leaf that is there with the one that should be.
+    fn compare(
+        self,
+        gpa: Gpa,
+        found: PageSize,
+        there: Entry,
+        size: PageSize,
+        leaf: Entry,
+    ) -> Result<Room<'p>, MapError> {
+        let format = self.format();
+        let ignored = format.accessed_bit() | format.dirty_bit() | Entry::LATE;
+        if found == size && there.without(ignored) == leaf.without(ignored) {
+            Ok(Room::Taken)
+        } else {
+            Err(MapError::Occupied(format.mapping(gpa, found, there)))
+        }
+    }
+
+    /// Finds out whether the leaf that was just put in `place` stands, and takes it out if not.
+    #[inline]
+    fn keep(
+        self,
         place: Place<'p>,
         gpa: Gpa,
         size: PageSize,
         leaf: Entry,
     ) -> Result<Mapped, MapError> {
-        let mut at = self.resume(place, gpa.page());
-        loop {
-            match self.mappable(at, gpa, size, leaf)? {
-                Mapped::Same => return Ok(Mapped::Same),
-                // Linearizes here, if it wins.
-                Mapped::New => match self.commit(at.place.slot, at.place.level, at.entry, leaf) {
-                    Ok(()) => return Ok(Mapped::New),
-                    Err(_) => at = self.resume(at.place, gpa.page()),
-                },
+        if self.settle(place, gpa.page()) == Verdict::Stands {
+            return Ok(Mapped::New);
+        }
+        match self.withdraw(place, size, leaf) {
+            Some(old) => {
+                let Mapping { accessed, dirty, .. } = self.format().mapping(gpa, size, old);
+                Err(MapError::Vacated { gpa, accessed, dirty })
             }
+            // Who took it out has reported it: it was mapped.
+            None => Ok(Mapped::New),
         }
     }
 
-    /// Tells what mapping `leaf` where the walk of `gpa` ended would do.
-    #[inline]
-    fn mappable(
-        self,
-        at: Terminal<'p>,
-        gpa: Gpa,
-        size: PageSize,
-        leaf: Entry,
-    ) -> Result<Mapped, MapError> {
-        match self.found(at.place.level, at.entry) {
-            Found::Empty(granule) if granule == size => Ok(Mapped::New),
-            Found::Empty(granule) => Err(MapError::WrongSize { gpa, granule }),
-            Found::Unpopulated => Err(MapError::NotPopulated { gpa }),
-            Found::Leaf(found) => {
-                let format = self.format();
-                let ignored = format.accessed_bit() | format.dirty_bit() | Entry::LATE;
-                if found == size && at.entry.without(ignored) == leaf.without(ignored) {
-                    Ok(Mapped::Same)
-                } else {
-                    Err(MapError::Occupied(format.mapping(gpa, found, at.entry)))
-                }
+    /// Takes the leaf out of a table that nobody can come to any more; returns it with its final bits, or
+    /// `None` if another took it out.
+    ///
+    /// Not by one exchange whatever is there: the slot may hold another late mapper's leaf by now, which
+    /// is that one's to take out. Lock-free: an exchange is lost only to one that won, or to the MMU
+    /// setting a bit.
+    #[cold]
+    fn withdraw(self, place: Place<'p>, size: PageSize, leaf: Entry) -> Option<Entry> {
+        let format = self.format();
+        loop {
+            let seen = place.slot.load();
+            let mine = self.found(place.level, seen) == Found::Leaf(size)
+                && format.leaf_frame(size, seen) == format.leaf_frame(size, leaf);
+            if !mine {
+                return None;
+            }
+            if self.commit(place.slot, place.level, seen, Entry::EMPTY).is_ok() {
+                return Some(seen);
             }
         }
     }
@@ -190,8 +299,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             .map_err(|error| fail(done, error.into()))?;
         // Look first, so that what can be refused is refused before anything changes.
         self.each_page(range, leaf, |place, gpa, leaf| {
-            let at = self.resume(place, gpa.page());
-            self.mappable(at, gpa, PageSize::Size4K, leaf).map(drop)
+            self.room(place, gpa, PageSize::Size4K, leaf).map(drop)
         })
         .map_err(|source| fail(done, source))?;
         self.each_page(range, leaf, |place, gpa, leaf| {

@@ -1,6 +1,6 @@
 //! The operations, one protocol a file.
 //!
-//! Structural operations run under the writer lock ([`populate`]). The others run under a pin, take
+//! Structural operations run under the writer lock ([`populate`], [`vacate`]). The others run under a pin, take
 //! no lock, allocate nothing, write nothing shared but the slot, and commit each page with one
 //! compare-exchange; whoever stops in the middle of one, for ever, stops nobody else.
 
@@ -10,6 +10,7 @@ mod populate;
 mod protect;
 mod slot;
 mod unmap;
+mod vacate;
 
 pub use self::{
     lookup::{HostRun, Mappings, Step, TranslateError, Walk},
@@ -18,7 +19,10 @@ pub use self::{
     protect::ProtectError,
     slot::SlotRef,
     unmap::{UnmapError, UnmapRangeError},
+    vacate::VacateError,
 };
+
+use core::iter;
 
 use crate::{
     addr::{Gpa, GpaRange, HostPfn},
@@ -26,7 +30,7 @@ use crate::{
     attr::Attr,
     entry::Entry,
     format::{EncodeError, Format},
-    level::PageSize,
+    level::{Level, PageSize},
     table::Walker,
     walk::Found,
 };
@@ -52,6 +56,19 @@ fn encode_run<F: Format>(
         return Err(bad(last));
     }
     format.leaf(PageSize::Size4K, first, attr)
+}
+
+/// Returns the parts of `range` that the slots of a table of `level` translate, by index.
+fn parts(range: GpaRange, level: Level) -> impl Iterator<Item = (usize, GpaRange)> {
+    let mut first = range.first_page();
+    iter::from_fn(move || {
+        if first == range.end_page() {
+            return None;
+        }
+        let part = GpaRange::between(first, level.next_page(first).min(range.end_page()));
+        first = part.end_page();
+        Some((level.index(part.first_page()), part))
+    })
 }
 
 /// Tells whether a change of `range` would cut the leaf of `size` that translates `page`.

@@ -14,8 +14,6 @@
 //! long range appears piece by piece, but never a table that is not ready. The fault path neither
 //! waits nor is waited for: it does not touch UNPOPULATED slots.
 
-use core::iter;
-
 use crate::{
     addr::{Gpa, GpaRange, HostPfn},
     arena::{FrameSource, OutOfFrames},
@@ -23,7 +21,7 @@ use crate::{
     entry::Entry,
     format::{EncodeError, Format},
     level::{Level, PageSize, SLOTS},
-    ops::encode_run,
+    ops::{encode_run, parts},
     table::{CreateError, Need, NewTable, Next, Slot, Supply, Table, Tree, Walker, Writer},
 };
 
@@ -132,19 +130,6 @@ impl<F: Format, S: FrameSource> Tree<F, S> {
         Build { writer: &writer, supply, contents }.link(root, level, range);
         Ok(())
     }
-}
-
-/// Returns the parts of `range` that the slots of a table of `level` translate, by index.
-fn parts(range: GpaRange, level: Level) -> impl Iterator<Item = (usize, GpaRange)> {
-    let mut first = range.first_page();
-    iter::from_fn(move || {
-        if first == range.end_page() {
-            return None;
-        }
-        let part = GpaRange::between(first, level.next_page(first).min(range.end_page()));
-        first = part.end_page();
-        Some((level.index(part.first_page()), part))
-    })
 }
 
 impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {

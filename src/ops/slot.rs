@@ -2,8 +2,8 @@
 //!
 //! A [`SlotRef`] borrows the pin, so it cannot outlive what it points at. It remembers a place on the
 //! way to its page; each operation goes on from there, so that a slot that has meanwhile got a table
-//! under it is followed, and commits by compare-exchange on a present leaf only: a non-present entry
-//! never gains an accessed or dirty bit.
+//! under it is followed, or from the root if a table was taken out of the tree since. It commits by
+//! compare-exchange on a present leaf only: a non-present entry never gains an accessed or dirty bit.
 
 use core::fmt;
 
@@ -41,11 +41,12 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         if !self.format().admits(gpa) {
             return Err(OutOfRange { gpa });
         }
-        Ok(SlotRef { walker: self, place: self.descend(gpa.page()).place, gpa })
+        let page = gpa.page();
+        Ok(SlotRef { walker: self, place: self.resume(self.top(page), page).place, gpa })
     }
 }
 
-impl<F: Format, S: FrameSource> SlotRef<'_, F, S> {
+impl<'p, F: Format, S: FrameSource> SlotRef<'p, F, S> {
     /// Returns the address whose translation ends here.
     #[must_use]
     pub fn gpa(&self) -> Gpa {
@@ -55,7 +56,7 @@ impl<F: Format, S: FrameSource> SlotRef<'_, F, S> {
     /// Returns the mapping, or `None` if nothing is mapped.
     #[must_use]
     pub fn mapping(&self) -> Option<Mapping> {
-        self.walker.lookup_at(self.place, self.gpa)
+        self.walker.lookup_at(self.place(), self.gpa)
     }
 
     /// Returns the accessed bit.
@@ -96,13 +97,18 @@ impl<F: Format, S: FrameSource> SlotRef<'_, F, S> {
     /// [`MapError`]; the table is as it was.
     pub fn map(&self, pfn: HostPfn, size: PageSize, attr: Attr) -> Result<Mapped, MapError> {
         let leaf = self.walker.format().leaf(size, pfn, attr)?;
-        self.walker.map_at(self.place, self.gpa, size, leaf)
+        self.walker.map_at(self.place(), self.gpa, size, leaf)
+    }
+
+    /// Returns where an operation on the page begins.
+    fn place(&self) -> Place<'p> {
+        self.walker.refresh(self.place, self.gpa.page())
     }
 
     /// Sets `bit` in a leaf that has it clear; tells whether it was set already.
     fn set(&self, bit: u64) -> bool {
         let mut was_set = false;
-        self.walker.update(self.place, self.gpa.page(), |_, leaf| {
+        self.walker.update(self.place(), self.gpa.page(), |_, leaf| {
             was_set = leaf.has(bit);
             (!was_set).then_some(leaf.with(bit))
         });
@@ -112,7 +118,7 @@ impl<F: Format, S: FrameSource> SlotRef<'_, F, S> {
     /// Clears `bit` in a leaf that has it set; tells whether it was.
     fn clear(&self, bit: u64) -> bool {
         self.walker
-            .update(self.place, self.gpa.page(), |_, leaf| {
+            .update(self.place(), self.gpa.page(), |_, leaf| {
                 leaf.has(bit).then_some(leaf.without(bit))
             })
             .is_some()

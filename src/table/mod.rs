@@ -18,12 +18,16 @@
     reason = "prefetch is a raw-pointer intrinsic; planting entries is the caller's risk"
 )]
 
+mod claim;
 mod tree;
 
 use core::array;
 
 pub use self::tree::CreateError;
-pub(crate) use self::tree::{Need, NewTable, Next, Supply, Tree, Walker, Writer};
+pub(crate) use self::{
+    claim::{Claims, Shape, Verdict},
+    tree::{Claim, Dead, Need, NewTable, Next, Supply, Tree, Walker, Writer},
+};
 use crate::{
     entry::Entry,
     level::SLOTS,

@@ -18,9 +18,12 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{Race, Slot, Table};
+use super::{
+    Race, Slot, Table,
+    claim::Claims,
+};
 use crate::{
-    addr::{Gpa, HostPfn},
+    addr::{Gpa, GpaRange, HostPfn},
     arena::{Content, FrameRun, FrameSource, Hint, OutOfFrames},
     entry::Entry,
     epoch::{Epoch, Pin},
@@ -52,6 +55,7 @@ pub(crate) struct Tree<F: Format, S: FrameSource> {
     frames: S,
     root: HostPfn,
     writer: Mutex<()>,
+    claims: Claims,
     epoch: Epoch,
 }
 
@@ -69,7 +73,8 @@ impl<F: Format, S: FrameSource> Tree<F, S> {
         }
         // SAFETY: the frame was allocated just now.
         unsafe { frames.table(root) }.fill(|_| Entry::UNPOPULATED);
-        Ok(Self { format, frames, root, writer: Mutex::new(()), epoch: Epoch::new() })
+        let (writer, claims, epoch) = (Mutex::new(()), Claims::new(), Epoch::new());
+        Ok(Self { format, frames, root, writer, claims, epoch })
     }
 
     pub(crate) fn format(&self) -> &F {
@@ -214,7 +219,13 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         (entry, step)
     }
 
-    /// Makes a lock-free transition: one compare-exchange on a live slot.
+    /// Returns the claims of the tree.
+    #[inline]
+    pub(crate) fn claims(self) -> &'p Claims {
+        &self.tree.claims
+    }
+
+    /// Makes a lock-free transition: one compare-exchange on a slot of the tree.
     #[inline]
     pub(crate) fn commit(
         self,
@@ -237,6 +248,44 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
 pub(crate) struct Writer<'t, F: Format, S: FrameSource> {
     tree: &'t Tree<F, S>,
     _lock: MutexGuard<'t, ()>,
+}
+
+/// A table that was taken out of the tree, and all below it. Nobody comes to it any more, but some may
+/// still be in it.
+#[derive(Debug)]
+pub(crate) struct Dead {
+    pfn: HostPfn,
+    level: Level,
+    /// How many tables there are, itself among them.
+    tables: u64,
+    /// What its leaf tables contain.
+    leaves: Content,
+}
+
+/// An open claim; closed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Claim<'t> {
+    claims: &'t Claims,
+    number: u64,
+}
+
+impl Claim<'_> {
+    /// Returns the entry that marks a slot as claimed.
+    pub(crate) fn mark(&self) -> Entry {
+        Entry::claimed(self.number)
+    }
+
+    /// Decides the claim in the writer's favour; false if a mapper broke it.
+    pub(crate) fn commit(&self) -> bool {
+        self.claims.commit(self.number)
+    }
+}
+
+impl Drop for Claim<'_> {
+    /// The marks are gone by now, and so are the tables if it was committed.
+    fn drop(&mut self) {
+        self.claims.close(self.number);
+    }
 }
 
 /// How many tables a change needs.
@@ -270,17 +319,52 @@ impl<F: Format, S: FrameSource> Writer<'_, F, S> {
         }
     }
 
-    /// Changes the entry of a live slot as only the writer may.
-    ///
-    /// # Panics
-    /// If the slot changed meanwhile: only the writer changes an UNPOPULATED slot.
-    pub(crate) fn commit(&self, slot: &Slot, level: Level, seen: Entry, next: Entry) {
+    /// Makes a transition that only the writer may make, against others that may come first.
+    pub(crate) fn exchange(
+        &self,
+        slot: &Slot,
+        level: Level,
+        seen: Entry,
+        next: Entry,
+    ) -> Result<(), Race> {
         debug_assert!(
             seen.may_become(next, level, &self.tree.format).is_some(),
             "{seen:?} -> {next:?} at {level:?}"
         );
-        let won = slot.publish(seen, next);
+        slot.publish(seen, next)
+    }
+
+    /// Changes a slot that is the writer's: one that is UNPOPULATED, or bears the mark of a claim that
+    /// was committed.
+    ///
+    /// # Panics
+    /// If another changed it.
+    pub(crate) fn commit(&self, slot: &Slot, level: Level, seen: Entry, next: Entry) {
+        let won = self.exchange(slot, level, seen, next);
         assert!(won.is_ok(), "a slot that is the writer's was changed by another: {slot:?}");
+    }
+
+    /// Opens a claim of `range`: see [`claim`](super::claim).
+    pub(crate) fn claim(&self, range: GpaRange) -> Claim<'_> {
+        let claims = &self.tree.claims;
+        Claim { claims, number: claims.open(range) }
+    }
+
+    /// Takes a table, of which all slots are UNPOPULATED or which a committed claim covers, out of the
+    /// tree. `tables` is how many there are from it on down, and `leaves` what its leaf tables contain.
+    pub(crate) fn unlink(&self, slot: &Slot, level: Level, tables: u64, leaves: Content) -> Dead {
+        loop {
+            let seen = slot.load();
+            let (Kind::Table(pfn), Some(below)) =
+                (self.tree.format.kind(level, seen), level.below())
+            else {
+                unreachable!("only the writer takes tables out: {seen:?}");
+            };
+            // Lost only to the MMU setting the accessed bit.
+            if self.exchange(slot, level, seen, Entry::UNPOPULATED).is_ok() {
+                return Dead { pfn, level: below, tables, leaves };
+            }
+        }
     }
 
     /// Publishes a table: from now on walkers enter it.

@@ -1,9 +1,9 @@
 //! A cursor over the tables of a range.
 //!
 //! It visits tables, not pages: no walk from the root per page, and a hole of any size costs what the
-//! table that holds it costs. Under it tables may be linked and entries may change; a page that is
-//! populated throughout is visited exactly once, and one that never was at most once: if it lies in a
-//! leaf table.
+//! table that holds it costs. Under it tables may be linked and unlinked, and entries may change; a page
+//! that is populated throughout is visited exactly once, and one that never was at most once: if it lies
+//! in a leaf table. In a table that was unlinked under it the cursor goes on to its end.
 
 use core::{fmt, slice};
 
@@ -13,7 +13,7 @@ use crate::{
     entry::Entry,
     format::Format,
     level::{INDEX_BITS, Level, SLOTS},
-    table::{Next, Slot, Table, Walker},
+    table::{Next, Shape, Slot, Table, Walker},
     walk::Place,
 };
 
@@ -21,6 +21,8 @@ use crate::{
 /// memory above the leaf tables are passed over.
 pub(crate) struct Runs<'p, F: Format, S: FrameSource> {
     walker: Walker<'p, F, S>,
+    /// When the cursor left the root.
+    shape: Shape,
     /// The next page to visit.
     page: u64,
     /// The page after the last.
@@ -36,6 +38,7 @@ pub(crate) struct Runs<'p, F: Format, S: FrameSource> {
 pub(crate) struct Run<'p> {
     slots: &'p [Slot],
     level: Level,
+    shape: Shape,
     /// The first page of the range that the first slot translates.
     page: u64,
 }
@@ -44,15 +47,15 @@ impl<'p> Run<'p> {
     /// Returns each slot with a page that it translates.
     #[inline]
     pub(crate) fn places(&self) -> impl Iterator<Item = (Place<'p>, u64)> + use<'p> {
-        let (level, first) = (self.level, self.page);
-        self.slots.iter().zip(first..).map(move |(slot, page)| (Place { slot, level }, page))
+        let Self { slots, level, shape, page: first } = *self;
+        slots.iter().zip(first..).map(move |(slot, page)| (Place { slot, level, shape }, page))
     }
 
     /// Takes the first slot out, with a page that it translates.
     #[inline]
     pub(crate) fn pop_first(&mut self) -> Option<(Place<'p>, u64)> {
         let (slot, rest) = self.slots.split_first()?;
-        let first = (Place { slot, level: self.level }, self.page);
+        let first = (Place { slot, level: self.level, shape: self.shape }, self.page);
         self.slots = rest;
         self.page += 1;
         Some(first)
@@ -68,9 +71,11 @@ impl<'p> Run<'p> {
 impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     /// Visits `range`, which the format admits.
     pub(crate) fn runs(self, range: GpaRange) -> Runs<'p, F, S> {
+        let shape = self.claims().sample();
         let (root, level) = self.root();
         Runs {
             walker: self,
+            shape,
             page: range.first_page(),
             end: range.end_page(),
             level,
@@ -100,14 +105,14 @@ impl<'p, F: Format, S: FrameSource> Iterator for Runs<'p, F, S> {
 
     fn next(&mut self) -> Option<Run<'p>> {
         while self.page < self.end {
-            let (page, level) = (self.page, self.level);
+            let (page, level, shape) = (self.page, self.level, self.shape);
             let table = self.path[level as usize - 1];
             let index = level.index(page);
             if level == Level::L1 {
                 let count = (self.end - page).min((SLOTS - index) as u64);
                 self.advance(page + count);
                 let slots = table.slots(index, index + count as usize);
-                return Some(Run { slots, level, page });
+                return Some(Run { slots, level, shape, page });
             }
             let slot = table.slot(index);
             match self.walker.step(slot, level) {
@@ -118,7 +123,7 @@ impl<'p, F: Format, S: FrameSource> Iterator for Runs<'p, F, S> {
                 Next::Here(entry) => {
                     self.advance(level.next_page(page));
                     if entry != Entry::UNPOPULATED {
-                        return Some(Run { slots: slice::from_ref(slot), level, page });
+                        return Some(Run { slots: slice::from_ref(slot), level, shape, page });
                     }
                 }
             }

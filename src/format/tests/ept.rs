@@ -146,8 +146,8 @@ fn table_entries_allow_everything_and_carry_the_frame() {
                 let table = ept.table(HostPfn::new(pfn));
                 assert_eq!(table.raw(), pfn * 4096 + rights);
                 assert_eq!(table.raw() & !ept.table_bits(), 0);
-                // Accessed, CLAIM and the carry bits do not change what it points at.
-                let marked = table.with(0x100 | 0x7 << 53);
+                // Accessed and the carry bits do not change what it points at.
+                let marked = table.with(0x100 | 0x3 << 54);
                 assert_eq!(ept.table_frame(marked), HostPfn::new(pfn));
                 for level in [Level::L2, Level::L3, Level::L4, Level::L5] {
                     assert_eq!(ept.kind(level, marked), Kind::Table(HostPfn::new(pfn)));
@@ -155,7 +155,7 @@ fn table_entries_allow_everything_and_carry_the_frame() {
                 }
             }
             let frame = (1 << bits) - 4096;
-            assert_eq!(ept.table_bits(), rights | 0x100 | frame | 0x7 << 53);
+            assert_eq!(ept.table_bits(), rights | 0x100 | frame | 0x3 << 54);
             let leaf = rights | 0x378 | 0x7 << 54;
             assert_eq!(ept.leaf_bits(PageSize::Size4K), leaf | frame);
             assert_eq!(ept.leaf_bits(PageSize::Size2M), leaf | frame & !0x1f_ffff | 0x80);

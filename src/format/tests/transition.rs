@@ -25,7 +25,9 @@ enum State {
     /// Accessed and carry bits differ freely.
     Table {
         frame: u64,
-        claimed: bool,
+    },
+    Claimed {
+        number: u64,
     },
     /// A value that the library never writes at this level.
     Stray,
@@ -110,12 +112,17 @@ fn bits(format: AnyFormat) -> Bits {
 fn states(format: AnyFormat, level: Level) -> Vec<(State, u64)> {
     let bits = bits(format);
     let mut states = vec![(State::Empty, 0), (State::Unpopulated, 1 << 52)];
+    for number in [0, 1, 2, (1 << 40) - 1] {
+        states.push((State::Claimed { number }, 1 << 53 | number << 12));
+    }
     let strays = [
         bits.accessed,
         bits.dirty,
         1 << 52 | bits.accessed,
         1 << 52 | bits.dirty,
-        1 << 53,
+        1 << 53 | bits.accessed,
+        1 << 53 | bits.dirty,
+        1 << 53 | 1 << 52,
         1 << 54,
         1 << 56,
         FRAME * 4096,
@@ -190,18 +197,14 @@ fn table_states(format: AnyFormat, level: Level, bits: &Bits, states: &mut Vec<(
     let plain = (FRAME * 4096) | bits.always | bits.table;
     for carry in [0, 1 << 54, 1 << 55, 3 << 54] {
         for accessed in [0, bits.accessed] {
-            for (claimed, claim) in [(false, 0), (true, 1 << 53)] {
-                let table = State::Table { frame: FRAME, claimed };
-                states.push((table, plain | carry | accessed | claim));
-            }
+            states.push((State::Table { frame: FRAME }, plain | carry | accessed));
         }
     }
     let other = (OTHER * 4096) | bits.always | bits.table;
-    states.push((State::Table { frame: OTHER, claimed: false }, other));
-    states.push((State::Table { frame: OTHER, claimed: true }, other | 1 << 53));
+    states.push((State::Table { frame: OTHER }, other));
 
     let mut stray = |value| states.push((State::Stray, value));
-    for bit in [9, 11, 52, 56, 57, 58, 59, 60, 61, 62, 63] {
+    for bit in [9, 11, 52, 53, 56, 57, 58, 59, 60, 61, 62, 63] {
         stray(plain | 1 << bit);
     }
     stray(plain | bits.dirty);
@@ -218,15 +221,14 @@ fn table_states(format: AnyFormat, level: Level, bits: &Bits, states: &mut Vec<(
 
 /// The table of transitions.
 fn expected(from: State, to: State, level: Level, has_leaves: bool) -> Option<Who> {
-    use State::{Empty, Stray, Table, Unpopulated};
+    use State::{Claimed, Empty, Stray, Table, Unpopulated};
     let granule = has_leaves && level <= Level::L3;
     match (from, to) {
         (Stray, _) | (_, Stray) => None,
         // Nothing changes, or not by a commit.
         (Empty, Empty) | (Unpopulated, Unpopulated) => None,
         (Unpopulated, Empty) => granule.then_some(Who::Writer),
-        (Unpopulated, Table { claimed: false, .. }) => Some(Who::Writer),
-        (Unpopulated, Table { claimed: true, .. }) => None,
+        (Unpopulated, Table { .. }) => Some(Who::Writer),
         // populate_mapped, into an end table that exists.
         (Unpopulated, State::Leaf(leaf)) => (!leaf.late).then_some(Who::Writer),
         (Empty, State::Leaf(leaf)) => (!leaf.late).then_some(Who::Anyone),
@@ -238,16 +240,16 @@ fn expected(from: State, to: State, level: Level, has_leaves: bool) -> Option<Wh
                 (true, ..) => Some(Who::Anyone),
             }
         }
-        (Table { frame: old, claimed: was }, Table { frame: new, claimed: is }) => {
-            (old == new).then_some(if was == is { Who::Anyone } else { Who::Writer })
-        }
-        (Table { .. }, Unpopulated) => Some(Who::Writer),
-        (Table { claimed, .. }, State::Leaf(_)) => claimed.then_some(Who::Writer),
+        (Table { frame: old }, Table { frame: new }) => (old == new).then_some(Who::Anyone),
+        (Table { .. }, Unpopulated | State::Leaf(_)) => Some(Who::Writer),
         (Table { .. }, Empty) => None,
-        (Empty | State::Leaf(_), Unpopulated) => granule.then_some(Who::Writer),
-        (Empty | State::Leaf(_), Table { claimed, .. }) => {
-            (granule && !claimed).then_some(Who::Writer)
-        }
+        // Only through a claim.
+        (Empty | State::Leaf(_), Unpopulated) => None,
+        (Empty, Claimed { .. }) => granule.then_some(Who::Writer),
+        (Claimed { .. }, Empty | Unpopulated) => granule.then_some(Who::Writer),
+        (Claimed { .. }, State::Leaf(leaf)) => (!leaf.late).then_some(Who::Anyone),
+        (Claimed { .. }, _) | (_, Claimed { .. }) => None,
+        (Empty | State::Leaf(_), Table { .. }) => granule.then_some(Who::Writer),
     }
 }
 
@@ -271,7 +273,8 @@ fn states_are_taken_for_what_they_are() {
                         assert_eq!(format.leaf_frame(size, entry).get(), leaf.frame);
                         Kind::Leaf
                     }
-                    State::Table { frame, .. } => Kind::Table(HostPfn::new(frame)),
+                    State::Table { frame } => Kind::Table(HostPfn::new(frame)),
+                    State::Claimed { .. } => Kind::Claimed,
                     State::Stray => continue,
                 };
                 assert_eq!(format.kind(level, entry), kind, "{format:?} {level:?} {entry:?}");
@@ -313,7 +316,8 @@ fn bits_change_one_by_one_only_where_they_may() {
             let flip = |entry: Entry| Entry::from_raw(entry.raw() ^ mask);
             let of_empty = Entry::EMPTY.may_become(flip(Entry::EMPTY), Level::L1, &format);
             if !format.is_present(Entry::from_raw(mask)) {
-                let wanted = (bit == 52).then_some(Who::Writer);
+                // Only marked as claimed; populated pages become unpopulated through that.
+                let wanted = (bit == 53).then_some(Who::Writer);
                 assert_eq!(of_empty, wanted, "{format:?}: bit {bit} of an empty slot");
             }
             let who = leaf.may_become(flip(leaf), Level::L1, &format);
@@ -326,7 +330,6 @@ fn bits_change_one_by_one_only_where_they_may() {
             let who = table.may_become(flip(table), Level::L3, &format);
             let wanted = match bit {
                 54 | 55 => Some(Who::Anyone),
-                53 => Some(Who::Writer),
                 _ if mask == a => Some(Who::Anyone),
                 _ => None,
             };

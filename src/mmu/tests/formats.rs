@@ -101,7 +101,7 @@ fn every_table_entry_that_can_be_encoded_leads_on_with_all_rights() {
         let rules = rules(format);
         let pfn = HostPfn::new(0x00ab_cdef);
         let entry = format.table(pfn);
-        for software in [0, format.accessed_bit(), Entry::CLAIM, Entry::CARRY] {
+        for software in [0, format.accessed_bit(), Entry::CARRY] {
             for level in [Level::L2, Level::L3, Level::L4, Level::L5] {
                 let meaning = rules.meaning(level, entry.with(software));
                 let Meaning::Table { frame, rights } = meaning else {
