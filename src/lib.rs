@@ -53,7 +53,7 @@ pub use self::{
     observe::{Flush, ForeignFlush},
     ops::{
         HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings, OutOfRange, PopulateError,
-        ProtectError, SlotRef, Step, TranslateError, UnmapError, UnmapRangeError, Walk,
+        ProtectError, SlotRef, Step, TranslateError, UnmapError, UnmapRangeError, VacateError, Walk,
     },
     page_table::PageTable,
     pinned::Pinned,

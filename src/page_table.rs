@@ -91,6 +91,16 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
         self.tree.populate(range, granule)
     }
 
+    /// Makes the pages of `range` unpopulated.
+    ///
+    /// # Errors
+    /// [`VacateError`](crate::VacateError), and nothing has changed.
+    pub fn vacate(&self, range: GpaRange) -> Result<(), crate::ops::VacateError> {
+        let dead = self.tree.lock().vacate(range)?;
+        self.tree.morgue.lock().extend(dead);
+        Ok(())
+    }
+
     /// Makes tables for `range` and maps its pages to the consecutive frames from `first` on: for
     /// prefault and restore. New tables are filled before anybody can see them.
     ///

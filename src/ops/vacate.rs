@@ -77,7 +77,7 @@ pub enum VacateError {
 
 impl<F: Format, S: FrameSource> Writer<'_, F, S> {
     /// Vacates `range`; returns the tables that were unlinked, for retirement.
-    pub(super) fn vacate(&self, range: GpaRange) -> Result<Vec<Dead>, VacateError> {
+    pub(crate) fn vacate(&self, range: GpaRange) -> Result<Vec<Dead>, VacateError> {
         if !self.walk().format().admits_range(range) {
             return Err(VacateError::OutOfRange { range });
         }

@@ -56,6 +56,7 @@ pub(crate) struct Tree<F: Format, S: FrameSource> {
     root: HostPfn,
     writer: Mutex<()>,
     claims: Claims,
+    pub(crate) morgue: Mutex<Vec<Dead>>,
     epoch: Epoch,
 }
 
@@ -74,7 +75,7 @@ impl<F: Format, S: FrameSource> Tree<F, S> {
         // SAFETY: the frame was allocated just now.
         unsafe { frames.table(root) }.fill(|_| Entry::UNPOPULATED);
         let (writer, claims, epoch) = (Mutex::new(()), Claims::new(), Epoch::new());
-        Ok(Self { format, frames, root, writer, claims, epoch })
+        Ok(Self { format, frames, root, writer, claims, morgue: Mutex::new(Vec::new()), epoch })
     }
 
     pub(crate) fn format(&self) -> &F {
@@ -114,6 +115,10 @@ impl<F: Format, S: FrameSource> fmt::Debug for Tree<F, S> {
 
 impl<F: Format, S: FrameSource> Drop for Tree<F, S> {
     fn drop(&mut self) {
+        for dead in self.morgue.lock().drain(..) {
+            self.free_below(dead.pfn, dead.level);
+            self.release(FrameRun { first: dead.pfn, count: 1 });
+        }
         let root = FrameRun { first: self.root, count: 1 };
         self.free_below(self.root, self.format.levels().root());
         self.release(root);

@@ -59,14 +59,20 @@ fn names_and_modes_are_what_was_asked_for() {
 }
 
 #[test]
-fn what_is_not_present_is_empty_unpopulated_or_stray() {
+fn what_is_not_present_is_empty_unpopulated_claimed_or_stray() {
     for format in examples() {
         for level in Level::ALL {
             assert_eq!(format.kind(level, Entry::EMPTY), Kind::Empty);
             assert_eq!(format.kind(level, Entry::UNPOPULATED), Kind::Unpopulated);
             assert!(format.is_well_formed(level, Entry::EMPTY));
             assert!(format.is_well_formed(level, Entry::UNPOPULATED));
-            for bit in (0..64).filter(|&bit| bit != 52) {
+            for number in [0, 1, 77, (1 << 40) - 1, 1 << 40] {
+                let claimed = Entry::claimed(number);
+                assert_eq!(format.kind(level, claimed), Kind::Claimed);
+                assert!(format.is_well_formed(level, claimed));
+                assert_eq!(claimed.raw(), (1 << 53) | (number % (1 << 40)) << 12);
+            }
+            for bit in (0..64).filter(|&bit| bit != 52 && bit != 53) {
                 for entry in [Entry::from_raw(1 << bit), Entry::UNPOPULATED.with(1 << bit)] {
                     if !format.is_present(entry) {
                         assert_eq!(format.kind(level, entry), Kind::Stray, "bit {bit}");

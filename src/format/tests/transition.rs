@@ -330,6 +330,12 @@ fn bits_change_one_by_one_only_where_they_may() {
             let who = table.may_become(flip(table), Level::L3, &format);
             let wanted = match bit {
                 54 | 55 => Some(Who::Anyone),
+                // A leaf, by which collapse replaces the table.
+                7 if format.kind(Level::L3, flip(table)) == Kind::Leaf
+                    && format.is_well_formed(Level::L3, flip(table)) =>
+                {
+                    Some(Who::Writer)
+                }
                 _ if mask == a => Some(Who::Anyone),
                 _ => None,
             };
