@@ -36,6 +36,9 @@ use crate::{
     walk::Found,
 };
 
+#[cfg(all(test, loom))]
+mod model;
+
 /// How often a claim may be broken before vacate gives up.
 const ROUNDS: usize = 3;
 

@@ -225,6 +225,12 @@ impl Claims {
             .is_ok()
     }
 
+    /// Tells whether a mapper broke the open claim.
+    #[cfg(all(test, loom))]
+    pub(super) fn is_broken(&self, number: u64) -> bool {
+        self.word() == Word::new(number, State::Aborted)
+    }
+
     /// Closes the open claim, whatever became of it.
     pub(super) fn close(&self, number: u64) {
         // Release: the tables are unlinked and the marks are gone; pairs with `word` [edge: claim].

@@ -280,6 +280,12 @@ impl Claim<'_> {
         Entry::claimed(self.number)
     }
 
+    /// Tells whether a mapper broke the claim.
+    #[cfg(all(test, loom))]
+    pub(crate) fn is_broken(&self) -> bool {
+        self.claims.is_broken(self.number)
+    }
+
     /// Decides the claim in the writer's favour; false if a mapper broke it.
     pub(crate) fn commit(&self) -> bool {
         self.claims.commit(self.number)

@@ -1,0 +1,116 @@
+//! One round of a claim, step by step, against one mapper: how each of the two may win.
+
+use std::{
+    println,
+    sync::{Arc as StdArc, Mutex as StdMutex},
+    vec::Vec,
+};
+
+use loom::thread;
+
+use super::*;
+use crate::{
+    addr::HostPfn,
+    arena::HeapFrames,
+    attr::{Attr, Prot},
+    format::{Ept, EptCaps, PhysWidth},
+    level::Levels,
+    ops::Mapped,
+    sync::Arc,
+    table::Tree,
+};
+
+const EPT: Ept = Ept::new(Levels::Two, PhysWidth::MAX, EptCaps::USUAL);
+
+/// How a round ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    /// The scan found the leaf; the mapper did not notice the claim.
+    Seen,
+    /// The scan found the leaf of a mapper that had broken the claim.
+    BrokenBefore,
+    /// The scan found nothing, and the claim was broken behind it.
+    BrokenAfter,
+    Committed,
+}
+
+fn pages(first: u64, end: u64) -> GpaRange {
+    GpaRange::between(first, end)
+}
+
+/// Claims `range` and maps its page 1; returns how that ended, for all executions.
+fn rounds(range: GpaRange) -> Vec<(Round, bool)> {
+    let ends = StdArc::new(StdMutex::new(Vec::new()));
+    let seen = StdArc::clone(&ends);
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.max_branches = 50_000;
+    model.check(move || {
+        let tree = Arc::new(Tree::new(EPT, HeapFrames::new(2)).unwrap());
+        tree.populate(pages(0, SLOTS as u64), PageSize::Size4K).unwrap();
+        let mapper = {
+            let tree = Arc::clone(&tree);
+            let participant = tree.epoch().join();
+            thread::spawn(move || {
+                let pin = participant.pin();
+                let attr = Attr::new(Prot::RWX);
+                let gpa = Gpa::of_page(1);
+                let mapped = tree.walk(&pin).map(gpa, HostPfn::new(7), PageSize::Size4K, attr);
+                drop(pin);
+                (mapped == Ok(Mapped::New), participant)
+            })
+        };
+        let round = round(&tree, range);
+        let (new, _participant) = mapper.join().unwrap();
+        assert_eq!(new, round != Round::Committed);
+        let mut ends = seen.lock().unwrap();
+        if !ends.contains(&(round, new)) {
+            ends.push((round, new));
+        }
+    });
+    let ends = ends.lock().unwrap();
+    println!("{ends:?}");
+    ends.clone()
+}
+
+fn round(tree: &Tree<Ept, HeapFrames>, range: GpaRange) -> Round {
+    let writer = tree.lock();
+    let claim = writer.claim(range);
+    let mut scan = Scan::new(&writer, &claim);
+    let (root, level) = writer.walk().root();
+    let found = scan.part(root, level, range);
+    let plan = scan.plan;
+    if found.is_err() {
+        let round = if claim.is_broken() { Round::BrokenBefore } else { Round::Seen };
+        plan.undo(&writer);
+        return round;
+    }
+    if !claim.commit() {
+        plan.undo(&writer);
+        return Round::BrokenAfter;
+    }
+    // Their frames go with the frame source.
+    drop(plan.carry_out(&writer));
+    Round::Committed
+}
+
+fn are(ends: &[(Round, bool)], expected: &[Round]) {
+    let all = [Round::Seen, Round::BrokenBefore, Round::BrokenAfter, Round::Committed];
+    for round in all {
+        let happened = ends.iter().any(|end| end.0 == round);
+        assert_eq!(happened, expected.contains(&round), "{round:?}");
+    }
+}
+
+#[test]
+fn a_claim_of_a_whole_table_is_broken_before_or_after_the_scan_or_committed() {
+    let ends = rounds(pages(0, SLOTS as u64));
+    are(&ends, &[Round::Seen, Round::BrokenBefore, Round::BrokenAfter, Round::Committed]);
+}
+
+/// A mapper breaks it only through a mark, so behind the scan of its slot.
+#[test]
+fn a_claim_of_a_part_is_broken_after_the_scan_or_committed() {
+    let ends = rounds(pages(1, 3));
+    are(&ends, &[Round::Seen, Round::BrokenAfter, Round::Committed]);
+}
