@@ -23,7 +23,7 @@ mod tree;
 use core::array;
 
 pub use self::tree::CreateError;
-pub(crate) use self::tree::{Need, NewTable, Next, Supply, Tree, Walker, Writer};
+pub(crate) use self::tree::{Dead, Need, NewTable, Next, Supply, Tree, Walker, Writer};
 use crate::{
     entry::Entry,
     level::SLOTS,

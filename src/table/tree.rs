@@ -11,22 +11,27 @@
 //! - *Invariant `linked`*: an entry that the format takes for a table's, read from a slot of the
 //!   tree, names a frame that was allocated from the tree's own source and is not freed while a
 //!   walker that could have read it lives. [`Writer::link`] and [`Supply::entry`] are the only
-//!   makers of such entries, and tables are freed only when the tree is dropped.
+//!   makers of such entries. [`Writer::unlink`] takes a table out, with all that is below it, and
+//!   turns it into a [`Dead`]; [`Writer::bury`], whose caller vouches that nobody can walk it any
+//!   more, and the tree's drop are all that frees.
 
 #![expect(unsafe_code, reason = "follows frame numbers to tables")]
+
+mod dead;
 
 use alloc::vec::Vec;
 use core::fmt;
 
+pub(crate) use self::dead::Dead;
 use super::{Race, Slot, Table};
 use crate::{
     addr::{Gpa, HostPfn},
     arena::{Content, FrameRun, FrameSource, Hint, OutOfFrames},
     entry::Entry,
     epoch::{Epoch, Pin},
-    format::{Format, Kind, Who},
-    level::{Level, SLOTS},
-    sync::{Mutex, MutexGuard},
+    format::{Format, Who},
+    level::Level,
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
 /// Why a [`PageTable`](crate::PageTable) could not be created.
@@ -53,6 +58,8 @@ pub(crate) struct Tree<F: Format, S: FrameSource> {
     root: HostPfn,
     writer: Mutex<()>,
     epoch: Epoch,
+    /// How many tables are linked, with the root; only the writer changes it.
+    linked: AtomicU64,
 }
 
 impl<F: Format, S: FrameSource> Tree<F, S> {
@@ -69,7 +76,8 @@ impl<F: Format, S: FrameSource> Tree<F, S> {
         }
         // SAFETY: the frame was allocated just now.
         unsafe { frames.table(root) }.fill(|_| Entry::UNPOPULATED);
-        Ok(Self { format, frames, root, writer: Mutex::new(()), epoch: Epoch::new() })
+        let linked = AtomicU64::new(1);
+        Ok(Self { format, frames, root, writer: Mutex::new(()), epoch: Epoch::new(), linked })
     }
 
     pub(crate) fn format(&self) -> &F {
@@ -86,6 +94,12 @@ impl<F: Format, S: FrameSource> Tree<F, S> {
 
     pub(crate) fn epoch(&self) -> &Epoch {
         &self.epoch
+    }
+
+    /// Returns how many tables are linked, with the root.
+    pub(crate) fn linked(&self) -> u64 {
+        // Relaxed: a count for people to look at.
+        self.linked.load(Ordering::Relaxed)
     }
 
     /// Takes the writer lock: waits for other structural changes, never for the fault path.
@@ -109,43 +123,7 @@ impl<F: Format, S: FrameSource> fmt::Debug for Tree<F, S> {
 
 impl<F: Format, S: FrameSource> Drop for Tree<F, S> {
     fn drop(&mut self) {
-        let root = FrameRun { first: self.root, count: 1 };
-        self.free_below(self.root, self.format.levels().root());
-        self.release(root);
-    }
-}
-
-impl<F: Format, S: FrameSource> Tree<F, S> {
-    /// Frees every table below the one in `pfn`, which is of `level`; called when nobody can walk.
-    /// Leaf tables are not even read: a table of them goes back as runs.
-    fn free_below(&self, pfn: HostPfn, level: Level) {
-        let Some(below) = level.below() else { return };
-        // SAFETY: invariant `linked`, and nothing was freed yet on the way here.
-        let table = unsafe { self.frames.table(pfn) };
-        let mut run: Option<FrameRun> = None;
-        for slot in table.slots(0, SLOTS) {
-            let Kind::Table(child) = self.format.kind(level, slot.load()) else { continue };
-            self.free_below(child, below);
-            match &mut run {
-                Some(run) if run.first.checked_add(run.count) == Some(child) => run.count += 1,
-                _ => {
-                    if let Some(full) = run.replace(FrameRun { first: child, count: 1 }) {
-                        self.release(full);
-                    }
-                }
-            }
-        }
-        if let Some(rest) = run {
-            self.release(rest);
-        }
-    }
-
-    /// Gives back tables of a tree that is being dropped.
-    fn release(&self, run: FrameRun) {
-        // SAFETY:
-        // 1. Each table is named by one entry only, so it is freed once.
-        // 2. The tree is borrowed exclusively by its drop: no pin, no lock and no handle is left.
-        unsafe { self.frames.free(run, Content::Unknown) };
+        self.free_all();
     }
 }
 
@@ -254,13 +232,13 @@ impl<F: Format, S: FrameSource> Writer<'_, F, S> {
 
     /// Takes all the frames that a change needs, or none.
     pub(crate) fn reserve(&self, need: Need, gpa: Gpa) -> Result<Supply<'_, F, S>, CreateError> {
-        let mut supply = Supply { tree: self.tree, leaf: Vec::new(), upper: Vec::new() };
+        let mut supply = Supply { tree: self.tree, leaf: Vec::new(), upper: Vec::new(), used: 0 };
         let frames = &self.tree.frames;
         if supply.take(need, Hint::new(gpa)).is_err() {
             // Those that it got go back first, so that they count as free.
             drop(supply);
             let needed = need.leaf_tables + need.upper_tables;
-            return Err(OutOfFrames { needed, free: frames.free_frames() }.into());
+            return Err(OutOfFrames::new(needed, frames.free_frames()).into());
         }
         let format = &self.tree.format;
         let last = |run: &FrameRun| HostPfn::new(run.first.get() + (run.count - 1));
@@ -296,6 +274,8 @@ pub(crate) struct Supply<'t, F: Format, S: FrameSource> {
     leaf: Vec<FrameRun>,
     /// For all other tables.
     upper: Vec<FrameRun>,
+    /// How many were handed out as tables.
+    used: u64,
 }
 
 impl<'t, F: Format, S: FrameSource> Supply<'t, F, S> {
@@ -320,6 +300,7 @@ impl<'t, F: Format, S: FrameSource> Supply<'t, F, S> {
     pub(crate) fn table(&mut self, level: Level) -> NewTable<'t> {
         let runs = if level == Level::L1 { &mut self.leaf } else { &mut self.upper };
         let run = runs.last_mut().expect("a change takes no more tables than it reserved");
+        self.used += 1;
         let pfn = run.first;
         if run.count == 1 {
             runs.pop();
@@ -345,6 +326,8 @@ impl<F: Format, S: FrameSource> fmt::Debug for Supply<'_, F, S> {
 
 impl<F: Format, S: FrameSource> Drop for Supply<'_, F, S> {
     fn drop(&mut self) {
+        // Relaxed: a count for people to look at. A table that was handed out is linked by now.
+        self.tree.linked.fetch_add(self.used, Ordering::Relaxed);
         for run in self.leaf.drain(..).chain(self.upper.drain(..)) {
             // SAFETY: allocated by `reserve`, never handed out as a table, and so still zero.
             unsafe { self.tree.frames.free(run, Content::Zero) };
