@@ -189,6 +189,9 @@ pub struct GpaRange {
 }
 
 impl GpaRange {
+    /// All pages that there are.
+    pub(crate) const ALL: Self = Self { first: 0, pages: ALL_PAGES };
+
     /// Makes the range of `bytes` bytes that starts at `start`.
     ///
     /// # Errors

@@ -9,7 +9,10 @@
 //!   a [`FrameSource`] (`Arena`, [`HeapFrames`], or your own). [`PageTable::populate`] makes room in it
 //!   for a range of memory.
 //! - [`Reader`], one per vCPU thread, makes [`Pinned`]: all operations of the fault path.
-//! - [`Flush`] is the duty to invalidate what translation caches may still hold.
+//! - [`Observer`], one per translation cache, is the way to the root pointer: while it is inside,
+//!   nothing that it can reach is freed.
+//! - [`Flush`] is the duty to invalidate what translation caches may still hold;
+//!   [`PageTable::shootdown`] serves it.
 //! - [`mmu`] walks the same tables in software, as the manuals say that hardware does.
 //!
 //! The long form, with drawings: [`docs`].
@@ -46,14 +49,19 @@ pub use self::{
     entry::Entry,
     format::{
         AnyFormat, AttrError, BadEncryptionBit, BadPat, BadPhysWidth, EncodeError, Ept, EptCaps,
-        Format, Fresh, Kind, LongMode, Npt, Pat, PhysWidth, Who,
+        Format, Fresh, Kind, LongMode, Npt, Pat, PhysWidth, Tracking, Who,
     },
     level::{Level, Levels, PageSize, SLOTS},
     mapping::Mapping,
-    observe::{Flush, ForeignFlush},
+    observe::{
+        Due, Flush, ForeignFlush, Generation, Inside, InsideGuest, Kick, Observer, ObserverId,
+        ObserverState, Observers, Progress, Ranges, Reclaimed, Scope, Shootdown, Stale, Stats,
+        UnknownObserver,
+    },
     ops::{
         HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings, OutOfRange, PopulateError,
-        ProtectError, SlotRef, Step, TranslateError, UnmapError, UnmapRangeError, VacateError, Walk,
+        ProtectError, SlotRef, Step, TranslateError, UnmapError, UnmapRangeError, VacateError,
+        Walk,
     },
     page_table::PageTable,
     pinned::Pinned,

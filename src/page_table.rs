@@ -8,18 +8,20 @@ use crate::{
     attr::Attr,
     format::Format,
     level::PageSize,
-    mmu::{Identity, Mmu},
-    ops::PopulateError,
+    observe::{
+        Domain, Flush, ForeignFlush, Kick, Observer, Observers, Reclaimed, Shootdown, Stats,
+    },
+    ops::{PopulateError, VacateError},
     pinned::Pinned,
     reader::Reader,
     sync::Arc,
-    table::{CreateError, Tree},
+    table::CreateError,
 };
 
 /// A second-level address translation table: EPT, nPT or long-mode tables that the MMU itself walks.
 ///
-/// A cheap handle: clones share one table, which is freed, with all its tables, when the last handle
-/// and the last [`Reader`] are dropped, in whatever state it is.
+/// A cheap handle: clones share one table, which is freed, with all its tables, when the last handle,
+/// the last [`Reader`] and the last [`Observer`] are dropped, in whatever state it is.
 ///
 /// ```
 /// use slat::{Attr, Ept, EptCaps, Gpa, GpaRange, HeapFrames, HostPfn, Levels, Mapped, PageSize};
@@ -39,9 +41,7 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct PageTable<F: Format, S: FrameSource> {
-    tree: Arc<Tree<F, S>>,
-    /// The tree's, by which caches of the software MMU know it.
-    identity: Identity,
+    domain: Arc<Domain<F, S>>,
 }
 
 impl<F: Format, S: FrameSource> PageTable<F, S> {
@@ -50,26 +50,25 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     /// # Errors
     /// [`CreateError`] if the source has no frame, or one that does not fit the format.
     pub fn new(format: F, frames: S) -> Result<Self, CreateError> {
-        let tree = Arc::new(Tree::new(format, frames)?);
-        Ok(Self { tree, identity: Identity::fresh() })
+        Ok(Self { domain: Arc::new(Domain::new(format, frames)?) })
     }
 
     /// Returns the format.
     #[must_use]
     pub fn format(&self) -> &F {
-        self.tree.format()
+        self.domain.tree().format()
     }
 
     /// Returns the frame source.
     #[must_use]
     pub fn frames(&self) -> &S {
-        self.tree.frames()
+        self.domain.tree().frames()
     }
 
     /// Returns the frame of the root table, which stays the same for the life of the table.
     #[must_use]
     pub fn root(&self) -> HostPfn {
-        self.tree.root()
+        self.domain.tree().root()
     }
 
     /// Makes tables for `range`, so that leaves of the size `granule` can be mapped there.
@@ -88,17 +87,7 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     /// Takes the writer lock. Takes effect at the publication of each topmost new table, which is
     /// complete by then; a long range is not atomic to others. The fault path goes on beside it.
     pub fn populate(&self, range: GpaRange, granule: PageSize) -> Result<(), PopulateError> {
-        self.tree.populate(range, granule)
-    }
-
-    /// Makes the pages of `range` unpopulated.
-    ///
-    /// # Errors
-    /// [`VacateError`](crate::VacateError), and nothing has changed.
-    pub fn vacate(&self, range: GpaRange) -> Result<(), crate::ops::VacateError> {
-        let dead = self.tree.lock().vacate(range)?;
-        self.tree.morgue.lock().extend(dead);
-        Ok(())
+        self.domain.populate(range, granule)
     }
 
     /// Makes tables for `range` and maps its pages to the consecutive frames from `first` on: for
@@ -119,7 +108,32 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
         first: HostPfn,
         attr: Attr,
     ) -> Result<(), PopulateError> {
-        self.tree.populate_mapped(range, granule, first, attr)
+        self.domain.populate_mapped(range, granule, first, attr)
+    }
+
+    /// Makes the pages of `range` unpopulated, and takes out of the tree all tables that are left with
+    /// nothing but unpopulated pages; only the root stays.
+    ///
+    /// The range may be any part of what was populated, and the union of several ranges that were. All of
+    /// it must be populated, and none of it mapped. Costs the tables that it looks through: 4 KiB are
+    /// read for every 2 MiB of the range, and nothing is written to tables that go.
+    ///
+    /// The tables go back to the frame source when nobody can walk them any more: with a later
+    /// structural operation, or with [`reclaim`](Self::reclaim). Until then [`stats`](Self::stats)
+    /// counts them as waiting.
+    ///
+    /// # Errors
+    /// [`VacateError`], and nothing has changed: a page is still mapped, or was not populated, or the
+    /// range has pages that the format does not translate.
+    ///
+    /// # Concurrency
+    /// Takes the writer lock. Takes effect at one moment for the whole range. A [map](Pinned::map) that
+    /// comes at the same time either wins, and the range is [still mapped](VacateError::StillMapped),
+    /// or is told that there is no memory here; neither waits for the other. Every observer
+    /// invalidates what it has cached of the range before it enters again; to drop tables from the
+    /// caches of one that is inside is the business of whoever wants them back soon.
+    pub fn vacate(&self, range: GpaRange) -> Result<(), VacateError> {
+        self.domain.vacate(range)
     }
 
     /// Makes a reader: the handle by which one thread at a time pins the table, cheaply.
@@ -127,38 +141,107 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     /// Allocates and registers; make one per vCPU, not one per fault.
     #[must_use]
     pub fn reader(&self) -> Reader<F, S> {
-        Reader::new(self.clone(), self.tree.epoch().join())
+        Reader::new(self.clone(), self.domain.tree().epoch().join())
     }
 
     /// Pins the table without a [`Reader`]: the slow way, for a look now and then. It registers a
     /// participant and gives it up again with the pin.
     #[must_use]
     pub fn pin(&self) -> Pinned<'_, F, S> {
-        Pinned::new(&self.tree, self.tree.epoch().join().pin())
+        Pinned::new(&self.domain, self.domain.tree().epoch().join().pin())
     }
 
-    /// Returns the view that a processor has of this table with
-    /// [`root_pointer`](Format::root_pointer) loaded: a software MMU, which sets accessed and dirty
-    /// bits as hardware does.
+    /// Makes an observer: a translation cache that walks the table, or will. Hardware gets its root
+    /// pointer from there, and a software MMU its view.
+    ///
+    /// Allocates and registers; make one per translation cache.
     #[must_use]
-    pub fn mmu(&self) -> Mmu<'_, S> {
-        Mmu::of_tree(&self.tree, self.identity)
+    pub fn observer(&self) -> Observer<F, S> {
+        Observer::new(Arc::clone(&self.domain))
     }
 
-    pub(crate) fn tree(&self) -> &Tree<F, S> {
-        &self.tree
+    /// Returns the observers of the table: to look which of them keep it from freeing tables, and to
+    /// take the dead off the list.
+    #[must_use]
+    pub fn observers(&self) -> Observers<'_> {
+        Observers::new(self.domain.hub())
+    }
+
+    /// Begins to invalidate what `flush` covers, in every translation cache that walks the table. When
+    /// the shoot-down is complete, the pages may be used again.
+    ///
+    /// Observers that are out invalidate when they enter; those that are inside have to come out, or
+    /// to acknowledge.
+    ///
+    /// ```
+    /// # use slat::{Attr, Ept, EptCaps, Gpa, GpaRange, HeapFrames, HostPfn, Levels, Mapped, PageSize};
+    /// # use slat::{ObserverId, PageTable, PhysWidth, Prot};
+    /// # let ept = Ept::new(Levels::Four, PhysWidth::new(46)?, EptCaps::USUAL);
+    /// # let table = PageTable::new(ept, HeapFrames::new(8))?;
+    /// # table.populate(GpaRange::new(Gpa::new(0), 0x10_0000)?, PageSize::Size4K)?;
+    /// # let reader = table.reader();
+    /// # reader.pin().map(Gpa::new(0), HostPfn::new(7), PageSize::Size4K, Attr::new(Prot::RW))?;
+    /// # let kick = |_: ObserverId| ();
+    /// let (mapping, flush) = reader.pin().unmap(Gpa::new(0))?;
+    /// table.shootdown(flush)?.wait(&kick)?;
+    /// // Nobody reaches frame `mapping.pfn` through the table now.
+    /// # assert_eq!(mapping.pfn, HostPfn::new(7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ForeignFlush`] if it belongs to another table.
+    ///
+    /// # Concurrency
+    /// Takes a lock that observers take when they are made and dropped, and other shoot-downs, for a
+    /// look at each observer. Call it with no pin held.
+    pub fn shootdown<'t>(&'t self, flush: Flush<'t>) -> Result<Shootdown<'t>, ForeignFlush<'t>> {
+        Shootdown::begin(self.domain.hub(), flush)
+    }
+
+    /// Returns the duty to invalidate everything: all that was taken away up to now.
+    ///
+    /// For changes that left no [`Flush`]: a mapping that was [vacated](crate::MapError::Vacated) before
+    /// it took hold, a flush that was dropped.
+    pub fn flush_all(&self) -> Flush<'_> {
+        Flush::all(self.domain.hub())
+    }
+
+    /// Frees tables that were unlinked and that nobody can walk any more. Every structural operation
+    /// does so as well, before it allocates.
+    ///
+    /// Kicks the observers that are inside and hold something back; does not wait for them, so what
+    /// they hold back is freed by a later call.
+    ///
+    /// # Concurrency
+    /// Takes the writer lock, after the kicks.
+    pub fn reclaim(&self, kick: &impl Kick) -> Reclaimed {
+        self.domain.reclaim(kick)
+    }
+
+    /// Returns how the table stands.
+    ///
+    /// # Concurrency
+    /// Takes two short locks, one after the other; each number as it was at some moment meanwhile.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.domain.stats()
+    }
+
+    #[inline]
+    pub(crate) fn domain(&self) -> &Domain<F, S> {
+        &self.domain
     }
 }
 
 impl<F: Format, S: FrameSource> Clone for PageTable<F, S> {
     fn clone(&self) -> Self {
-        Self { tree: Arc::clone(&self.tree), identity: self.identity }
+        Self { domain: Arc::clone(&self.domain) }
     }
 }
 
 impl<F: Format, S: FrameSource> fmt::Debug for PageTable<F, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tree, .. } = self;
-        f.debug_struct("PageTable").field("tree", tree).finish_non_exhaustive()
+        f.debug_tuple("PageTable").field(&self.domain).finish()
     }
 }

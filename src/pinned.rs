@@ -8,12 +8,12 @@ use crate::{
     format::Format,
     level::{Level, PageSize},
     mapping::Mapping,
-    observe::{Covered, Flush},
+    observe::{Collect, Covered, Domain, Flush},
     ops::{
         HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings, OutOfRange, ProtectError,
         SlotRef, TranslateError, UnmapError, UnmapRangeError, Walk,
     },
-    table::{Tree, Walker},
+    table::Walker,
 };
 
 /// A pinned table: the right to walk it, and all operations of the fault path.
@@ -42,19 +42,19 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct Pinned<'r, F: Format, S: FrameSource> {
-    tree: &'r Tree<F, S>,
+    domain: &'r Domain<F, S>,
     pin: Pin,
 }
 
 impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     #[inline]
-    pub(crate) fn new(tree: &'r Tree<F, S>, pin: Pin) -> Self {
-        Self { tree, pin }
+    pub(crate) fn new(domain: &'r Domain<F, S>, pin: Pin) -> Self {
+        Self { domain, pin }
     }
 
     #[inline]
     fn walker(&self) -> Walker<'_, F, S> {
-        self.tree.walk(&self.pin)
+        self.domain.tree().walk(&self.pin)
     }
 
     /// Lets reclamation go on: leaves the epoch and enters it again, more cheaply than dropping the
@@ -132,7 +132,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         let mapping = self.walker().unmap(gpa)?;
         let mut covered = Covered::default();
         covered.add(mapping.range());
-        Ok((mapping, self.flush(covered)))
+        Ok((mapping, Flush::new(self.domain.hub(), covered)))
     }
 
     /// Unmaps every leaf in `range` and hands each to `sink`; returns how many 4 KiB pages they mapped.
@@ -145,31 +145,32 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     ///
     /// # Concurrency
     /// Takes effect leaf by leaf. Pages that are mapped meanwhile may be missed. If `sink` panics, the
-    /// leaves up to then are unmapped and their [`Flush`] is lost: invalidate all of the range.
+    /// leaves up to then are unmapped, and it is as if their [`Flush`] was dropped: the pages must not
+    /// be used again.
     pub fn unmap_range(
         &self,
         range: GpaRange,
         sink: impl FnMut(Mapping),
     ) -> Result<(u64, Flush<'r>), UnmapRangeError> {
-        let mut covered = Covered::default();
-        let pages = self.walker().unmap_range(range, &mut covered, sink)?;
-        Ok((pages, self.flush(covered)))
+        let mut changed = self.collect();
+        let pages = self.walker().unmap_range(range, &mut changed.covered, sink)?;
+        Ok((pages, changed.done()))
     }
 
     /// Unmaps the leaf of each of many pages, in order, and tells `sink` how each went; the walks
     /// overlap, as those of [`map_many`](Self::map_many).
     ///
     /// # Concurrency
-    /// Takes effect page by page, as [`unmap`](Self::unmap) does. If `pages` or `sink` panics, the
-    /// [`Flush`] of what was unmapped up to then is lost: invalidate all that was asked for.
+    /// Takes effect page by page, as [`unmap`](Self::unmap) does. If `pages` or `sink` panics, it is as
+    /// if the [`Flush`] of what was unmapped up to then was dropped.
     pub fn unmap_many(
         &self,
         pages: impl IntoIterator<Item = Gpa>,
         sink: impl FnMut(Gpa, Result<Mapping, UnmapError>),
     ) -> Flush<'r> {
-        let mut covered = Covered::default();
-        self.walker().unmap_many(pages, &mut covered, sink);
-        self.flush(covered)
+        let mut changed = self.collect();
+        self.walker().unmap_many(pages, &mut changed.covered, sink);
+        changed.done()
     }
 
     /// Gives every leaf in `range` the rights `prot`; returns how many 4 KiB pages had others.
@@ -184,9 +185,9 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// # Concurrency
     /// Takes effect leaf by leaf; an accessed or dirty bit that the MMU sets meanwhile is kept.
     pub fn protect(&self, range: GpaRange, prot: Prot) -> Result<(u64, Flush<'r>), ProtectError> {
-        let mut covered = Covered::default();
-        let pages = self.walker().protect(range, prot, &mut covered)?;
-        Ok((pages, self.flush(covered)))
+        let mut changed = self.collect();
+        let pages = self.walker().protect(range, prot, &mut changed.covered)?;
+        Ok((pages, changed.done()))
     }
 
     /// Returns the mapping that translates `gpa`, or `None`.
@@ -268,8 +269,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         self.walker().translate(gpa, len, access)
     }
 
-    #[inline]
-    fn flush(&self, covered: Covered) -> Flush<'r> {
-        Flush::new(self.tree.epoch(), covered)
+    fn collect(&self) -> Collect<'r> {
+        Collect::new(self.domain.hub(), Covered::default())
     }
 }

@@ -36,7 +36,7 @@ impl<F: Format, S: FrameSource> Reader<F, S> {
     /// it across guest entry or a wait.
     #[inline]
     pub fn pin(&self) -> Pinned<'_, F, S> {
-        Pinned::new(self.table.tree(), self.participant.pin())
+        Pinned::new(self.table.domain(), self.participant.pin())
     }
 
     /// Returns the table.

@@ -133,6 +133,7 @@ every_format! {
             table.populate_mapped(range(0, 2 * MIB), SMALL, pfn(0), RWX).unwrap();
         }
         let clone = PageTable::clone(&table);
+        let reader = clone.reader();
         let (pin, foreign) = (table.pin(), other.pin());
         let unmap = |page: u64| pin.unmap(at(page * PAGE)).unwrap().1;
 
@@ -141,7 +142,6 @@ every_format! {
         flush.merge(unmap(90)).unwrap();
         assert_eq!(flush.range(), Some(range(90 * PAGE, 11 * PAGE)));
         // Through another handle and another pin of the same table.
-        let reader = clone.reader();
         flush.merge(reader.pin().unmap(at(120 * PAGE)).unwrap().1).unwrap();
         assert_eq!(flush.range(), Some(range(90 * PAGE, 31 * PAGE)));
         // Nothing changed: nothing to invalidate.

@@ -11,7 +11,7 @@ use common::{
     Checked, GIB, PAGE, RWX, SMALL, Space, at, dump, every_format, pfn, populated, range,
 };
 use slat::{
-    Attr, Format, GpaRange, LeafFlags, Prot,
+    Attr, Format, GpaRange, LeafFlags, Prot, Tracking,
     mmu::{Access, AccessKind, Cause, DirtyChange, Mode},
 };
 
@@ -49,7 +49,9 @@ every_format! {
         let start = GIB - 40 * PAGE;
         let attrs = attrs(&format);
         table.populate_pages(start, (attrs.len() as u64 + 1) * PAGE);
-        let (mmu, pin) = (table.mmu(), table.pin());
+        let mut observer = table.observer();
+        let inside = observer.enter(Tracking::On);
+        let (mmu, pin) = (inside.mmu(), table.pin());
         for (page, &attr) in (0..).zip(&attrs) {
             pin.map(at(start + page * PAGE), pfn(0x700 + page), SMALL, attr).unwrap();
         }
@@ -91,7 +93,9 @@ every_format! {
 
     fn the_mmu_follows_protect_unmap_and_populate_mapped(format: impl Format) {
         let table = Checked::new(format, 24);
-        let (mmu, pin) = (table.mmu(), table.pin());
+        let mut observer = table.observer();
+        let inside = observer.enter(Tracking::On);
+        let (mmu, pin) = (inside.mmu(), table.pin());
         let pages = range(GIB - 8 * PAGE, 16 * PAGE);
         table.populate_mapped(pages, SMALL, pfn(0x50), RWX).unwrap();
         let write = Access::WRITE.in_mode(Mode::Supervisor);
@@ -121,12 +125,14 @@ every_format! {
             let _ = table.populate_mapped(page, SMALL, pfn(frame), RWX);
         }
         let read = Access::READ.in_mode(Mode::Supervisor);
+        let mut observer = table.observer();
+        let inside = observer.enter(Tracking::On);
         for gpa in ends {
-            let reached = table.mmu().translate(at(gpa | 0xfff), read).unwrap();
+            let reached = inside.mmu().translate(at(gpa | 0xfff), read).unwrap();
             assert_eq!(Some(reached.pfn), table.pin().lookup(at(gpa)).map(|there| there.pfn));
         }
         for gpa in space.outside() {
-            let fault = table.mmu().translate(at(gpa), read).unwrap_err();
+            let fault = inside.mmu().translate(at(gpa), read).unwrap_err();
             assert!(matches!(fault.cause(), Cause::NotPresent | Cause::BadAddress), "{fault:?}");
         }
         let pages = if space.is_split() { 4 } else { 2 };

@@ -22,7 +22,7 @@ const LAYERS: [&[&str]; 10] = [
     &["sync"],
 ];
 
-const MAY_BE_UNSAFE: [&str; 5] = ["table", "arena", "epoch", "sync", "mmu"];
+const MAY_BE_UNSAFE: [&str; 6] = ["table", "arena", "epoch", "sync", "mmu", "observe"];
 const MAY_ORDER: [&str; 5] = ["table", "epoch", "observe", "arena", "sync"];
 
 /// A source file that is no test.

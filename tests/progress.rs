@@ -18,8 +18,8 @@ use std::{
 
 use common::{BASE, Checked, MIB, PAGE, RWX, SMALL, at, every_format, frame_at, pfn, range};
 use slat::{
-    Content, Format, FrameRun, FrameSource, HeapFrames, Hint, HostPfn, Level, Mapped, OutOfFrames,
-    Pinned, Prot, Reader, Table,
+    Content, Format, FrameRun, FrameSource, HeapFrames, Hint, HostPfn, Level, Mapped, Observer,
+    OutOfFrames, Pinned, Prot, Reader, Table, Tracking,
     mmu::{Access, Mode},
 };
 
@@ -96,12 +96,14 @@ unsafe impl FrameSource for Gated {
 
 /// Does everything that can be done under a pin to the pages of [0, 2 MiB), all of them populated and
 /// none mapped; leaves them so.
-fn fault_path<F: Format, S: FrameSource>(reader: &Reader<F, S>) {
+fn fault_path<F: Format, S: FrameSource>(reader: &Reader<F, S>, observer: &mut Observer<F, S>) {
     let mut pin = reader.pin();
     changes(&pin);
     pin.repin();
     looks(&pin);
-    let mmu = reader.table().mmu();
+    let mut inside = observer.enter(Tracking::On);
+    inside.acknowledge(|_| ());
+    let mmu = inside.mmu();
     let write = Access::WRITE.in_mode(Mode::Supervisor);
     assert!(mmu.translate(at(0), write).is_ok());
     assert!(mmu.translate(at(2 * MIB), write).is_err());
@@ -156,8 +158,9 @@ every_format! {
             let populate = scope.spawn(|| table.populate(range(2 * MIB, MIB), SMALL));
             gate.entered.wait();
             let (done, is_done) = mpsc::channel();
+            let mut observer = table.observer();
             scope.spawn(move || {
-                fault_path(&reader);
+                fault_path(&reader, &mut observer);
                 done.send(()).unwrap();
             });
             // Only a failure waits as long.
@@ -174,8 +177,9 @@ every_format! {
         let table = Checked::new(format, 16);
         table.populate_pages(0, 2 * MIB);
         let reader = table.reader();
+        let mut observer = table.observer();
         let before = ALLOCATIONS.get();
-        fault_path(&reader);
+        fault_path(&reader, &mut observer);
         assert_eq!(ALLOCATIONS.get(), before);
         // The count counts.
         drop(Arc::new(before));

@@ -11,6 +11,7 @@ use anyhow::Context;
 use indicatif::ProgressBar;
 use slat::{
     AnyFormat, Arena, Attr, Format, Gpa, HostPfn, LeafFlags, PAGE_BYTES, PageSize, PageTable, Prot,
+    Tracking,
 };
 
 use crate::{
@@ -97,7 +98,9 @@ impl<'w> Machine<'w> {
         begun: Instant,
         progress: &ProgressBar,
     ) -> Outcome {
-        let mut vcpu = Vcpu::new(self, number, count, begun, progress);
+        let mut observer = self.table.observer();
+        let inside = observer.enter(Tracking::On);
+        let mut vcpu = Vcpu::new(self, inside, number, count, begun, progress);
         let broken = workload.run(&mut vcpu).err();
         let elapsed = vcpu.elapsed();
         let Vcpu { tally, deeds, spare, .. } = vcpu;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use slat::{
-    AnyFormat, Arena, Gpa, HostPfn, MapError, Mapped, PageSize, Reader,
-    mmu::{Access, Cause, Fault, Mmu, TranslationCache},
+    AnyFormat, Arena, Gpa, HostPfn, Inside, MapError, Mapped, PageSize, Reader,
+    mmu::{Access, Cause, Fault, TranslationCache},
 };
 
 use crate::{
@@ -82,7 +82,7 @@ pub(crate) struct Vcpu<'m> {
     pub(crate) spare: Option<HostPfn>,
     machine: &'m Machine<'m>,
     reader: Reader<AnyFormat, Arena>,
-    mmu: Mmu<'m, Arena>,
+    inside: Inside<'m, AnyFormat, Arena>,
     tlb: TranslationCache,
     begun: Instant,
     progress: &'m ProgressBar,
@@ -94,6 +94,7 @@ pub(crate) struct Vcpu<'m> {
 impl<'m> Vcpu<'m> {
     pub(crate) fn new(
         machine: &'m Machine<'m>,
+        inside: Inside<'m, AnyFormat, Arena>,
         number: usize,
         count: usize,
         begun: Instant,
@@ -107,7 +108,7 @@ impl<'m> Vcpu<'m> {
             spare: None,
             machine,
             reader: machine.table.reader(),
-            mmu: machine.table.mmu(),
+            inside,
             tlb: TranslationCache::default(),
             begun,
             progress,
@@ -157,11 +158,12 @@ impl<'m> Vcpu<'m> {
         debug_assert!(word < WORDS);
         let gpa = Gpa::new(self.machine.layout.gpa(page).get() + 8 * word as u64);
         self.tally.accesses += 1;
-        let translation = match self.mmu.translate_cached(&mut self.tlb, gpa, access) {
+        let translation = match self.inside.mmu().translate_cached(&mut self.tlb, gpa, access) {
             Ok(translation) => translation,
             Err(fault) => {
                 self.resolve(fault)?;
-                let again = self.mmu.translate_cached(&mut self.tlb, gpa, access);
+                self.catch_up();
+                let again = self.inside.mmu().translate_cached(&mut self.tlb, gpa, access);
                 again.map_err(Broken::FaultAgain)?
             }
         };
@@ -190,6 +192,13 @@ impl<'m> Vcpu<'m> {
             Err(other) => return Err(other.into()),
         }
         Ok(())
+    }
+
+    /// Invalidates what the others have unmapped since the last fault: a software MMU need not leave the
+    /// guest for that.
+    fn catch_up(&mut self) {
+        self.inside.acknowledge(|_| ());
+        self.inside.refresh(&mut self.tlb);
     }
 
     /// Returns the time since the vCPUs were let go.

@@ -1,14 +1,14 @@
 //! What a scenario plays in: a table, the guest's pages, and processors that race.
 
-#![expect(unsafe_code, reason = "a frame source that audits another")]
+#![expect(unsafe_code, reason = "a frame source that audits another, and an MMU that walks it")]
 
 use std::thread::panicking;
 
 use slat::{
     Attr, Content, Ept, EptCaps, Format, FrameRun, FrameSource, Gpa, GpaRange, HeapFrames, Hint,
     HostPfn, Levels, MapError, Mapped, Mapping, OutOfFrames, PageSize, PageTable, PhysWidth,
-    Pinned, Prot, Reader, UnmapError,
-    mmu::{Access, Cause},
+    Pinned, Prot, Reader, Tracking, UnmapError,
+    mmu::{Access, Cause, Mmu},
 };
 
 use crate::{
@@ -159,6 +159,7 @@ impl World {
 #[derive(Debug)]
 pub struct Cpu {
     reader: Reader<Ept, Frames>,
+    root_pointer: u64,
     world: Arc<World>,
 }
 
@@ -166,7 +167,8 @@ impl Cpu {
     fn new(world: &Arc<World>) -> Self {
         let reader = world.table.reader();
         drop(reader.pin());
-        Self { reader, world: Arc::clone(world) }
+        let root_pointer = world.table.observer().enter(Tracking::On).root_pointer();
+        Self { reader, root_pointer, world: Arc::clone(world) }
     }
 
     /// Runs one side of a race, under a pin: those that the side takes are free then.
@@ -214,12 +216,18 @@ impl Cpu {
     }
 
     /// Accesses `page` as the guest does, through the MMU; returns the frame that it reached. No pin
-    /// is taken: hardware has none.
+    /// is taken: hardware has none. It never entered either: only for scenarios that unlink no table.
     ///
     /// # Errors
     /// Why the MMU faulted.
+    ///
+    /// # Panics
+    /// If the library fails.
     pub fn access(&self, page: u64, access: Access) -> Result<HostPfn, Cause> {
-        match self.table().mmu().translate(gpa(page), access) {
+        // SAFETY: the root pointer is the table's own; no table is unlinked during the race, so none is
+        // freed before the world is.
+        let mmu = unsafe { Mmu::new(format(), self.table().frames(), self.root_pointer) };
+        match mmu.unwrap().translate(gpa(page), access) {
             Ok(translation) => Ok(translation.pfn),
             Err(fault) => Err(fault.cause()),
         }

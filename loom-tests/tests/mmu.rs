@@ -92,7 +92,7 @@ fn taking_rights_away_keeps_the_dirty_bit_or_the_mmu_faults() {
 fn giving_rights_keeps_the_accessed_and_the_dirty_bit() {
     explore(4, || {
         let world = World::mapped(1);
-        let _flush = world.table.pin().protect(pages(1, 2), Prot::R).unwrap();
+        drop(world.table.pin().protect(pages(1, 2), Prot::R).unwrap());
         let world = Arc::new(world);
         let (changed, results) = race(
             &world,

@@ -92,8 +92,7 @@ fn one_wins(world: &World, vacated: Vacate, map: Map) {
 fn a_vacate_of_a_whole_table_or_the_map_wins() {
     explore(4, || {
         let world = populated(1);
-        let (vacated, map) =
-            race(&world, |cpu| vacate(cpu, pages(0, TABLE)), |cpu| map(cpu, 1, 7));
+        let (vacated, map) = race(&world, |cpu| vacate(cpu, pages(0, TABLE)), |cpu| map(cpu, 1, 7));
         one_wins(&world, vacated, map);
         map
     })
@@ -311,11 +310,7 @@ fn again_beside(range: GpaRange) -> Map {
 
 #[test]
 fn a_slow_map_stands_in_the_table_that_is_there_or_not_at_all() {
-    explore(3, || again_beside(pages(0, TABLE))).are(&[
-        Map::New,
-        Map::NotPopulated,
-        Map::Vacated,
-    ]);
+    explore(3, || again_beside(pages(0, TABLE))).are(&[Map::New, Map::NotPopulated, Map::Vacated]);
 }
 
 #[test]
@@ -417,11 +412,8 @@ fn a_map_is_not_refused_by_a_vacate_that_fails() {
 fn of_two_vacates_one_wins() {
     explore(4, || {
         let world = populated(1);
-        let results = race(
-            &world,
-            |cpu| vacate(cpu, pages(0, TABLE)),
-            |cpu| vacate(cpu, pages(0, TABLE)),
-        );
+        let results =
+            race(&world, |cpu| vacate(cpu, pages(0, TABLE)), |cpu| vacate(cpu, pages(0, TABLE)));
         assert!(unpopulated(&world, 1));
         results
     })

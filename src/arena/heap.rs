@@ -121,7 +121,7 @@ unsafe impl FrameSource for HeapFrames {
             None => false,
         };
         let dirty = if fails { None } else { state.free.take(count, runs) };
-        let dirty = dirty.ok_or(OutOfFrames { needed: count, free: state.free.len() })?;
+        let dirty = dirty.ok_or(OutOfFrames::new(count, state.free.len()))?;
         dirty.into_iter().flat_map(|run| self.tables(run)).for_each(Table::zero);
         Ok(())
     }

@@ -310,7 +310,7 @@ unsafe impl FrameSource for Arena {
     ) -> Result<(), OutOfFrames> {
         let mut free = self.free.lock();
         let taken = free.take(count, runs);
-        let dirty = taken.ok_or(OutOfFrames { needed: count, free: free.len() })?;
+        let dirty = taken.ok_or(OutOfFrames::new(count, free.len()))?;
         // The frames are the caller's already; others need not wait until they are clean.
         drop(free);
         for run in dirty {

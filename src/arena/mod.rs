@@ -65,20 +65,29 @@ pub enum Content {
 
 /// Too few frames. Nothing was allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{needed} frames are needed and {free} are free")]
+#[error("{needed} frames are needed, {free} are free and {waiting} wait to be freed")]
 #[non_exhaustive]
 pub struct OutOfFrames {
     /// How many frames the whole operation needs.
     pub needed: u64,
     /// How many were free at that moment.
     pub free: u64,
+    /// How many of the table's own were unlinked, and wait for somebody who may still walk them
+    /// ([`PageTable::reclaim`](crate::PageTable::reclaim)). A source knows of none.
+    pub waiting: u64,
 }
 
 impl OutOfFrames {
     /// Says that `needed` frames were asked for when `free` were free.
     #[must_use]
     pub const fn new(needed: u64, free: u64) -> Self {
-        Self { needed, free }
+        Self { needed, free, waiting: 0 }
+    }
+
+    /// Says that `waiting` more will be free once nobody can walk them.
+    #[must_use]
+    pub const fn with_waiting(self, waiting: u64) -> Self {
+        Self { waiting, ..self }
     }
 }
 

@@ -4,6 +4,11 @@
 //! stalls in one table holds back nothing in another. A [`Participant`] belongs to one reader; a
 //! [`Pin`] says that its thread is walking. No table is freed while a pin lives that could have
 //! seen it.
+//!
+//! Nothing is freed *by* the collector: who retires something leaves a note with it
+//! ([`Epoch::retire`]), which is one atomic write when its grace period is over, on whichever thread
+//! that is found out. So pinning never frees a frame and never meets a lock; who wants to free asks
+//! [`Epoch::passed`].
 
 #![expect(unsafe_code, reason = "a participant moves between threads")]
 
@@ -11,19 +16,63 @@ use core::fmt;
 
 use crossbeam_epoch::{Collector, Guard, LocalHandle};
 
+use crate::sync::{Arc, AtomicU64, Ordering};
+
 /// The epoch of one table.
 #[derive(Debug)]
-pub(crate) struct Epoch(Collector);
+pub(crate) struct Epoch {
+    collector: Collector,
+    /// The greatest stamp whose grace period is over. The notes own it as well: they may run late.
+    passed: Arc<AtomicU64>,
+}
 
 impl Epoch {
     pub(crate) fn new() -> Self {
-        Self(Collector::new())
+        Self { collector: Collector::new(), passed: Arc::new(AtomicU64::new(0)) }
     }
 
     /// Registers a participant: an allocation and a shared write, so once per reader and not once
     /// per operation.
     pub(crate) fn join(&self) -> Participant {
-        Participant(self.0.register())
+        Participant(self.collector.register())
+    }
+
+    /// Begins the grace period of what the caller has just made unreachable, under a stamp that is
+    /// greater than every one before.
+    pub(crate) fn retire(&self, by: &Participant, stamp: u64) {
+        let passed = Arc::clone(&self.passed);
+        let guard = by.0.pin();
+        guard.defer(move || {
+            // Release: what all pins of that time did comes before the freeing;
+            //   pairs with `passed` [edge: grace].
+            passed.fetch_max(stamp, Ordering::Release);
+        });
+        // The note must not wait in this participant's own bag until 64 more have come.
+        guard.flush();
+    }
+
+    /// Tells whether every pin has ended that was held when `stamp` was retired.
+    pub(crate) fn passed(&self, stamp: u64) -> bool {
+        // Acquire: the freeing comes after what all those pins did; pairs with the note of `retire`
+        //   [edge: grace].
+        self.passed.load(Ordering::Acquire) >= stamp
+    }
+
+    /// Lets the epoch go on as far as pins allow, and with it the grace periods up to `stamp`: a
+    /// table that nobody pins makes progress too. Does not wait.
+    pub(crate) fn advance(&self, by: &Participant, stamp: u64) {
+        // A round advances the epoch by at most one, two steps end a grace period, and a round looks
+        // through a few notes only: so three rounds end one, if no pin prevents it.
+        while !self.passed(stamp) {
+            // Relaxed: only whether it moves is of interest.
+            let before = self.passed.load(Ordering::Relaxed);
+            for _ in 0..3 {
+                by.0.pin().flush();
+            }
+            if self.passed.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
     }
 }
 

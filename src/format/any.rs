@@ -1,6 +1,6 @@
 //! A format chosen at run time.
 
-use super::{AttrError, EncodeError, Ept, Format, LongMode, Npt, PhysWidth, sealed};
+use super::{AttrError, EncodeError, Ept, Format, LongMode, Npt, PhysWidth, Tracking, sealed};
 use crate::{
     addr::{Gpa, HostPfn},
     attr::{Attr, Prot},
@@ -78,7 +78,7 @@ forward! {
     fn supports(&self, size: PageSize) -> bool;
     fn admits(&self, gpa: Gpa) -> bool;
     fn input_end(&self, gpa: Gpa) -> u64;
-    fn root_pointer(&self, root: HostPfn) -> u64;
+    fn root_pointer(&self, root: HostPfn, tracking: Tracking) -> u64;
     fn table(&self, pfn: HostPfn) -> Entry;
     fn leaf(&self, size: PageSize, pfn: HostPfn, attr: Attr) -> Result<Entry, EncodeError>;
     fn with_prot(&self, leaf: Entry, prot: Prot) -> Result<Entry, AttrError>;

@@ -7,8 +7,8 @@
 use bitflags::bitflags;
 
 use super::{
-    AttrError, EncodeError, Format, Fresh, PhysWidth, bits_below, check_frame, check_rights,
-    check_soft, sealed,
+    AttrError, EncodeError, Format, Fresh, PhysWidth, Tracking, bits_below, check_frame,
+    check_rights, check_soft, sealed,
 };
 use crate::{
     addr::{Gpa, HostPfn},
@@ -88,11 +88,12 @@ impl EptCaps {
 /// Intel's extended page tables.
 ///
 /// ```
-/// use slat::{Ept, EptCaps, Format, HostPfn, Levels, PhysWidth};
+/// use slat::{Ept, EptCaps, Format, HostPfn, Levels, PhysWidth, Tracking};
 ///
 /// let ept = Ept::new(Levels::Four, PhysWidth::new(46)?, EptCaps::USUAL);
 /// // Root frame, A/D on (bit 6), walk length 4 (3 in bits 5:3), write-back (6).
-/// assert_eq!(ept.root_pointer(HostPfn::new(0x123)), 0x12_3000 | (1 << 6) | (3 << 3) | 6);
+/// let eptp = ept.root_pointer(HostPfn::new(0x123), Tracking::On);
+/// assert_eq!(eptp, 0x12_3000 | (1 << 6) | (3 << 3) | 6);
 /// # Ok::<(), slat::BadPhysWidth>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -183,8 +184,9 @@ impl Format for Ept {
         1 << self.levels.page_bits()
     }
 
-    fn root_pointer(&self, root: HostPfn) -> u64 {
-        let accessed_dirty = u64::from(self.caps.contains(EptCaps::ACCESSED_DIRTY)) << 6;
+    fn root_pointer(&self, root: HostPfn, tracking: Tracking) -> u64 {
+        let tracks = tracking == Tracking::On && self.caps.contains(EptCaps::ACCESSED_DIRTY);
+        let accessed_dirty = u64::from(tracks) << 6;
         let walk_length = u64::from(self.levels.count() - 1) << 3;
         self.width.frame_bits(root) | accessed_dirty | walk_length | MemType::WB as u64
     }

@@ -17,6 +17,7 @@ mod ept;
 mod long_mode;
 mod npt;
 mod pat;
+mod tracking;
 mod transition;
 mod x86;
 
@@ -29,6 +30,7 @@ pub use self::{
     long_mode::LongMode,
     npt::Npt,
     pat::{BadPat, Pat},
+    tracking::Tracking,
     transition::Who,
     x86::BadEncryptionBit,
 };
@@ -210,10 +212,14 @@ pub trait Format:
     fn input_end(&self, gpa: Gpa) -> u64;
 
     /// Returns the value of the register that points the MMU at the root table: EPTP, nCR3 or CR3.
+    /// Of `tracking` only the EPTP speaks.
+    ///
+    /// For a page table's own root ask [`Inside::root_pointer`](crate::Inside::root_pointer), which
+    /// keeps the tables that hardware walks.
     ///
     /// A frame that does not [`fit`](Self::fits) is cut to the physical address width: no bit is set
     /// that means something else.
-    fn root_pointer(&self, root: HostPfn) -> u64;
+    fn root_pointer(&self, root: HostPfn, tracking: Tracking) -> u64;
 
     /// Returns the entry that points at the table in `pfn`.
     ///

@@ -13,10 +13,10 @@ use crate::{addr::Gpa, attr::LeafFlags, entry::Entry, level::Levels};
 /// AMD's nested page tables.
 ///
 /// ```
-/// use slat::{Format, HostPfn, Levels, Npt, PhysWidth};
+/// use slat::{Format, HostPfn, Levels, Npt, PhysWidth, Tracking};
 ///
 /// let npt = Npt::new(Levels::Four, PhysWidth::new(43)?).with_encryption_bit(47)?;
-/// assert_eq!(npt.root_pointer(HostPfn::new(1)), (1 << 47) | 0x1000);
+/// assert_eq!(npt.root_pointer(HostPfn::new(1), Tracking::On), (1 << 47) | 0x1000);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,8 +6,8 @@
 use core::fmt::Debug;
 
 use super::{
-    AnyFormat, AttrError, EncodeError, Format, Fresh, Pat, PhysWidth, bits_below, check_frame,
-    check_rights, check_soft, sealed,
+    AnyFormat, AttrError, EncodeError, Format, Fresh, Pat, PhysWidth, Tracking, bits_below,
+    check_frame, check_rights, check_soft, sealed,
 };
 use crate::{
     addr::{Gpa, HostPfn},
@@ -251,7 +251,7 @@ impl<T: Variant> Format for T {
         Variant::input_end(self, gpa)
     }
 
-    fn root_pointer(&self, root: HostPfn) -> u64 {
+    fn root_pointer(&self, root: HostPfn, _tracking: Tracking) -> u64 {
         self.paging().root_pointer(root)
     }
 

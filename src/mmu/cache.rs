@@ -13,8 +13,8 @@
 use alloc::vec::Vec;
 
 use super::{
-    Identity,
     rules::Want,
+    view::Stamp,
     walk::{Cursor, Leaf},
 };
 use crate::{
@@ -50,6 +50,15 @@ impl Default for CacheConfig {
     }
 }
 
+/// What an invalidation of a range leaves in the caches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// The table entries that were passed on the way to its pages.
+    Structure,
+    /// Nothing.
+    Nothing,
+}
+
 /// How often a [`TranslationCache`] helped, since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -71,13 +80,15 @@ pub struct CacheStats {
 /// forget: software that forgets an invalidation can be seen to fail.
 ///
 /// It serves one tree at a time. Used with an [`Mmu`](super::Mmu) of another (one that is no copy of
-/// the one that filled it), it first forgets everything.
+/// the one that filled it), it first forgets everything. So it does with the view of an observer that
+/// has entered, or acknowledged, at another generation, unless it was
+/// [refreshed](crate::Inside::refresh): tables that it knows may have been freed since.
 ///
 /// An invalidation here is of this cache alone; a shoot-down calls it on each processor's.
 #[derive(Debug)]
 pub struct TranslationCache {
-    /// The tree that all contents are of: frame numbers in it mean nothing in another.
-    owner: Option<Identity>,
+    /// What all contents are of: elsewhere the frame numbers in it mean nothing.
+    stamp: Option<Stamp>,
     /// By the level of the leaf.
     tlb: Sets<Leaf>,
     /// By the level of the table entry: where a walk stands that has passed through it.
@@ -97,7 +108,7 @@ impl TranslationCache {
     #[must_use]
     pub fn new(config: CacheConfig) -> Self {
         Self {
-            owner: None,
+            stamp: None,
             tlb: Sets::new(config.tlb_entries),
             walk: Sets::new(config.walk_entries),
             stats: CacheStats::default(),
@@ -118,8 +129,7 @@ impl TranslationCache {
 
     /// Forgets the same for every page of `range`.
     pub fn invalidate_range(&mut self, range: GpaRange) {
-        self.tlb.remove_range(range);
-        self.walk.remove_range(range);
+        self.invalidate(range, Keep::Nothing);
     }
 
     /// Forgets everything, global pages too.
@@ -134,11 +144,30 @@ impl TranslationCache {
         self.stats
     }
 
-    /// Makes the caches those of the tree `owner`, empty unless they were already.
-    pub(super) fn serve(&mut self, owner: Identity) {
-        if self.owner != Some(owner) {
+    /// Forgets `range`, but for what shall be kept.
+    pub(super) fn invalidate(&mut self, range: GpaRange, keep: Keep) {
+        self.tlb.remove_range(range);
+        match keep {
+            Keep::Structure => {}
+            Keep::Nothing => self.walk.remove_range(range),
+        }
+    }
+
+    /// Tells whether all contents are of `stamp`.
+    pub(super) fn is_of(&self, stamp: Stamp) -> bool {
+        self.stamp == Some(stamp)
+    }
+
+    /// States that all contents are good for `stamp`.
+    pub(super) fn claim(&mut self, stamp: Stamp) {
+        self.stamp = Some(stamp);
+    }
+
+    /// Makes the contents good for `stamp`: forgets them unless they are.
+    pub(super) fn serve(&mut self, stamp: Stamp) {
+        if !self.is_of(stamp) {
             self.invalidate_all();
-            self.owner = Some(owner);
+            self.claim(stamp);
         }
     }
 

@@ -25,7 +25,7 @@
 //! ```
 //! use slat::{
 //!     Attr, Ept, EptCaps, Format, FrameSource, Gpa, HeapFrames, Hint, HostPfn, Levels,
-//!     PageSize, PhysWidth, Prot,
+//!     PageSize, PhysWidth, Prot, Tracking,
 //!     mmu::{Access, Cause, DirtyChange, Mmu},
 //! };
 //!
@@ -40,7 +40,7 @@
 //! let mmu = unsafe {
 //!     frames.table(root).plant(0, ept.table(below));
 //!     frames.table(below).plant(0, leaf);
-//!     Mmu::new(ept, &frames, ept.root_pointer(root))?
+//!     Mmu::new(ept, &frames, ept.root_pointer(root, Tracking::On))?
 //! };
 //!
 //! let written = mmu.translate(Gpa::new(0x5000), Access::WRITE)?;
@@ -62,13 +62,13 @@ mod view;
 mod walk;
 mod x86;
 
-pub(crate) use self::view::Identity;
 pub use self::{
     access::{Access, AccessKind, Mode, Target},
     cache::{CacheConfig, CacheStats, TranslationCache},
     fault::{Cause, Fault},
     view::{BadRootPointer, DirtyChange, Mmu, Translation},
 };
+pub(crate) use self::{cache::Keep, view::Identity};
 
 // The tests spell out full-sized tables; the checkers' are narrow.
 #[cfg(all(test, not(any(loom, shuttle))))]

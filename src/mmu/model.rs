@@ -12,7 +12,7 @@ use crate::{
     arena::{FrameSource, HeapFrames, Hint},
     attr::{Attr, Prot},
     entry::Entry,
-    format::{Ept, EptCaps, Format, PhysWidth},
+    format::{Ept, EptCaps, Format, PhysWidth, Tracking},
     level::{Level, Levels, PageSize},
     sync::Arc,
     table::Race,
@@ -39,7 +39,7 @@ fn plant(frames: &HeapFrames) -> (HostPfn, HostPfn) {
 /// Writes once; tells whether that made the page dirty.
 fn write(frames: &HeapFrames, root: HostPfn) -> Result<bool, Cause> {
     // SAFETY: the tables of `plant` are never given back.
-    let mmu = unsafe { Mmu::new(EPT, frames, EPT.root_pointer(root)) }.unwrap();
+    let mmu = unsafe { Mmu::new(EPT, frames, EPT.root_pointer(root, Tracking::On)) }.unwrap();
     match mmu.translate(GPA, Access::WRITE) {
         Ok(found) => Ok(found.dirty == DirtyChange::Set),
         Err(fault) => Err(fault.cause()),

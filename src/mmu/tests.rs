@@ -21,7 +21,7 @@ use crate::{
     addr::{Gpa, HostPfn},
     arena::{FrameSource, HeapFrames, Hint},
     entry::Entry,
-    format::{AnyFormat, Ept, EptCaps, Format, PhysWidth},
+    format::{AnyFormat, Ept, EptCaps, Format, PhysWidth, Tracking},
     level::{Level, Levels},
     table::Slot,
 };
@@ -112,7 +112,8 @@ impl Rig {
     }
 
     fn mmu(&self) -> Mmu<'_, HeapFrames> {
-        self.try_mmu(self.format.root_pointer(self.tables[self.root() as usize - 1])).unwrap()
+        let root = self.tables[self.root() as usize - 1];
+        self.try_mmu(self.format.root_pointer(root, Tracking::On)).unwrap()
     }
 
     fn try_mmu(&self, root_pointer: u64) -> Result<Mmu<'_, HeapFrames>, BadRootPointer> {

@@ -6,15 +6,16 @@ use core::{fmt, num::NonZeroU64};
 
 use super::{
     Access, Fault, TranslationCache,
+    cache::Keep,
     rules::{Refusal, Rules, Want},
     walk::Leaf,
 };
 use crate::{
-    addr::{Gpa, HostPfn},
+    addr::{Gpa, GpaRange, HostPfn},
     arena::FrameSource,
     attr::Prot,
     entry::Entry,
-    format::{AnyFormat, Format},
+    format::{AnyFormat, Format, Tracking},
     level::PageSize,
     sync::unique,
     table::Tree,
@@ -96,6 +97,21 @@ impl Identity {
     }
 }
 
+/// For which walks the contents of a cache are good.
+///
+/// Frame numbers in a cache name tables that nobody frees as long as a view with this stamp lives:
+/// that is what [`Mmu::of_tree`] is promised, and why a view empties a cache with another stamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// The tree.
+    identity: Identity,
+    /// When the tree was walked: a number that grows whenever tables of it may be freed later.
+    generation: u64,
+    /// The accessed bit, or zero if the walks set none: what is cached while accessed and dirty bits
+    /// are off serves no walk that keeps them.
+    accessed: u64,
+}
+
 /// A processor's view of one tree: its root pointer and its capabilities.
 ///
 /// A cheap copy. All copies are views of the same tree, and share the contents of a
@@ -106,6 +122,7 @@ pub struct Mmu<'t, S> {
     pub(super) root: HostPfn,
     pub(super) frames: &'t S,
     identity: Identity,
+    generation: u64,
 }
 
 impl<S> Clone for Mmu<'_, S> {
@@ -147,38 +164,74 @@ impl<'t, S: FrameSource> Mmu<'t, S> {
         root_pointer: u64,
     ) -> Result<Self, BadRootPointer> {
         // SAFETY: the caller's promise; a fresh identity is nobody else's.
-        unsafe { Self::with_identity(format.into(), frames, root_pointer, Identity::fresh()) }
+        unsafe { Self::with_identity(format.into(), frames, root_pointer, Identity::fresh(), 0) }
     }
 
-    /// Makes a view that shares the contents of caches with other views of the same tree.
+    /// Makes a view that shares the contents of caches with other views of the same tree in the same
+    /// generation.
     ///
     /// # Errors
     /// As [`new`](Self::new).
     ///
     /// # Safety
-    /// As [`new`](Self::new), where the span begins with the first view of this `identity` and ends
-    /// with the last; and all of them have the same `frames`.
+    /// As [`new`](Self::new), for the frames that this view, and every one of the same `identity` and
+    /// `generation` before it, could reach; and all of one identity have the same `frames`.
     pub(crate) unsafe fn with_identity(
         format: AnyFormat,
         frames: &'t S,
         root_pointer: u64,
         identity: Identity,
+        generation: u64,
     ) -> Result<Self, BadRootPointer> {
         let (rules, root) = Rules::new(format, root_pointer)?;
-        Ok(Self { rules, root, frames, identity })
+        Ok(Self { rules, root, frames, identity, generation })
     }
 
-    /// Makes a view of a page table's tree; all views with the tree's one `identity` are of it.
-    pub(crate) fn of_tree<F: Format>(tree: &'t Tree<F, S>, identity: Identity) -> Self {
+    /// Makes a view of a page table's tree, whose `identity` this is.
+    ///
+    /// # Safety
+    /// For as long as this value or a copy of it lives, no table is freed that it could reach, or that
+    /// any view of the same `generation` before it could.
+    pub(crate) unsafe fn of_tree<F: Format>(
+        tree: &'t Tree<F, S>,
+        tracking: Tracking,
+        identity: Identity,
+        generation: u64,
+    ) -> Self {
         let format = *tree.format();
-        let root_pointer = format.root_pointer(tree.root());
+        let root_pointer = format.root_pointer(tree.root(), tracking);
+        let (format, frames) = (format.into(), tree.frames());
         // SAFETY:
         // 1. Invariant `linked`: every table entry of the tree names a frame of its own source.
-        // 2. Tables are freed only when the tree is dropped, after `'t`; the identity is this tree's
+        // 2. None of them is freed meanwhile, by the caller's promise; the identity is this tree's
         //    alone, so caches forget its frames before they serve another.
         let view =
-            unsafe { Self::with_identity(format.into(), tree.frames(), root_pointer, identity) };
+            unsafe { Self::with_identity(format, frames, root_pointer, identity, generation) };
         view.expect("a format's own root pointer is one that its processor takes")
+    }
+
+    /// Makes `cache` good for this view. What it kept from walks of generation `since` stays, but for
+    /// the pages that `stale` names; all of it goes if it is from others, or if `stale` is `None`.
+    pub(crate) fn refresh(
+        &self,
+        cache: &mut TranslationCache,
+        since: u64,
+        stale: Option<impl Iterator<Item = (GpaRange, Keep)>>,
+    ) {
+        let stamp = self.stamp();
+        let before = Stamp { generation: since, ..stamp };
+        match stale {
+            Some(stale) if cache.is_of(before) || cache.is_of(stamp) => {
+                stale.for_each(|(range, keep)| cache.invalidate(range, keep));
+            }
+            _ => cache.invalidate_all(),
+        }
+        cache.claim(stamp);
+    }
+
+    fn stamp(&self) -> Stamp {
+        let Self { identity, generation, .. } = *self;
+        Stamp { identity, generation, accessed: self.rules.accessed() }
     }
 
     /// Translates `gpa` for `access` by a walk from the root.
@@ -221,7 +274,7 @@ impl<'t, S: FrameSource> Mmu<'t, S> {
         access: Access,
     ) -> Result<Translation, Fault> {
         self.rules.check(gpa, access)?;
-        cache.serve(self.identity);
+        cache.serve(self.stamp());
         let (page, want) = (gpa.page(), self.rules.want(access));
         if let Some(leaf) = cache.leaf(page, want) {
             return Ok(Translation::new(page, leaf, DirtyChange::None));

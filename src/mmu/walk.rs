@@ -27,7 +27,7 @@ use crate::{
 /// Where a walk stands: about to read an entry of this table.
 ///
 /// `table` was named by the root pointer or by a table entry that a walk of the same [`Mmu`] (or of
-/// one with the same identity) read: this is what [`Mmu::walk`] rests on.
+/// one with the same [`Stamp`](super::view::Stamp)) read: this is what [`Mmu::walk`] rests on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cursor {
     pub(super) level: Level,
@@ -71,7 +71,7 @@ impl<S: FrameSource> Mmu<'_, S> {
         loop {
             // SAFETY:
             // 1. The frame was named by the root pointer or by a table entry of this tree (invariant
-            //    of `Cursor`; caches hand back only the cursors of this tree, by its identity).
+            //    of `Cursor`; caches hand back only the cursors of this tree, by its stamp).
             // 2. So it was allocated from `frames` and stays so while this `Mmu` lives, and longer
             //    than the reference, by the contract of `Mmu::new`.
             let table = unsafe { self.frames.table(at.table) };

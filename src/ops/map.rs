@@ -75,7 +75,7 @@ pub enum MapError {
     /// was, where a paging-structure cache that is not yet invalidated could come to it.
     ///
     /// So the frame may have been read, or written; it must not be used for anything else before a
-    /// shoot-down that begins now is complete ([`PageTable::flush`](crate::PageTable::flush)).
+    /// shoot-down that begins now is complete ([`PageTable::flush_all`](crate::PageTable::flush_all)).
     #[error("{gpa} was vacated meanwhile")]
     Vacated {
         /// The address.

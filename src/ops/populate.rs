@@ -21,8 +21,9 @@ use crate::{
     entry::Entry,
     format::{EncodeError, Format},
     level::{Level, PageSize, SLOTS},
+    observe::Domain,
     ops::{encode_run, parts},
-    table::{CreateError, Need, NewTable, Next, Slot, Supply, Table, Tree, Walker, Writer},
+    table::{CreateError, Need, NewTable, Next, Slot, Supply, Table, Walker, Writer},
 };
 
 /// Why a range was not populated. Nothing was changed.
@@ -91,7 +92,7 @@ impl Contents {
     }
 }
 
-impl<F: Format, S: FrameSource> Tree<F, S> {
+impl<F: Format, S: FrameSource> Domain<F, S> {
     pub(crate) fn populate(&self, range: GpaRange, granule: PageSize) -> Result<(), PopulateError> {
         self.check(range, granule)?;
         self.populate_with(range, Contents::Empty)
@@ -105,7 +106,7 @@ impl<F: Format, S: FrameSource> Tree<F, S> {
         attr: Attr,
     ) -> Result<(), PopulateError> {
         self.check(range, granule)?;
-        let first = encode_run(self.format(), first, range.pages(), attr)?;
+        let first = encode_run(self.tree().format(), first, range.pages(), attr)?;
         self.populate_with(range, Contents::Leaves { first, origin: range.first_page() })
     }
 
@@ -114,20 +115,20 @@ impl<F: Format, S: FrameSource> Tree<F, S> {
         if granule != PageSize::Size4K {
             return Err(PopulateError::BadGranule { granule });
         }
-        if !self.format().admits_range(range) {
+        if !self.tree().format().admits_range(range) {
             return Err(PopulateError::OutOfRange { range });
         }
         Ok(())
     }
 
     fn populate_with(&self, range: GpaRange, contents: Contents) -> Result<(), PopulateError> {
-        let writer = self.lock();
-        let walker = writer.walk();
+        let structure = self.lock();
+        let walker = structure.walk();
         let (root, level) = walker.root();
         let mut need = Need::default();
         walker.survey(root, level, range, &mut need)?;
-        let supply = writer.reserve(need, range.start())?;
-        Build { writer: &writer, supply, contents }.link(root, level, range);
+        let supply = structure.reserve(need, range.start())?;
+        Build { writer: structure.writer(), supply, contents }.link(root, level, range);
         Ok(())
     }
 }

@@ -32,6 +32,7 @@ use crate::{
     entry::Entry,
     format::Format,
     level::{Level, PageSize, SLOTS},
+    observe::Domain,
     table::{Claim, Dead, Next, Slot, Table, Walker, Writer},
     walk::Found,
 };
@@ -78,9 +79,18 @@ pub enum VacateError {
     },
 }
 
+impl<F: Format, S: FrameSource> Domain<F, S> {
+    pub(crate) fn vacate(&self, range: GpaRange) -> Result<(), VacateError> {
+        let structure = self.lock();
+        let dead = structure.writer().vacate(range)?;
+        structure.retire(dead, range);
+        Ok(())
+    }
+}
+
 impl<F: Format, S: FrameSource> Writer<'_, F, S> {
     /// Vacates `range`; returns the tables that were unlinked, for retirement.
-    pub(crate) fn vacate(&self, range: GpaRange) -> Result<Vec<Dead>, VacateError> {
+    fn vacate(&self, range: GpaRange) -> Result<Vec<Dead>, VacateError> {
         if !self.walk().format().admits_range(range) {
             return Err(VacateError::OutOfRange { range });
         }

@@ -9,6 +9,8 @@ compile_error!("build the models with both `--cfg loom` and `--cfg crossbeam_loo
 
 mod fence;
 mod lock;
+mod relax;
+mod thread;
 #[cfg(loom)]
 mod turn;
 mod unique;
@@ -32,6 +34,8 @@ use self::turn as imp;
 pub(crate) use self::{
     fence::{fence_after_exchange, full_fence},
     lock::{Mutex, MutexGuard},
+    relax::Relax,
+    thread::this_thread,
     unique::unique,
     witness::Witness,
 };
@@ -80,6 +84,11 @@ impl AtomicU64 {
     /// Adds `value`; returns what was there.
     pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
         self.0.fetch_add(value, order)
+    }
+
+    /// Subtracts `value`; returns what was there.
+    pub(crate) fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
+        self.0.fetch_sub(value, order)
     }
 
     /// Stores `value` if it is the greater; returns what was there.

@@ -48,6 +48,11 @@ impl AtomicU64 {
         self.word.fetch_add(value, order)
     }
 
+    pub(super) fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
+        self.take_turn();
+        self.word.fetch_sub(value, order)
+    }
+
     pub(super) fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
         self.take_turn();
         self.word.fetch_max(value, order)

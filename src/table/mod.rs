@@ -25,7 +25,7 @@ use core::array;
 
 pub use self::tree::CreateError;
 pub(crate) use self::{
-    claim::{Claims, Shape, Verdict},
+    claim::{Shape, Verdict},
     tree::{Claim, Dead, Need, NewTable, Next, Supply, Tree, Walker, Writer},
 };
 use crate::{

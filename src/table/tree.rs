@@ -11,25 +11,27 @@
 //! - *Invariant `linked`*: an entry that the format takes for a table's, read from a slot of the
 //!   tree, names a frame that was allocated from the tree's own source and is not freed while a
 //!   walker that could have read it lives. [`Writer::link`] and [`Supply::entry`] are the only
-//!   makers of such entries, and tables are freed only when the tree is dropped.
+//!   makers of such entries. [`Writer::unlink`] takes a table out, with all that is below it, and
+//!   turns it into a [`Dead`]; [`Writer::bury`], whose caller vouches that nobody can walk it any
+//!   more, and the tree's drop are all that frees.
 
 #![expect(unsafe_code, reason = "follows frame numbers to tables")]
+
+mod dead;
 
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{
-    Race, Slot, Table,
-    claim::Claims,
-};
+pub(crate) use self::dead::Dead;
+use super::{Race, Slot, Table, claim::Claims};
 use crate::{
     addr::{Gpa, GpaRange, HostPfn},
     arena::{Content, FrameRun, FrameSource, Hint, OutOfFrames},
     entry::Entry,
     epoch::{Epoch, Pin},
-    format::{Format, Kind, Who},
-    level::{Level, SLOTS},
-    sync::{Mutex, MutexGuard},
+    format::{Format, Who},
+    level::Level,
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
 /// Why a [`PageTable`](crate::PageTable) could not be created.
@@ -56,8 +58,9 @@ pub(crate) struct Tree<F: Format, S: FrameSource> {
     root: HostPfn,
     writer: Mutex<()>,
     claims: Claims,
-    pub(crate) morgue: Mutex<Vec<Dead>>,
     epoch: Epoch,
+    /// How many tables are linked, with the root; only the writer changes it.
+    linked: AtomicU64,
 }
 
 impl<F: Format, S: FrameSource> Tree<F, S> {
@@ -75,7 +78,8 @@ impl<F: Format, S: FrameSource> Tree<F, S> {
         // SAFETY: the frame was allocated just now.
         unsafe { frames.table(root) }.fill(|_| Entry::UNPOPULATED);
         let (writer, claims, epoch) = (Mutex::new(()), Claims::new(), Epoch::new());
-        Ok(Self { format, frames, root, writer, claims, morgue: Mutex::new(Vec::new()), epoch })
+        let linked = AtomicU64::new(1);
+        Ok(Self { format, frames, root, writer, claims, epoch, linked })
     }
 
     pub(crate) fn format(&self) -> &F {
@@ -92,6 +96,12 @@ impl<F: Format, S: FrameSource> Tree<F, S> {
 
     pub(crate) fn epoch(&self) -> &Epoch {
         &self.epoch
+    }
+
+    /// Returns how many tables are linked, with the root.
+    pub(crate) fn linked(&self) -> u64 {
+        // Relaxed: a count for people to look at.
+        self.linked.load(Ordering::Relaxed)
     }
 
     /// Takes the writer lock: waits for other structural changes, never for the fault path.
@@ -115,47 +125,7 @@ impl<F: Format, S: FrameSource> fmt::Debug for Tree<F, S> {
 
 impl<F: Format, S: FrameSource> Drop for Tree<F, S> {
     fn drop(&mut self) {
-        for dead in self.morgue.lock().drain(..) {
-            self.free_below(dead.pfn, dead.level);
-            self.release(FrameRun { first: dead.pfn, count: 1 });
-        }
-        let root = FrameRun { first: self.root, count: 1 };
-        self.free_below(self.root, self.format.levels().root());
-        self.release(root);
-    }
-}
-
-impl<F: Format, S: FrameSource> Tree<F, S> {
-    /// Frees every table below the one in `pfn`, which is of `level`; called when nobody can walk.
-    /// Leaf tables are not even read: a table of them goes back as runs.
-    fn free_below(&self, pfn: HostPfn, level: Level) {
-        let Some(below) = level.below() else { return };
-        // SAFETY: invariant `linked`, and nothing was freed yet on the way here.
-        let table = unsafe { self.frames.table(pfn) };
-        let mut run: Option<FrameRun> = None;
-        for slot in table.slots(0, SLOTS) {
-            let Kind::Table(child) = self.format.kind(level, slot.load()) else { continue };
-            self.free_below(child, below);
-            match &mut run {
-                Some(run) if run.first.checked_add(run.count) == Some(child) => run.count += 1,
-                _ => {
-                    if let Some(full) = run.replace(FrameRun { first: child, count: 1 }) {
-                        self.release(full);
-                    }
-                }
-            }
-        }
-        if let Some(rest) = run {
-            self.release(rest);
-        }
-    }
-
-    /// Gives back tables of a tree that is being dropped.
-    fn release(&self, run: FrameRun) {
-        // SAFETY:
-        // 1. Each table is named by one entry only, so it is freed once.
-        // 2. The tree is borrowed exclusively by its drop: no pin, no lock and no handle is left.
-        unsafe { self.frames.free(run, Content::Unknown) };
+        self.free_all();
     }
 }
 
@@ -255,18 +225,6 @@ pub(crate) struct Writer<'t, F: Format, S: FrameSource> {
     _lock: MutexGuard<'t, ()>,
 }
 
-/// A table that was taken out of the tree, and all below it. Nobody comes to it any more, but some may
-/// still be in it.
-#[derive(Debug)]
-pub(crate) struct Dead {
-    pfn: HostPfn,
-    level: Level,
-    /// How many tables there are, itself among them.
-    tables: u64,
-    /// What its leaf tables contain.
-    leaves: Content,
-}
-
 /// An open claim; closed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Claim<'t> {
@@ -314,13 +272,13 @@ impl<F: Format, S: FrameSource> Writer<'_, F, S> {
 
     /// Takes all the frames that a change needs, or none.
     pub(crate) fn reserve(&self, need: Need, gpa: Gpa) -> Result<Supply<'_, F, S>, CreateError> {
-        let mut supply = Supply { tree: self.tree, leaf: Vec::new(), upper: Vec::new() };
+        let mut supply = Supply { tree: self.tree, leaf: Vec::new(), upper: Vec::new(), used: 0 };
         let frames = &self.tree.frames;
         if supply.take(need, Hint::new(gpa)).is_err() {
             // Those that it got go back first, so that they count as free.
             drop(supply);
             let needed = need.leaf_tables + need.upper_tables;
-            return Err(OutOfFrames { needed, free: frames.free_frames() }.into());
+            return Err(OutOfFrames::new(needed, frames.free_frames()).into());
         }
         let format = &self.tree.format;
         let last = |run: &FrameRun| HostPfn::new(run.first.get() + (run.count - 1));
@@ -361,23 +319,6 @@ impl<F: Format, S: FrameSource> Writer<'_, F, S> {
         Claim { claims, number: claims.open(range) }
     }
 
-    /// Takes a table, of which all slots are UNPOPULATED or which a committed claim covers, out of the
-    /// tree. `tables` is how many there are from it on down, and `leaves` what its leaf tables contain.
-    pub(crate) fn unlink(&self, slot: &Slot, level: Level, tables: u64, leaves: Content) -> Dead {
-        loop {
-            let seen = slot.load();
-            let (Kind::Table(pfn), Some(below)) =
-                (self.tree.format.kind(level, seen), level.below())
-            else {
-                unreachable!("only the writer takes tables out: {seen:?}");
-            };
-            // Lost only to the MMU setting the accessed bit.
-            if self.exchange(slot, level, seen, Entry::UNPOPULATED).is_ok() {
-                return Dead { pfn, level: below, tables, leaves };
-            }
-        }
-    }
-
     /// Publishes a table: from now on walkers enter it.
     pub(crate) fn link(&self, slot: &Slot, level: Level, child: NewTable<'_>) {
         self.commit(slot, level, Entry::UNPOPULATED, child.into_entry(&self.tree.format));
@@ -391,6 +332,8 @@ pub(crate) struct Supply<'t, F: Format, S: FrameSource> {
     leaf: Vec<FrameRun>,
     /// For all other tables.
     upper: Vec<FrameRun>,
+    /// How many were handed out as tables.
+    used: u64,
 }
 
 impl<'t, F: Format, S: FrameSource> Supply<'t, F, S> {
@@ -415,6 +358,7 @@ impl<'t, F: Format, S: FrameSource> Supply<'t, F, S> {
     pub(crate) fn table(&mut self, level: Level) -> NewTable<'t> {
         let runs = if level == Level::L1 { &mut self.leaf } else { &mut self.upper };
         let run = runs.last_mut().expect("a change takes no more tables than it reserved");
+        self.used += 1;
         let pfn = run.first;
         if run.count == 1 {
             runs.pop();
@@ -440,6 +384,8 @@ impl<F: Format, S: FrameSource> fmt::Debug for Supply<'_, F, S> {
 
 impl<F: Format, S: FrameSource> Drop for Supply<'_, F, S> {
     fn drop(&mut self) {
+        // Relaxed: a count for people to look at. A table that was handed out is linked by now.
+        self.tree.linked.fetch_add(self.used, Ordering::Relaxed);
         for run in self.leaf.drain(..).chain(self.upper.drain(..)) {
             // SAFETY: allocated by `reserve`, never handed out as a table, and so still zero.
             unsafe { self.tree.frames.free(run, Content::Zero) };

@@ -17,7 +17,7 @@ use std::{sync::Barrier, thread};
 use common::{Checked, PAGE, RWX, SMALL, at, every_format, pfn, range, scaled};
 use crew::{Crew, rounds};
 use slat::{
-    MapError, Mapped, Prot,
+    MapError, Mapped, Prot, Tracking,
     mmu::{Access, DirtyChange, Mode},
 };
 
@@ -175,7 +175,9 @@ every_format! {
             dirty
         });
         crew.meanwhile(|working| {
-            let mmu = table.mmu();
+            let mut observer = table.observer();
+            let inside = observer.enter(Tracking::On);
+            let mmu = inside.mmu();
             let mut set = 0;
             while working.go_on() {
                 if let Ok(written) = mmu.translate(at(8), WRITE) {
@@ -224,7 +226,9 @@ every_format! {
             0
         });
         crew.meanwhile(|working| {
-            let mmu = table.mmu();
+            let mut observer = table.observer();
+            let inside = observer.enter(Tracking::On);
+            let mmu = inside.mmu();
             let mut set = 0;
             while working.go_on() {
                 assert_eq!(mmu.translate(at(0), READ).map(|read| read.pfn), Ok(pfn(1)), "hidden");

@@ -9,7 +9,7 @@
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use slat::{
     Format, FrameSource, Gpa, GpaRange, HeapFrames, MapError, MapRangeError, Mapped, Mapping,
-    PageTable, Pinned, Prot, mmu::DirtyChange,
+    PageTable, Pinned, Prot, Tracking, mmu::DirtyChange,
 };
 
 use crate::{
@@ -172,7 +172,9 @@ fn guest<F: Format, S: FrameSource>(
     mut rng: SmallRng,
     go_on: impl Fn() -> bool,
 ) -> Books {
-    let mmu = table.mmu();
+    let mut observer = table.observer();
+    let inside = observer.enter(Tracking::On);
+    let mmu = inside.mmu();
     let mut books = Books::default();
     while go_on() {
         let gpa = at(FIRST + rng.random_range(0..=PAGES) * PAGE + 0x123);

@@ -104,7 +104,7 @@ fn forwards<F: Format>(format: F, same: impl Fn(AnyFormat) -> Option<F>) {
     }
     for pfn in [0, 1, FRAME].map(HostPfn::new) {
         assert_eq!(any.fits(pfn), format.fits(pfn));
-        assert_eq!(any.root_pointer(pfn), format.root_pointer(pfn));
+        assert_eq!(any.root_pointer(pfn, Tracking::On), format.root_pointer(pfn, Tracking::On));
         assert_eq!(any.table(pfn), format.table(pfn));
     }
     assert_eq!(any.fits(HostPfn::new(1 << 40)), format.fits(HostPfn::new(1 << 40)));

@@ -177,7 +177,9 @@ fn the_root_pointer_is_an_eptp() {
             let ept = Ept::new(levels, width(52), caps);
             for pfn in [0, 1, FRAME, (1 << 40) - 1] {
                 let wanted = pfn * 4096 + accessed_dirty + length + 6;
-                assert_eq!(ept.root_pointer(HostPfn::new(pfn)), wanted);
+                assert_eq!(ept.root_pointer(HostPfn::new(pfn), Tracking::On), wanted);
+                let untracked = ept.root_pointer(HostPfn::new(pfn), Tracking::Off);
+                assert_eq!(untracked, wanted - accessed_dirty);
             }
         }
     }

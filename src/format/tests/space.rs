@@ -137,9 +137,10 @@ fn a_table_in_a_frame_that_does_not_fit_sets_no_foreign_bit() {
 #[test]
 fn a_root_in_a_frame_that_does_not_fit_sets_no_foreign_bit() {
     for format in examples() {
-        let foreign = !(format.phys_width().frame_mask() | format.root_pointer(HostPfn::new(0)));
+        let foreign = !(format.phys_width().frame_mask()
+            | format.root_pointer(HostPfn::new(0), Tracking::On));
         for pfn in [1 << 34, 1 << 40, 1 << 52, u64::MAX].map(HostPfn::new) {
-            assert_eq!(format.root_pointer(pfn) & foreign, 0);
+            assert_eq!(format.root_pointer(pfn, Tracking::On) & foreign, 0);
         }
     }
 }

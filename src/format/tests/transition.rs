@@ -56,7 +56,7 @@ struct Bits {
 const NX: u64 = 1 << 63;
 
 fn bits(format: AnyFormat) -> Bits {
-    let encryption = format.root_pointer(HostPfn::new(0)) & !0xfff;
+    let encryption = format.root_pointer(HostPfn::new(0), Tracking::On) & !0xfff;
     match format {
         AnyFormat::Ept(ept) => {
             let mode_based = ept.caps().contains(EptCaps::MODE_BASED_EXECUTE);

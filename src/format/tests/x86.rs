@@ -148,7 +148,9 @@ fn tables_and_roots_carry_the_frame_and_the_encryption_bit() {
         let format = format(setup);
         for pfn in [0, 1, FRAME, (1 << 31) - 1] {
             let frame = HostPfn::new(pfn);
-            assert_eq!(format.root_pointer(frame), pfn * 4096 + setup.encryption);
+            for tracking in [Tracking::On, Tracking::Off] {
+                assert_eq!(format.root_pointer(frame, tracking), pfn * 4096 + setup.encryption);
+            }
             let table = format.table(frame);
             assert_eq!(table.raw(), pfn * 4096 + setup.encryption + 7);
             assert_eq!(table.raw() & !format.table_bits(), 0);

@@ -244,17 +244,21 @@ fn a_cache_filled_from_one_tree_never_serves_another() {
 }
 
 #[test]
-fn views_of_one_identity_share_a_cache() {
+fn views_of_one_identity_share_a_cache_for_a_generation() {
     let rig = rig();
     let identity = Identity::fresh();
-    let root_pointer = rig.format.root_pointer(rig.tables[3]);
-    let view = || {
+    let root_pointer = rig.format.root_pointer(rig.tables[3], Tracking::On);
+    let view = |when| {
         // SAFETY: the same tree, whose frames the rig never gives back.
-        unsafe { Mmu::with_identity(rig.format, &rig.frames, root_pointer, identity).unwrap() }
+        unsafe {
+            Mmu::with_identity(rig.format, &rig.frames, root_pointer, identity, when).unwrap()
+        }
     };
-    let mut cache = warm(view(), rig.gpa, TLB_ALONE);
-    view().translate_cached(&mut cache, rig.gpa, Access::WRITE).unwrap();
+    let mut cache = warm(view(1), rig.gpa, TLB_ALONE);
+    view(1).translate_cached(&mut cache, rig.gpa, Access::WRITE).unwrap();
     assert_eq!(cache.stats().tlb_hits, 1);
+    view(2).translate_cached(&mut cache, rig.gpa, Access::WRITE).unwrap();
+    assert_eq!(cache.stats().tlb_hits, 1, "of another generation");
 }
 
 #[test]

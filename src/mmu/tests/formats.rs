@@ -32,7 +32,7 @@ fn formats(modes: &[Levels]) -> Vec<AnyFormat> {
 }
 
 fn rules(format: AnyFormat) -> Rules {
-    Rules::new(format, format.root_pointer(HostPfn::new(1))).unwrap().0
+    Rules::new(format, format.root_pointer(HostPfn::new(1), Tracking::On)).unwrap().0
 }
 
 /// Every set of attributes that exists in some format.

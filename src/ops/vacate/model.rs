@@ -17,7 +17,6 @@ use crate::{
     level::Levels,
     ops::Mapped,
     sync::Arc,
-    table::Tree,
 };
 
 const EPT: Ept = Ept::new(Levels::Two, PhysWidth::MAX, EptCaps::USUAL);
@@ -46,21 +45,22 @@ fn rounds(range: GpaRange) -> Vec<(Round, bool)> {
     model.preemption_bound = Some(3);
     model.max_branches = 50_000;
     model.check(move || {
-        let tree = Arc::new(Tree::new(EPT, HeapFrames::new(2)).unwrap());
-        tree.populate(pages(0, SLOTS as u64), PageSize::Size4K).unwrap();
+        let domain = Arc::new(Domain::new(EPT, HeapFrames::new(2)).unwrap());
+        domain.populate(pages(0, SLOTS as u64), PageSize::Size4K).unwrap();
         let mapper = {
-            let tree = Arc::clone(&tree);
-            let participant = tree.epoch().join();
+            let domain = Arc::clone(&domain);
+            let participant = domain.tree().epoch().join();
             thread::spawn(move || {
                 let pin = participant.pin();
                 let attr = Attr::new(Prot::RWX);
                 let gpa = Gpa::of_page(1);
-                let mapped = tree.walk(&pin).map(gpa, HostPfn::new(7), PageSize::Size4K, attr);
+                let mapped =
+                    domain.tree().walk(&pin).map(gpa, HostPfn::new(7), PageSize::Size4K, attr);
                 drop(pin);
                 (mapped == Ok(Mapped::New), participant)
             })
         };
-        let round = round(&tree, range);
+        let round = round(&domain, range);
         let (new, _participant) = mapper.join().unwrap();
         assert_eq!(new, round != Round::Committed);
         let mut ends = seen.lock().unwrap();
@@ -73,24 +73,25 @@ fn rounds(range: GpaRange) -> Vec<(Round, bool)> {
     ends.clone()
 }
 
-fn round(tree: &Tree<Ept, HeapFrames>, range: GpaRange) -> Round {
-    let writer = tree.lock();
+fn round(domain: &Domain<Ept, HeapFrames>, range: GpaRange) -> Round {
+    let structure = domain.lock();
+    let writer = structure.writer();
     let claim = writer.claim(range);
-    let mut scan = Scan::new(&writer, &claim);
+    let mut scan = Scan::new(writer, &claim);
     let (root, level) = writer.walk().root();
     let found = scan.part(root, level, range);
     let plan = scan.plan;
     if found.is_err() {
         let round = if claim.is_broken() { Round::BrokenBefore } else { Round::Seen };
-        plan.undo(&writer);
+        plan.undo(writer);
         return round;
     }
     if !claim.commit() {
-        plan.undo(&writer);
+        plan.undo(writer);
         return Round::BrokenAfter;
     }
     // Their frames go with the frame source.
-    drop(plan.carry_out(&writer));
+    drop(plan.carry_out(writer));
     Round::Committed
 }
 

@@ -1,0 +1,160 @@
+//! A tree, who observes it, and what was taken out of it.
+//!
+//! A [`Domain`] is what all handles of a table share. Structural operations begin with
+//! [`Domain::lock`]: a [`Structure`] is the writer lock, and the way into [limbo](super::limbo) for
+//! the tables that the operation unlinks.
+
+#![expect(unsafe_code, reason = "frees what is left when a table is dropped")]
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::{
+    due::{Scope, Stale},
+    hub::Hub,
+    kick::Kick,
+    limbo::Limbo,
+    observers::{Reclaimed, Stats},
+    record::Record,
+};
+use crate::{
+    addr::{Gpa, GpaRange},
+    arena::FrameSource,
+    format::Format,
+    mmu::Identity,
+    sync::{Arc, Mutex},
+    table::{CreateError, Dead, Need, Supply, Tree, Walker, Writer},
+};
+
+/// A tree, its observers, and its dead.
+pub(crate) struct Domain<F: Format, S: FrameSource> {
+    tree: Tree<F, S>,
+    hub: Hub,
+    /// Locked after the writer lock, if that is held.
+    limbo: Mutex<Limbo>,
+    /// The tree's, by which caches of the software MMU know it.
+    identity: Identity,
+}
+
+impl<F: Format, S: FrameSource> Domain<F, S> {
+    pub(crate) fn new(format: F, frames: S) -> Result<Self, CreateError> {
+        let tree = Tree::new(format, frames)?;
+        let (hub, limbo) = (Hub::new(), Mutex::new(Limbo::default()));
+        Ok(Self { tree, hub, limbo, identity: Identity::fresh() })
+    }
+
+    #[inline]
+    pub(crate) fn tree(&self) -> &Tree<F, S> {
+        &self.tree
+    }
+
+    #[inline]
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Takes the writer lock: waits for other structural changes, never for the fault path. What
+    /// nobody can walk any more is freed first, so that it is there for the change.
+    pub(crate) fn lock(&self) -> Structure<'_, F, S> {
+        let structure = Structure { domain: self, writer: self.tree.lock() };
+        structure.sweep();
+        structure
+    }
+
+    /// Kicks the observers that keep something from being freed, and frees what nobody can walk.
+    pub(crate) fn reclaim(&self, kick: &impl Kick) -> Reclaimed {
+        for holder in self.holders() {
+            kick.kick(holder.id);
+        }
+        let structure = Structure { domain: self, writer: self.tree.lock() };
+        let freed = structure.sweep();
+        Reclaimed::new(freed, structure.waiting())
+    }
+
+    /// Returns the observers that keep something from being freed.
+    fn holders(&self) -> Vec<Arc<Record>> {
+        let newest = self.limbo.lock().newest();
+        newest.map_or(Vec::new(), |generation| self.hub.lagging(generation))
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let waiting = self.limbo.lock().tables();
+        Stats::of(self.tree.linked(), waiting, &self.hub)
+    }
+}
+
+impl<F: Format, S: FrameSource> Drop for Domain<F, S> {
+    fn drop(&mut self) {
+        let writer = self.tree.lock();
+        // SAFETY: pins borrow a handle, readers and observers own one, and an observer that went
+        // while it was inside left one behind; the last of them is gone.
+        unsafe { self.limbo.lock().drain(&writer) };
+    }
+}
+
+impl<F: Format, S: FrameSource> fmt::Debug for Domain<F, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tree, hub, .. } = self;
+        f.debug_struct("Domain").field("tree", tree).field("hub", hub).finish_non_exhaustive()
+    }
+}
+
+/// The writer lock, held: the right to change the structure of the tree.
+pub(crate) struct Structure<'t, F: Format, S: FrameSource> {
+    domain: &'t Domain<F, S>,
+    writer: Writer<'t, F, S>,
+}
+
+impl<'t, F: Format, S: FrameSource> Structure<'t, F, S> {
+    pub(crate) fn writer(&self) -> &Writer<'t, F, S> {
+        &self.writer
+    }
+
+    /// Gives the right to walk for as long as the lock is held: tables go only under it.
+    pub(crate) fn walk(&self) -> Walker<'_, F, S> {
+        self.writer.walk()
+    }
+
+    /// Takes all the frames that a change needs, or none.
+    pub(crate) fn reserve(&self, need: Need, gpa: Gpa) -> Result<Supply<'_, F, S>, CreateError> {
+        self.writer.reserve(need, gpa).map_err(|error| match error {
+            CreateError::OutOfFrames(few) => few.with_waiting(self.waiting()).into(),
+            other => other,
+        })
+    }
+
+    /// Hands over what was unlinked, to be freed when nobody can walk it any more. Begins a
+    /// generation, also if no leaf was in it: paging-structure caches know tables.
+    ///
+    /// `range` has a page in common with the span of each of the tables, those below included: so
+    /// whoever invalidates what is cached for it, invalidates what is cached of them.
+    pub(crate) fn retire(&self, dead: Vec<Dead>, range: GpaRange) {
+        if dead.is_empty() {
+            return;
+        }
+        let generation = self.domain.hub.announce(Stale::new(range, Scope::Structure));
+        self.domain.limbo.lock().add(dead, generation, self.domain.tree.epoch());
+        self.sweep();
+    }
+
+    /// Frees what nobody can walk any more; returns how many tables that were.
+    pub(super) fn sweep(&self) -> u64 {
+        let Domain { tree, hub, limbo, .. } = self.domain;
+        limbo.lock().sweep(&self.writer, tree.epoch(), hub)
+    }
+
+    /// Returns how many tables wait in limbo.
+    pub(super) fn waiting(&self) -> u64 {
+        self.domain.limbo.lock().tables()
+    }
+}
+
+impl<F: Format, S: FrameSource> fmt::Debug for Structure<'_, F, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Structure").field(&self.domain).finish()
+    }
+}

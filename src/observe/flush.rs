@@ -1,0 +1,189 @@
+//! The duty to invalidate what translation caches may still hold.
+//!
+//! Whoever takes a right away, by unmapping or by protecting, is told which guest pages some
+//! translation cache may still translate as before. A [`Flush`] is that duty, as a value: it cannot be
+//! overlooked (`#[must_use]`), knows its table and when it arose, merges with others of the same table,
+//! and if it is dropped all the same, every observer invalidates everything before it walks again.
+
+use core::{fmt, ptr};
+
+use super::{
+    due::{Generation, Scope, Stale},
+    hub::Hub,
+};
+use crate::addr::GpaRange;
+
+/// Which pages a change covered: a hull, so it may name pages that did not change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Covered(Option<GpaRange>);
+
+impl Covered {
+    #[inline]
+    pub(crate) fn add(&mut self, range: GpaRange) {
+        self.0 = Some(self.0.map_or(range, |hull| hull.hull(range)));
+    }
+}
+
+/// The duty to invalidate translations that were cached before a change took effect.
+///
+/// Cached translations of the pages in [`range`](Self::range) have to be invalidated, in every cache
+/// that may have walked the table, before the frames behind them are used for anything else.
+/// [`PageTable::shootdown`](crate::PageTable::shootdown) sees to that.
+///
+/// It is *served* once a shoot-down that covered its pages is complete, its own or another's, if that
+/// began after the change. Dropped unserved, it makes every observer invalidate everything before it
+/// enters again; but nobody knows when that will be, so its pages must not be used again.
+///
+/// It outlives the pin under which the change was made, since the pin must not be held while caches
+/// are invalidated.
+#[must_use = "translation caches still hold what was taken away: shoot it down before the pages are reused"]
+pub struct Flush<'t> {
+    /// Identifies the table.
+    hub: &'t Hub,
+    covered: Covered,
+    scope: Scope,
+    /// As it was when the changes had been made, all of them.
+    generation: Generation,
+}
+
+/// Two flushes, or a flush and a table, do not belong together.
+///
+/// Carries back the one that was not taken.
+#[derive(Debug, thiserror::Error)]
+#[error("the flush belongs to another table")]
+pub struct ForeignFlush<'t>(pub Flush<'t>);
+
+impl<'t> Flush<'t> {
+    /// Makes the duty of changes that were committed just now.
+    #[inline]
+    pub(crate) fn new(hub: &'t Hub, covered: Covered) -> Self {
+        Collect::new(hub, covered).done()
+    }
+
+    /// Makes the duty of all changes up to now.
+    pub(crate) fn all(hub: &'t Hub) -> Self {
+        let mut covered = Covered::default();
+        covered.add(GpaRange::ALL);
+        let generation = Generation::new(hub.after_change());
+        Self { hub, covered, scope: Scope::Structure, generation }
+    }
+
+    /// Returns the pages to invalidate: the hull of all that changed, or `None` if nothing needs
+    /// invalidation.
+    #[must_use]
+    pub fn range(&self) -> Option<GpaRange> {
+        self.covered.0
+    }
+
+    /// Returns what is to be invalidated of them.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// Returns the generation that had begun when the change was complete; merged, the latest.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Tells whether nothing needs invalidation.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.covered.0.is_none()
+    }
+
+    /// Tells whether every observer has invalidated the pages since the change: a shoot-down that
+    /// covered them, whoever ran it, is complete. True if there are none.
+    ///
+    /// It may say no of one that is served when many other shoot-downs came after.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.stale().is_none_or(|stale| self.hub.serves(self.generation.get(), stale))
+    }
+
+    /// Takes over the duty of `other`.
+    ///
+    /// # Errors
+    /// [`ForeignFlush`] if it belongs to another table; both are as they were.
+    pub fn merge(&mut self, mut other: Flush<'t>) -> Result<(), ForeignFlush<'t>> {
+        if !other.is_of(self.hub) {
+            return Err(ForeignFlush(other));
+        }
+        if let Some(Stale { range, scope }) = other.take() {
+            self.scope = if self.is_empty() { scope } else { self.scope.max(scope) };
+            self.covered.add(range);
+            self.generation = self.generation.max(other.generation);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_of(&self, hub: &Hub) -> bool {
+        ptr::eq(self.hub, hub)
+    }
+
+    fn stale(&self) -> Option<Stale> {
+        self.covered.0.map(|range| Stale::new(range, self.scope))
+    }
+
+    /// Takes the duty out of it, so that it is empty.
+    pub(super) fn take(&mut self) -> Option<Stale> {
+        let stale = self.stale();
+        self.covered = Covered::default();
+        stale
+    }
+}
+
+impl Drop for Flush<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_served() {
+            self.hub.bump();
+        }
+    }
+}
+
+impl fmt::Debug for Flush<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { covered, scope, generation, .. } = self;
+        f.debug_struct("Flush")
+            .field("range", &covered.0)
+            .field("scope", scope)
+            .field("generation", &generation.get())
+            .finish()
+    }
+}
+
+/// What a running operation has changed so far. If it panics, the duty is as if dropped.
+#[derive(Debug)]
+pub(crate) struct Collect<'t> {
+    hub: &'t Hub,
+    pub(crate) covered: Covered,
+}
+
+impl<'t> Collect<'t> {
+    #[inline]
+    pub(crate) fn new(hub: &'t Hub, covered: Covered) -> Self {
+        Self { hub, covered }
+    }
+
+    /// Makes the duty, once all changes are committed.
+    #[inline]
+    pub(crate) fn done(mut self) -> Flush<'t> {
+        let covered = core::mem::take(&mut self.covered);
+        let generation = match covered.0 {
+            Some(_) => self.hub.after_change(),
+            None => Generation::FIRST.get(),
+        };
+        let generation = Generation::new(generation);
+        Flush { hub: self.hub, covered, scope: Scope::Leaves, generation }
+    }
+}
+
+impl Drop for Collect<'_> {
+    fn drop(&mut self) {
+        if self.covered.0.is_some() {
+            self.hub.bump();
+        }
+    }
+}
