@@ -8,9 +8,7 @@ use crate::{
     attr::Attr,
     format::Format,
     level::PageSize,
-    observe::{
-        Domain, Flush, ForeignFlush, Kick, Observer, Observers, Reclaimed, Shootdown, Stats,
-    },
+    observe::{Domain, Flush, Kick, Observer, Observers, Reclaimed, Stats},
     ops::{PopulateError, VacateError},
     pinned::Pinned,
     reader::Reader,
@@ -165,38 +163,6 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     #[must_use]
     pub fn observers(&self) -> Observers<'_> {
         Observers::new(self.domain.hub())
-    }
-
-    /// Begins to invalidate what `flush` covers, in every translation cache that walks the table. When
-    /// the shoot-down is complete, the pages may be used again.
-    ///
-    /// Observers that are out invalidate when they enter; those that are inside have to come out, or
-    /// to acknowledge.
-    ///
-    /// ```
-    /// # use slat::{Attr, Ept, EptCaps, Gpa, GpaRange, HeapFrames, HostPfn, Levels, Mapped, PageSize};
-    /// # use slat::{ObserverId, PageTable, PhysWidth, Prot};
-    /// # let ept = Ept::new(Levels::Four, PhysWidth::new(46)?, EptCaps::USUAL);
-    /// # let table = PageTable::new(ept, HeapFrames::new(8))?;
-    /// # table.populate(GpaRange::new(Gpa::new(0), 0x10_0000)?, PageSize::Size4K)?;
-    /// # let reader = table.reader();
-    /// # reader.pin().map(Gpa::new(0), HostPfn::new(7), PageSize::Size4K, Attr::new(Prot::RW))?;
-    /// # let kick = |_: ObserverId| ();
-    /// let (mapping, flush) = reader.pin().unmap(Gpa::new(0))?;
-    /// table.shootdown(flush)?.wait(&kick)?;
-    /// // Nobody reaches frame `mapping.pfn` through the table now.
-    /// # assert_eq!(mapping.pfn, HostPfn::new(7));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`ForeignFlush`] if it belongs to another table.
-    ///
-    /// # Concurrency
-    /// Takes a lock that observers take when they are made and dropped, and other shoot-downs, for a
-    /// look at each observer. Call it with no pin held.
-    pub fn shootdown<'t>(&'t self, flush: Flush<'t>) -> Result<Shootdown<'t>, ForeignFlush<'t>> {
-        Shootdown::begin(self.domain.hub(), flush)
     }
 
     /// Returns the duty to invalidate everything: all that was taken away up to now.

@@ -10,6 +10,7 @@ use core::{fmt, ptr};
 use super::{
     due::{Generation, Scope, Stale},
     hub::Hub,
+    shootdown::Shootdown,
 };
 use crate::addr::GpaRange;
 
@@ -28,7 +29,7 @@ impl Covered {
 ///
 /// Cached translations of the pages in [`range`](Self::range) have to be invalidated, in every cache
 /// that may have walked the table, before the frames behind them are used for anything else.
-/// [`PageTable::shootdown`](crate::PageTable::shootdown) sees to that.
+/// [`shootdown`](Self::shootdown) sees to that.
 ///
 /// It is *served* once a shoot-down that covered its pages is complete, its own or another's, if that
 /// began after the change. Dropped unserved, it makes every observer invalidate everything before it
@@ -46,9 +47,9 @@ pub struct Flush<'t> {
     generation: Generation,
 }
 
-/// Two flushes, or a flush and a table, do not belong together.
+/// Two flushes belong to different tables.
 ///
-/// Carries back the one that was not taken.
+/// Carries back the one that was not merged.
 #[derive(Debug, thiserror::Error)]
 #[error("the flush belongs to another table")]
 pub struct ForeignFlush<'t>(pub Flush<'t>);
@@ -118,7 +119,36 @@ impl<'t> Flush<'t> {
         Ok(())
     }
 
-    pub(super) fn is_of(&self, hub: &Hub) -> bool {
+    /// Begins to invalidate what it covers, in every translation cache that walks the table. When the
+    /// shoot-down is complete, the pages may be used again.
+    ///
+    /// Observers that are out invalidate when they enter; those that are inside have to come out, or
+    /// to acknowledge.
+    ///
+    /// ```
+    /// # use slat::{Attr, Ept, EptCaps, Gpa, GpaRange, HeapFrames, HostPfn, Levels, PageSize};
+    /// # use slat::{ObserverId, PageTable, PhysWidth, Prot};
+    /// # let ept = Ept::new(Levels::Four, PhysWidth::new(46)?, EptCaps::USUAL);
+    /// # let table = PageTable::new(ept, HeapFrames::new(8))?;
+    /// # table.populate(GpaRange::new(Gpa::new(0), 0x10_0000)?, PageSize::Size4K)?;
+    /// # let reader = table.reader();
+    /// # reader.pin().map(Gpa::new(0), HostPfn::new(7), PageSize::Size4K, Attr::new(Prot::RW))?;
+    /// # let kick = |_: ObserverId| ();
+    /// let (mapping, flush) = reader.pin().unmap(Gpa::new(0))?;
+    /// flush.shootdown().wait(&kick)?;
+    /// // Nobody reaches frame `mapping.pfn` through the table now.
+    /// # assert_eq!(mapping.pfn, HostPfn::new(7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Concurrency
+    /// Takes a lock that observers take when they are made and dropped, and other shoot-downs, for a
+    /// look at each observer. Call it with no pin held.
+    pub fn shootdown(self) -> Shootdown<'t> {
+        Shootdown::begin(self.hub, self)
+    }
+
+    fn is_of(&self, hub: &Hub) -> bool {
         ptr::eq(self.hub, hub)
     }
 

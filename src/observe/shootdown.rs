@@ -14,7 +14,7 @@ use core::fmt;
 
 use super::{
     due::Generation,
-    flush::{Flush, ForeignFlush},
+    flush::Flush,
     hub::Hub,
     kick::Kick,
     record::{ObserverId, Record},
@@ -41,7 +41,7 @@ pub struct InsideGuest {
     pub observer: ObserverId,
 }
 
-/// A shoot-down under way; [`PageTable::shootdown`](crate::PageTable::shootdown) begins it.
+/// A shoot-down under way; [`Flush::shootdown`] begins it.
 ///
 /// Once it is [complete](Progress::Complete) no observer uses the translations that its [`Flush`]
 /// covered.
@@ -60,21 +60,18 @@ struct Laggard {
 
 impl<'t> Shootdown<'t> {
     /// Begins to serve `flush`.
-    pub(crate) fn begin(hub: &'t Hub, mut flush: Flush<'t>) -> Result<Self, ForeignFlush<'t>> {
-        if !flush.is_of(hub) {
-            return Err(ForeignFlush(flush));
-        }
+    pub(super) fn begin(hub: &'t Hub, mut flush: Flush<'t>) -> Self {
         if flush.is_served() {
             let generation = flush.generation();
-            return Ok(Self { hub, generation, laggards: Vec::new() });
+            return Self { hub, generation, laggards: Vec::new() };
         }
         let stale = flush.take().expect("an empty flush is served");
         let (generation, records) = hub.shoot(stale);
         let laggard = |record| Laggard { record, kicked: false };
         let laggards = records.into_iter().map(laggard).collect();
-        let mut shootdown = Self { hub, generation: Generation::new(generation), laggards };
-        shootdown.poll();
-        Ok(shootdown)
+        let shootdown = Self { hub, generation: Generation::new(generation), laggards };
+        shootdown.note();
+        shootdown
     }
 
     /// Returns the generation up to which every observer has to know everything.
@@ -94,13 +91,15 @@ impl<'t> Shootdown<'t> {
     /// Wait-free; takes no lock.
     pub fn poll(&mut self) -> Progress {
         let generation = self.generation.get();
-        let before = self.laggards.len();
         self.laggards.retain(|laggard| laggard.record.state().lags(generation));
+        self.note()
+    }
+
+    /// Lets others know if it is complete.
+    fn note(&self) -> Progress {
         match self.laggards.len() {
             0 => {
-                if before > 0 {
-                    self.hub.complete(generation);
-                }
+                self.hub.complete(self.generation.get());
                 Progress::Complete
             }
             observers => Progress::Waiting { observers },
