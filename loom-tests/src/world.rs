@@ -136,6 +136,11 @@ impl World {
         world
     }
 
+    /// Writes the contents of `page`, before a race.
+    pub fn set(&self, page: u64, contents: u64) {
+        self.pages[page as usize].write(contents);
+    }
+
     /// Returns what `page` is mapped to, for a look before or after a race.
     #[must_use]
     pub fn lookup(&self, page: u64) -> Option<Mapping> {
@@ -185,6 +190,12 @@ impl Cpu {
     #[must_use]
     pub fn pin(&self) -> Pinned<'_, Ept, Frames> {
         self.reader.pin()
+    }
+
+    /// Returns the world.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
     }
 
     /// Returns the table.
@@ -260,6 +271,33 @@ where
     let second = start(&gate, there, two);
     gate.pass();
     let first = here.run(one);
+    let (second, _cpu) = second.join().unwrap();
+    (first, second)
+}
+
+/// As [`race`], where no pin is held but those that the sides take: for scenarios that free tables.
+///
+/// # Panics
+/// If one of them does.
+pub fn race_unpinned<A, B>(
+    world: &Arc<World>,
+    one: impl FnOnce(&Cpu) -> A,
+    two: impl FnOnce(&Cpu) -> B + Send + 'static,
+) -> (A, B)
+where
+    B: Send + 'static,
+{
+    let gate = Arc::new(Gate::new(2));
+    let (here, there) = (Cpu::new(world), Cpu::new(world));
+    let second = {
+        let gate = Arc::clone(&gate);
+        thread::spawn(move || {
+            gate.pass();
+            (two(&there), there)
+        })
+    };
+    gate.pass();
+    let first = one(&here);
     let (second, _cpu) = second.join().unwrap();
     (first, second)
 }

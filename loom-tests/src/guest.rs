@@ -1,0 +1,72 @@
+//! A guest: a processor's MMU with caches that go stale, and the observer through which it enters.
+
+use slat::{
+    Ept, Gpa, HostPfn, Inside, Observer, ObserverId, Tracking,
+    mmu::{Access, CacheConfig, Cause, TranslationCache},
+};
+
+use crate::{Frames, World, gpa};
+
+/// An observer of the world's table, and the translation cache that it stands for.
+#[derive(Debug)]
+pub struct Guest {
+    observer: Observer<Ept, Frames>,
+    cache: TranslationCache,
+}
+
+impl Guest {
+    /// Makes a guest that never entered.
+    #[must_use]
+    pub fn new(world: &World) -> Self {
+        let config = CacheConfig { tlb_entries: 4, walk_entries: 4, ..CacheConfig::default() };
+        Self { observer: world.table.observer(), cache: TranslationCache::new(config) }
+    }
+
+    /// Makes a guest that has read `page` already, so that its caches know the way, and is out again.
+    ///
+    /// # Panics
+    /// If the page is not mapped.
+    #[must_use]
+    pub fn warm(world: &World, page: u64) -> Self {
+        let mut guest = Self::new(world);
+        guest.enter().access(page, Access::READ).unwrap();
+        guest
+    }
+
+    /// Enters, and invalidates what is due.
+    pub fn enter(&mut self) -> Stay<'_> {
+        let inside = self.observer.enter(Tracking::On);
+        inside.refresh(&mut self.cache);
+        Stay { inside, cache: &mut self.cache }
+    }
+}
+
+/// A guest that is inside, until it is dropped.
+#[derive(Debug)]
+pub struct Stay<'g> {
+    inside: Inside<'g, Ept, Frames>,
+    cache: &'g mut TranslationCache,
+}
+
+impl Stay<'_> {
+    /// Accesses `page` with the help of the caches; returns the frame that it reached.
+    ///
+    /// # Errors
+    /// Why the MMU faulted.
+    pub fn access(&mut self, page: u64, access: Access) -> Result<HostPfn, Cause> {
+        let address: Gpa = gpa(page);
+        match self.inside.mmu().translate_cached(self.cache, address, access) {
+            Ok(translation) => Ok(translation.pfn),
+            Err(fault) => Err(fault.cause()),
+        }
+    }
+
+    /// Invalidates what became due, without leaving.
+    pub fn acknowledge(&mut self) {
+        self.inside.acknowledge(|_| ());
+        self.inside.refresh(self.cache);
+    }
+}
+
+/// Kicks nobody: the guests of the scenarios leave by themselves.
+pub fn no_kick(_: ObserverId) {}
