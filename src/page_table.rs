@@ -159,7 +159,7 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     /// # reader.pin().map(Gpa::new(0), HostPfn::new(7), PageSize::Size4K, Attr::new(Prot::RW))?;
     /// # let kick = |_: ObserverId| ();
     /// let (mapping, flush) = reader.pin().unmap(Gpa::new(0))?;
-    /// table.shootdown(flush)?.wait(&kick)?;
+    /// table.shootdown(flush).expect("it is this table's").wait(&kick)?;
     /// // Nobody reaches frame `mapping.pfn` through the table now.
     /// # assert_eq!(mapping.pfn, HostPfn::new(7));
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -49,7 +49,8 @@ pub struct InsideGuest {
 pub struct Shootdown<'t> {
     hub: &'t Hub,
     generation: Generation,
-    /// Those that have to come out, or to acknowledge, still.
+    /// Those that have to come out, or to acknowledge, still. With the last of them, or if there are
+    /// none to begin with, the hub is told.
     laggards: Vec<Laggard>,
 }
 
@@ -70,11 +71,12 @@ impl<'t> Shootdown<'t> {
         }
         let stale = flush.take().expect("an empty flush is served");
         let (generation, records) = hub.shoot(stale);
+        if records.is_empty() {
+            hub.complete(generation);
+        }
         let laggard = |record| Laggard { record, kicked: false };
         let laggards = records.into_iter().map(laggard).collect();
-        let mut shootdown = Self { hub, generation: Generation::new(generation), laggards };
-        shootdown.poll();
-        Ok(shootdown)
+        Ok(Self { hub, generation: Generation::new(generation), laggards })
     }
 
     /// Returns the generation up to which every observer has to know everything.
