@@ -42,6 +42,10 @@ mod walk;
 
 #[cfg(all(feature = "std", target_os = "linux", not(any(loom, shuttle))))]
 pub use self::arena::{Arena, ArenaError, ArenaOptions};
+#[cfg(all(feature = "std", unix, not(any(loom, shuttle))))]
+pub use self::observe::{BadSignal, SignalKicks};
+#[cfg(all(feature = "std", not(any(loom, shuttle))))]
+pub use self::observe::{ThreadKicks, ThreadSeat};
 pub use self::{
     addr::{Gpa, GpaRange, HostPfn, PAGE_BYTES, RangeError},
     arena::{Content, FrameRun, FrameSource, HeapFrames, HeapFramesError, Hint, OutOfFrames},

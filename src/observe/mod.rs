@@ -23,6 +23,10 @@ mod observers;
 mod record;
 mod shootdown;
 
+#[cfg(all(feature = "std", unix, not(any(loom, shuttle))))]
+pub use self::kick::{BadSignal, SignalKicks};
+#[cfg(all(feature = "std", not(any(loom, shuttle))))]
+pub use self::kick::{ThreadKicks, ThreadSeat};
 pub(crate) use self::{
     domain::Domain,
     flush::{Collect, Covered},

@@ -49,7 +49,8 @@ pub struct InsideGuest {
 pub struct Shootdown<'t> {
     hub: &'t Hub,
     generation: Generation,
-    /// Those that have to come out, or to acknowledge, still.
+    /// Those that have to come out, or to acknowledge, still. With the last of them, or if there are
+    /// none to begin with, the hub is told.
     laggards: Vec<Laggard>,
 }
 

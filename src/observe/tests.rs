@@ -1,6 +1,11 @@
 //! Claims about observers, flushes and reclamation. Tables are unlinked by hand.
 
+mod due;
+mod flush;
+mod kick;
 mod limbo;
+mod observer;
+mod shootdown;
 
 use alloc::{sync::Arc, vec, vec::Vec};
 use core::ops::Deref;
@@ -11,11 +16,10 @@ use crate::{
     addr::{Gpa, GpaRange, HostPfn},
     arena::{Content, FrameSource, HeapFrames},
     attr::{Attr, Prot},
-    format::{AnyFormat, Ept, EptCaps, LongMode, Npt, PhysWidth, Tracking},
+    format::{AnyFormat, Ept, EptCaps, Format, Npt, PhysWidth, Tracking},
     level::{Level, Levels, PageSize},
-    mmu::{Access, Cause, TranslationCache},
+    mmu::{Access, TranslationCache},
     page_table::PageTable,
-    pinned::Pinned,
     table::Next,
 };
 
@@ -95,6 +99,19 @@ impl Rig {
         self.domain().hub().announce(Stale::new(range, Scope::Leaves));
     }
 
+    /// Makes the duty to invalidate `range`, of which nothing was mapped.
+    fn duty(&self, range: GpaRange) -> Flush<'_> {
+        let mut covered = Covered::default();
+        covered.add(range);
+        Flush::new(self.domain().hub(), covered)
+    }
+
+    /// Shoots a duty down that nobody holds up.
+    fn serve(&self, flush: Flush<'_>) {
+        let done = flush.shootdown().poll();
+        assert_eq!(done, Progress::Complete);
+    }
+
     fn generation(&self) -> u64 {
         self.stats().generation.get()
     }
@@ -117,7 +134,11 @@ impl Drop for Rig {
     }
 }
 
-/// Unmaps a page; the duty is the caller's.
-fn unmap<'r>(pin: &Pinned<'r, AnyFormat, Arc<HeapFrames>>, gpa: u64) -> Flush<'r> {
-    pin.unmap(Gpa::new(gpa)).unwrap().1
+/// Returns what is due, as addresses; `None` if everything is.
+fn due(inside: &Inside<'_, AnyFormat, Arc<HeapFrames>>) -> Option<Vec<(GpaRange, Scope)>> {
+    match inside.due() {
+        Due::None => Some(vec![]),
+        Due::Ranges(ranges) => Some(ranges.iter().map(|it| (it.range, it.scope)).collect()),
+        Due::All => None,
+    }
 }

@@ -3,17 +3,17 @@
 /// One wait: spins for a while, then lets others run.
 #[derive(Debug, Default)]
 pub(crate) struct Relax {
+    #[cfg(all(feature = "std", not(any(loom, shuttle))))]
     rounds: u32,
 }
 
 impl Relax {
     /// Rounds of spinning before the processor is given away.
-    #[cfg(not(any(loom, shuttle)))]
+    #[cfg(all(feature = "std", not(any(loom, shuttle))))]
     const SPINS: u32 = 64;
 
     /// Gives the other side time. Under a checker it is the checker's yield, so that the wait ends.
     pub(crate) fn pause(&mut self) {
-        self.rounds = self.rounds.saturating_add(1);
         #[cfg(loom)]
         loom::thread::yield_now();
         #[cfg(shuttle)]
@@ -21,8 +21,12 @@ impl Relax {
         #[cfg(not(any(loom, shuttle)))]
         {
             #[cfg(feature = "std")]
-            if self.rounds > Self::SPINS {
+            if self.rounds == Self::SPINS {
                 return std::thread::yield_now();
+            }
+            #[cfg(feature = "std")]
+            {
+                self.rounds += 1;
             }
             core::hint::spin_loop();
         }

@@ -1,5 +1,14 @@
 //! How an observer is made to come out.
 
+#[cfg(all(feature = "std", unix, not(any(loom, shuttle))))]
+mod signals;
+#[cfg(all(feature = "std", not(any(loom, shuttle))))]
+mod threads;
+
+#[cfg(all(feature = "std", unix, not(any(loom, shuttle))))]
+pub use self::signals::{BadSignal, SignalKicks};
+#[cfg(all(feature = "std", not(any(loom, shuttle))))]
+pub use self::threads::{ThreadKicks, ThreadSeat};
 use super::record::ObserverId;
 
 /// Makes an observer that is inside come out soon, or acknowledge.
@@ -41,6 +50,9 @@ use super::record::ObserverId;
 /// # table.reclaim(&kick);
 /// # Ok::<(), slat::CreateError>(())
 /// ```
+///
+/// Ready made, with the standard library: [`ThreadKicks`](crate::ThreadKicks) for software vCPUs, and on
+/// Unix [`SignalKicks`](crate::SignalKicks) for KVM's.
 ///
 /// Kicks are called with no lock held and no pin; more often than necessary, and for observers that
 /// have come out meanwhile.
