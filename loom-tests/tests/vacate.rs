@@ -3,7 +3,7 @@
 //! Ranges of whole leaf tables are claimed by the claim word, ranges within one by marks in its slots:
 //! most scenarios are there for both.
 
-use loom_tests::{Arc, Cpu, World, explore, frame, gpa, pages, race, race3};
+use loom_tests::{Arc, Cpu, RWX, World, explore, frame, gpa, pages, race, race3};
 use slat::{Entry, GpaRange, Level, MapError, Mapped, PageSize, SLOTS, VacateError};
 
 /// The pages of one leaf table.
@@ -357,32 +357,61 @@ fn a_map_in_an_end_table_that_sleeps_over_two_vacates_knows_what_it_came_to() {
     ]);
 }
 
+/// Two claims in a row, of different ranges: what the mapper reads of the one must not be taken for the
+/// other's.
+#[test]
+fn a_map_in_the_first_of_two_ranges_knows_what_it_came_to() {
+    explore(3, || {
+        let world = World::new(2);
+        world.table.populate(pages(0, 2 * TABLE), PageSize::Size4K).unwrap();
+        let world = Arc::new(world);
+        let (vacated, map) = race(
+            &world,
+            |cpu| [pages(0, TABLE), pages(TABLE, 2 * TABLE)].map(|range| vacate(cpu, range)),
+            |cpu| map(cpu, 1, 7),
+        );
+        one_wins(&world, vacated[0], map);
+        assert_eq!(vacated[1], Vacate::Done);
+        map
+    })
+    .are(&[Map::New, Map::NotPopulated, Map::Vacated]);
+}
+
 /// The slot was taken before the vacate began; between, its owner looks at another page, whose walk
-/// sees the tree as it is.
+/// sees the tree as it is. If that shows that the page has its new table, the slot must know it.
 #[test]
 fn a_slot_kept_over_a_vacate_maps_where_the_page_is_now() {
-    explore(3, || {
+    explore(2, || {
         let world = populated(2);
-        let ((), map) = race(
+        let ((), (seen, map)) = race(
             &world,
             |cpu| {
                 if vacate(cpu, pages(0, TABLE)) == Vacate::Done {
                     populate(cpu, pages(0, TABLE));
+                    cpu.map(2, 8).unwrap();
                 }
             },
             |cpu| {
                 let pin = cpu.pin();
                 let slot = pin.slot(gpa(1)).unwrap();
-                assert_eq!(pin.lookup(gpa(2)), None);
-                let map = told(slot.map(frame(7), PageSize::Size4K, loom_tests::RWX));
+                let seen = pin.lookup(gpa(2)).is_some();
+                let map = told(slot.map(frame(7), PageSize::Size4K, RWX));
                 assert_eq!(slot.mapping().is_some(), map == Map::New);
-                map
+                assert!(!slot.set_dirty());
+                assert_eq!(slot.dirty(), map == Map::New);
+                (seen, map)
             },
         );
         assert_eq!(mapped(&world, 1), map == Map::New);
-        map
+        (seen, map)
     })
-    .are(&[Map::New, Map::NotPopulated, Map::Vacated]);
+    .are(&[
+        (false, Map::New),
+        (false, Map::NotPopulated),
+        (false, Map::Vacated),
+        // Also if it was seen in time.
+        (true, Map::New),
+    ]);
 }
 
 #[test]
