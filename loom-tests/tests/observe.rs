@@ -3,8 +3,10 @@
 //! A page that was shot down is written by its owner: a guest that still reaches it, and reads it, fails
 //! the model. So does a walker in a table that was freed, since a source poisons what comes back.
 
+use std::mem;
+
 use loom_tests::{
-    Arc, Cpu, Guest, World, explore, frame, gpa, no_kick, pages, race, race_unpinned, race3,
+    Arc, Cpu, Guest, RWX, World, explore, frame, gpa, no_kick, pages, race, race_unpinned, race3,
 };
 use slat::{
     HostPfn, MapError, Mapped, PageSize, Progress, SLOTS,
@@ -39,6 +41,12 @@ fn warm(page: u64) -> (Arc<World>, Guest) {
     let world = World::mapped(page);
     let guest = Guest::warm(&world, page);
     (Arc::new(world), guest)
+}
+
+/// Maps `page`, before a race.
+fn maps(world: &World, page: u64) {
+    world.set(page, page);
+    world.table.pin().map(gpa(page), frame(page), PageSize::Size4K, RWX).unwrap();
 }
 
 #[test]
@@ -119,7 +127,7 @@ fn a_guest_that_acknowledges_does_not_reach_the_page_again() {
 fn of_two_shootdowns_each_is_complete_only_when_the_guest_has_left() {
     explore(2, || {
         let world = World::mapped(1);
-        cpu_maps(&world, 2);
+        maps(&world, 2);
         let mut guest = Guest::warm(&world, 1);
         guest.enter().access(2, Access::READ).unwrap();
         let world = Arc::new(world);
@@ -148,11 +156,6 @@ fn of_two_shootdowns_each_is_complete_only_when_the_guest_has_left() {
     .are(&[[true, true], [true, false], [false, true], [false, false]]);
 }
 
-fn cpu_maps(world: &World, page: u64) {
-    world.set(page, page);
-    world.table.pin().map(gpa(page), frame(page), PageSize::Size4K, loom_tests::RWX).unwrap();
-}
-
 /// A shoot-down that began after the change serves it, whoever ran it.
 #[test]
 fn a_flush_is_served_by_another_ones_shootdown_only_if_that_began_later() {
@@ -166,7 +169,7 @@ fn a_flush_is_served_by_another_ones_shootdown_only_if_that_began_later() {
                 let served = flush.is_served();
                 // Its own guest was out all the time; what it knows depends on when it entered.
                 let reached = guest.enter().access(1, Access::READ).is_ok();
-                std::mem::forget(flush);
+                mem::forget(flush);
                 (served, reached)
             },
         );
@@ -174,6 +177,34 @@ fn a_flush_is_served_by_another_ones_shootdown_only_if_that_began_later() {
         (served, reached)
     })
     .are(&[(false, true), (false, false), (true, false)]);
+}
+
+/// The guest was told of one page, and not of the other.
+#[test]
+fn a_shootdown_of_another_page_does_not_serve_a_flush() {
+    explore(2, || {
+        let world = World::mapped(1);
+        maps(&world, 2);
+        let mut guest = Guest::warm(&world, 1);
+        let world = Arc::new(world);
+        let ((), (served, reached)) = race(
+            &world,
+            |cpu| {
+                let (_, flush) = cpu.pin().unmap(gpa(2)).unwrap();
+                flush.shootdown().wait(&no_kick).unwrap();
+            },
+            move |cpu| {
+                let (_, flush) = cpu.pin().unmap(gpa(1)).unwrap();
+                let served = flush.is_served();
+                let reached = guest.enter().access(1, Access::READ).is_ok();
+                mem::forget(flush);
+                (served, reached)
+            },
+        );
+        assert!(reached, "nobody told the guest of the page");
+        served
+    })
+    .are(&[false]);
 }
 
 /// A flush that nobody serves: the guest that enters after it was dropped comes with nothing.
@@ -215,9 +246,7 @@ fn a_table_is_not_used_again_while_a_pin_may_be_in_it() {
             |cpu| {
                 cpu.table().vacate(pages(0, TABLE)).unwrap();
                 let range = pages(TABLE, 2 * TABLE);
-                cpu.table()
-                    .populate_mapped(range, PageSize::Size4K, frame(0), loom_tests::RWX)
-                    .is_ok()
+                cpu.table().populate_mapped(range, PageSize::Size4K, frame(0), RWX).is_ok()
             },
             |cpu| cpu.lookup(1),
         );
@@ -234,20 +263,18 @@ fn a_table_is_not_used_again_while_a_guest_may_be_in_it() {
     explore(3, || {
         let world = World::new(1);
         world.table.populate(pages(0, TABLE), PageSize::Size4K).unwrap();
-        cpu_maps(&world, 2);
+        maps(&world, 2);
         let mut guest = Guest::warm(&world, 2);
         // Out of the table, but not out of the guest's caches.
         let (_, flush) = world.table.pin().unmap(gpa(2)).unwrap();
-        std::mem::forget(flush);
+        mem::forget(flush);
         let world = Arc::new(world);
         let (used, reached) = race_unpinned(
             &world,
             |cpu| {
                 cpu.table().vacate(pages(0, TABLE)).unwrap();
                 let range = pages(TABLE, 2 * TABLE);
-                cpu.table()
-                    .populate_mapped(range, PageSize::Size4K, frame(0), loom_tests::RWX)
-                    .is_ok()
+                cpu.table().populate_mapped(range, PageSize::Size4K, frame(0), RWX).is_ok()
             },
             move |_| guest.enter().access(1, Access::READ),
         );
@@ -264,10 +291,10 @@ fn a_write_through_a_stale_walk_is_reported_by_the_map_that_came_too_late() {
     explore(2, || {
         let world = World::new(1);
         world.table.populate(pages(0, TABLE), PageSize::Size4K).unwrap();
-        cpu_maps(&world, 2);
+        maps(&world, 2);
         let mut guest = Guest::warm(&world, 2);
         let (_, flush) = world.table.pin().unmap(gpa(2)).unwrap();
-        std::mem::forget(flush);
+        mem::forget(flush);
         let world = Arc::new(world);
         let (vacated, mapped, written) = race3(
             &world,

@@ -34,6 +34,9 @@ use crate::{
     walk::{Found, Place, Terminal},
 };
 
+#[cfg(all(test, loom))]
+mod model;
+
 /// What a successful map did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mapped {
