@@ -18,6 +18,8 @@ mod hub;
 mod kick;
 mod limbo;
 mod log;
+#[cfg(all(test, loom))]
+mod model;
 mod observer;
 mod observers;
 mod record;

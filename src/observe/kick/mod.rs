@@ -51,8 +51,8 @@ use super::record::ObserverId;
 /// # Ok::<(), slat::CreateError>(())
 /// ```
 ///
-/// Ready made, with the standard library: [`ThreadKicks`](crate::ThreadKicks) for software vCPUs, and on
-/// Unix [`SignalKicks`](crate::SignalKicks) for KVM's.
+/// Ready made, with the standard library: `ThreadKicks` for software vCPUs, and on Unix `SignalKicks`
+/// for KVM's.
 ///
 /// Kicks are called with no lock held and no pin; more often than necessary, and for observers that
 /// have come out meanwhile.
