@@ -109,7 +109,7 @@ fn shoot(world: &World) {
     let mut covered = Covered::default();
     covered.add(PAGE);
     let flush = Flush::new(&world.hub, covered);
-    let mut shootdown = Shootdown::begin(&world.hub, flush).unwrap();
+    let mut shootdown = flush.shootdown();
     while shootdown.poll() != Progress::Complete {
         thread::yield_now();
     }
