@@ -90,7 +90,7 @@ fn one_wins(world: &World, vacated: Vacate, map: Map) {
 
 #[test]
 fn a_vacate_of_a_whole_table_or_the_map_wins() {
-    explore(4, || {
+    explore(3, || {
         let world = populated(1);
         let (vacated, map) = race(&world, |cpu| vacate(cpu, pages(0, TABLE)), |cpu| map(cpu, 1, 7));
         one_wins(&world, vacated, map);
@@ -114,7 +114,7 @@ fn a_vacate_of_a_part_or_the_map_inside_wins() {
 
 #[test]
 fn a_map_outside_the_range_is_none_of_the_vacates_business() {
-    explore(4, || {
+    explore(3, || {
         let world = populated(1);
         let results = race(&world, |cpu| vacate(cpu, pages(1, 2)), |cpu| map(cpu, 2, 7));
         assert_eq!(results, (Vacate::Done, Map::New));
@@ -125,7 +125,7 @@ fn a_map_outside_the_range_is_none_of_the_vacates_business() {
 
 #[test]
 fn a_map_in_another_table_is_none_of_the_vacates_business() {
-    explore(4, || {
+    explore(2, || {
         let world = World::new(2);
         world.table.populate(pages(0, 2 * TABLE), PageSize::Size4K).unwrap();
         let world = Arc::new(world);
@@ -164,7 +164,7 @@ fn of_an_end_table_the_page_inside_goes_and_the_page_outside_stays() {
 /// All of the last pages of a table go, and with them the table.
 #[test]
 fn an_end_table_without_pages_goes_as_well() {
-    explore(3, || {
+    explore(2, || {
         let world = World::new(1);
         world.table.populate(pages(1, 3), PageSize::Size4K).unwrap();
         let world = Arc::new(world);
@@ -204,7 +204,7 @@ fn two_mappers(range: GpaRange, pages: [u64; 2], numbers: [u64; 2]) -> (Vacate, 
 
 #[test]
 fn two_maps_of_two_pages_both_win_or_the_vacate_does() {
-    explore(2, || two_mappers(pages(0, TABLE), [1, 2], [7, 8]).0)
+    explore(1, || two_mappers(pages(0, TABLE), [1, 2], [7, 8]).0)
         .are(&[Vacate::Done, Vacate::StillMapped]);
 }
 
@@ -217,7 +217,7 @@ fn two_maps_of_one_page_agree_or_the_vacate_wins() {
 /// The one that finds the other's leaf does not take its word for it.
 #[test]
 fn two_maps_of_one_page_to_one_frame_agree_or_the_vacate_wins() {
-    explore(2, || {
+    explore(1, || {
         let (vacated, results) = two_mappers(pages(0, TABLE), [1, 1], [7, 7]);
         (vacated, results.contains(&Map::Same))
     })
@@ -241,13 +241,13 @@ fn unmap_beside(range: GpaRange) -> (Vacate, bool) {
 
 #[test]
 fn an_unmap_gets_its_page_whatever_the_vacate_comes_to() {
-    explore(4, || unmap_beside(pages(0, TABLE)))
+    explore(3, || unmap_beside(pages(0, TABLE)))
         .are(&[(Vacate::Done, false), (Vacate::StillMapped, false)]);
 }
 
 #[test]
 fn an_unmap_in_an_end_table_gets_its_page_whatever_the_vacate_comes_to() {
-    explore(4, || unmap_beside(pages(1, 2)))
+    explore(3, || unmap_beside(pages(1, 2)))
         .are(&[(Vacate::Done, false), (Vacate::StillMapped, false)]);
 }
 
@@ -310,12 +310,12 @@ fn again_beside(range: GpaRange) -> Map {
 
 #[test]
 fn a_slow_map_stands_in_the_table_that_is_there_or_not_at_all() {
-    explore(3, || again_beside(pages(0, TABLE))).are(&[Map::New, Map::NotPopulated, Map::Vacated]);
+    explore(2, || again_beside(pages(0, TABLE))).are(&[Map::New, Map::NotPopulated, Map::Vacated]);
 }
 
 #[test]
 fn a_slow_map_in_an_end_table_stands_as_long_as_nobody_takes_it_out() {
-    explore(3, || again_beside(pages(1, 2))).are(&[Map::New, Map::NotPopulated]);
+    explore(2, || again_beside(pages(1, 2))).are(&[Map::New, Map::NotPopulated]);
 }
 
 /// Two claims in a row, with another life of the page in between.
@@ -340,7 +340,7 @@ fn twice_beside(range: GpaRange) -> (Vacate, Vacate, Map) {
 
 #[test]
 fn a_map_that_sleeps_over_two_vacates_knows_what_it_came_to() {
-    explore(3, || twice_beside(pages(0, TABLE))).are(&[
+    explore(1, || twice_beside(pages(0, TABLE))).are(&[
         (Vacate::StillMapped, Vacate::StillMapped, Map::New),
         (Vacate::Done, Vacate::StillMapped, Map::New),
         (Vacate::Done, Vacate::Done, Map::Vacated),
@@ -350,7 +350,7 @@ fn a_map_that_sleeps_over_two_vacates_knows_what_it_came_to() {
 
 #[test]
 fn a_map_in_an_end_table_that_sleeps_over_two_vacates_knows_what_it_came_to() {
-    explore(2, || twice_beside(pages(1, 2))).are(&[
+    explore(1, || twice_beside(pages(1, 2))).are(&[
         (Vacate::StillMapped, Vacate::StillMapped, Map::New),
         (Vacate::Done, Vacate::StillMapped, Map::New),
         (Vacate::Done, Vacate::Done, Map::NotPopulated),
@@ -361,7 +361,7 @@ fn a_map_in_an_end_table_that_sleeps_over_two_vacates_knows_what_it_came_to() {
 /// other's.
 #[test]
 fn a_map_in_the_first_of_two_ranges_knows_what_it_came_to() {
-    explore(3, || {
+    explore(1, || {
         let world = World::new(2);
         world.table.populate(pages(0, 2 * TABLE), PageSize::Size4K).unwrap();
         let world = Arc::new(world);
@@ -381,7 +381,7 @@ fn a_map_in_the_first_of_two_ranges_knows_what_it_came_to() {
 /// sees the tree as it is. If that shows that the page has its new table, the slot must know it.
 #[test]
 fn a_slot_kept_over_a_vacate_maps_where_the_page_is_now() {
-    explore(2, || {
+    explore(1, || {
         let world = populated(2);
         let ((), (seen, map)) = race(
             &world,
@@ -428,7 +428,7 @@ fn a_mapped_page_is_never_hidden_by_a_vacate_that_fails() {
 
 #[test]
 fn a_map_is_not_refused_by_a_vacate_that_fails() {
-    explore(3, || {
+    explore(2, || {
         let world = Arc::new(World::mapped(1));
         let results = race(&world, |cpu| vacate(cpu, pages(0, 2)), |cpu| map(cpu, 0, 7));
         assert_eq!(results, (Vacate::StillMapped, Map::New));
@@ -439,7 +439,7 @@ fn a_map_is_not_refused_by_a_vacate_that_fails() {
 
 #[test]
 fn of_two_vacates_one_wins() {
-    explore(4, || {
+    explore(2, || {
         let world = populated(1);
         let results =
             race(&world, |cpu| vacate(cpu, pages(0, TABLE)), |cpu| vacate(cpu, pages(0, TABLE)));

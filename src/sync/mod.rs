@@ -69,6 +69,12 @@ impl AtomicU64 {
         self.0.store(value, order);
     }
 
+    /// Stores `value`; returns what was there.
+    #[inline]
+    pub(crate) fn swap(&self, value: u64, order: Ordering) -> u64 {
+        self.0.swap(value, order)
+    }
+
     /// Stores `new` if the value is `current`; returns what was there.
     #[inline]
     pub(crate) fn compare_exchange(

@@ -32,6 +32,11 @@ impl AtomicU64 {
         self.word.store(value, order);
     }
 
+    pub(super) fn swap(&self, value: u64, order: Ordering) -> u64 {
+        self.take_turn();
+        self.word.swap(value, order)
+    }
+
     pub(super) fn compare_exchange(
         &self,
         current: u64,

@@ -33,6 +33,9 @@ use crate::{
     sync::{AtomicU64, Ordering, full_fence},
 };
 
+#[cfg(all(test, loom))]
+mod model;
+
 /// What the claim word said when a walk began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape(u64);
@@ -205,7 +208,9 @@ impl Claims {
         self.first.store(range.first_page(), Ordering::Release);
         self.end.store(range.end_page(), Ordering::Release);
         // Release: the range comes before; pairs with `word` [edge: claim].
-        self.word.store(Word::new(number, State::Claiming).0, Ordering::Release);
+        // Exchanged, as by all who write it: a store would do, but loom does not know that one comes
+        //   after the exchange of a mapper who broke the claim before.
+        self.word.swap(Word::new(number, State::Claiming).0, Ordering::Release);
         // The writer's half of `stored`: the word is written before any slot is read. The other half
         //   is the fence behind the exchange of a mapper, which then reads the word [edge: stored].
         full_fence();
@@ -234,6 +239,6 @@ impl Claims {
     /// Closes the open claim, whatever became of it.
     pub(super) fn close(&self, number: u64) {
         // Release: the tables are unlinked and the marks are gone; pairs with `word` [edge: claim].
-        self.word.store(Word::new(number, State::Idle).0, Ordering::Release);
+        self.word.swap(Word::new(number, State::Idle).0, Ordering::Release);
     }
 }

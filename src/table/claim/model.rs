@@ -1,0 +1,72 @@
+//! The claim word alone, without tables: a slot that a mapper fills, and a flag that says whether a walk
+//! still comes to it.
+
+use loom::thread;
+
+use super::*;
+use crate::sync::{Arc, fence_after_exchange};
+
+const FIRST: GpaRange = GpaRange::between(0, 4);
+const SECOND: GpaRange = GpaRange::between(4, 8);
+
+struct Scene {
+    claims: Claims,
+    slot: AtomicU64,
+    live: AtomicU64,
+}
+
+impl Scene {
+    /// Fills the slot, which is of the first range, and finds out whether that stands.
+    fn map(&self) -> Verdict {
+        let shape = self.claims.sample();
+        if !self.is_live() {
+            return Verdict::Committed;
+        }
+        let filled = self.slot.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed);
+        assert_eq!(filled, Ok(0));
+        fence_after_exchange();
+        if self.claims.still(shape) {
+            return Verdict::Stands;
+        }
+        self.claims.judge(FIRST, || self.is_live())
+    }
+
+    /// Tells whether a walk comes to the slot.
+    fn is_live(&self) -> bool {
+        self.live.load(Ordering::Acquire) == 1
+    }
+
+    /// Vacates a range; tells whether that was committed.
+    fn vacate(&self, range: GpaRange) -> bool {
+        let number = self.claims.open(range);
+        let full = range == FIRST && self.slot.load(Ordering::Acquire) == 1;
+        let committed = !full && self.claims.commit(number);
+        if committed && range == FIRST {
+            self.live.store(0, Ordering::Release);
+        }
+        self.claims.close(number);
+        committed
+    }
+}
+
+/// What the mapper reads of one claim is not to be taken for the other's.
+#[test]
+fn a_map_stands_unless_its_range_was_committed_whatever_is_claimed_next() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let scene = Arc::new(Scene {
+            claims: Claims::new(),
+            slot: AtomicU64::new(0),
+            live: AtomicU64::new(1),
+        });
+        let mapper = {
+            let scene = Arc::clone(&scene);
+            thread::spawn(move || scene.map())
+        };
+        let first = scene.vacate(FIRST);
+        assert!(scene.vacate(SECOND), "nobody maps there");
+        let verdict = mapper.join().unwrap();
+        assert_eq!(verdict, if first { Verdict::Committed } else { Verdict::Stands });
+    });
+}
