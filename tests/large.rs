@@ -8,11 +8,12 @@
 mod common;
 
 use common::{
-    BASE, Checked, GIB, MIB, PAGE, RWX, SMALL, at, dump, every_format, pfn, range, table_frame,
+    BASE, Checked, GIB, MIB, PAGE, RWX, SMALL, at, census, dump, every_format, pfn, range,
+    table_frame,
 };
 use slat::{
     Content, Entry, Format, FrameRun, FrameSource, Gpa, HeapFrames, Hint, HostPfn, Level, MapError,
-    Mapping, PageSize, PopulateError, Prot, ProtectError, SLOTS, UnmapRangeError,
+    Mapping, PageSize, PopulateError, Prot, ProtectError, SLOTS, UnmapRangeError, VacateError,
 };
 
 /// A table with a large leaf in it, whose frame holds guest data that looks like tables.
@@ -27,7 +28,12 @@ struct Planted<F: Format> {
 
 impl<F: Format> Planted<F> {
     fn new(format: F, size: PageSize) -> Self {
-        let table = Checked::new(format, 64);
+        Self::with(Checked::new(format, 64), size)
+    }
+
+    /// Plants the leaf in a table in which nothing is populated yet.
+    fn with(table: Checked<F>, size: PageSize) -> Self {
+        let format = *table.format();
         // The first frame of the source is the guest's, so that it is aligned to any leaf.
         let guest = FrameRun { first: BASE, count: 8 };
         let mut runs = Vec::new();
@@ -91,6 +97,12 @@ impl<F: Format> Planted<F> {
             accessed: false,
             dirty: false,
         }
+    }
+
+    /// Unmaps the leaf, so that room for one of its size is left, and its neighbours.
+    fn unmap_all(&self) {
+        let all = range(self.gpa - 2 * PAGE, self.size.bytes() + 4 * PAGE);
+        assert_eq!(self.table.pin().unmap_range(all, drop).unwrap().0, self.size.pages() + 2);
     }
 
     fn end(&self) -> u64 {
@@ -240,6 +252,83 @@ every_format! {
             assert_eq!(seen[1], whole);
             assert_eq!(pin.mapped(all).unwrap(), 0);
         }
+    }
+
+    /// S6, L9.
+    fn vacate_stops_at_a_large_leaf_and_names_its_first_page_in_the_range(format: impl Format) {
+        for size in [PageSize::Size2M, PageSize::Size1G] {
+            let planted = Planted::new(format, size);
+            let Planted { gpa, ref table, .. } = planted;
+            let _ = table.pin().unmap(at(gpa - PAGE)).unwrap();
+            // All of it, its first and last pages, with neighbours, and over both its ends.
+            for (start, end, named) in [
+                (gpa, planted.end(), gpa),
+                (gpa, gpa + PAGE, gpa),
+                (planted.end() - PAGE, planted.end(), planted.end() - PAGE),
+                (gpa + PAGE, planted.end() + 2 * PAGE, gpa + PAGE),
+                (gpa - 2 * PAGE, gpa + PAGE, gpa),
+                (gpa - PAGE, planted.end() + PAGE, gpa),
+            ] {
+                let why = VacateError::StillMapped { gpa: at(named) };
+                table.refuses_to_vacate(range(start, end - start), why);
+            }
+            assert_eq!(table.pin().lookup(at(gpa)), Some(planted.mapping()));
+        }
+    }
+
+    fn vacate_does_not_cut_the_room_for_a_large_leaf(format: impl Format) {
+        for size in [PageSize::Size2M, PageSize::Size1G] {
+            let planted = Planted::new(format, size);
+            planted.unmap_all();
+            let Planted { gpa, ref table, .. } = planted;
+            let why = VacateError::CutsLarge { gpa: at(gpa), granule: size };
+            for (start, end) in [
+                (gpa, gpa + PAGE),
+                (gpa + PAGE, planted.end()),
+                (gpa - 2 * PAGE, planted.end() - PAGE),
+                (gpa + 7 * PAGE, planted.end() + 2 * PAGE),
+                (gpa + PAGE, gpa + 2 * PAGE),
+            ] {
+                table.refuses_to_vacate(range(start, end - start), why);
+            }
+            // It is still there for a leaf of that size.
+            let mapped = table.pin().map(at(gpa), planted.frame(), size, RWX);
+            assert_eq!(mapped, Ok(slat::Mapped::New));
+        }
+    }
+
+    fn vacate_gives_up_the_room_for_a_large_leaf_whole(format: impl Format) {
+        for size in [PageSize::Size2M, PageSize::Size1G] {
+            // With the small pages on both sides in one call, and alone.
+            for beside in [0, 2 * PAGE] {
+                let planted = Planted::new(format, size);
+                planted.unmap_all();
+                let Planted { gpa, ref table, .. } = planted;
+                table.vacate_pages(gpa - beside, size.bytes() + 2 * beside);
+                let none = MapError::NotPopulated { gpa: at(gpa) };
+                assert_eq!(table.pin().map(at(gpa), planted.frame(), size, RWX), Err(none));
+                assert_eq!(census(table).empty, if beside == 0 { 4 } else { 0 });
+                // Small pages fit there now.
+                table.populate_pages(gpa + PAGE, PAGE);
+                table.map(gpa + PAGE, 6);
+            }
+        }
+    }
+
+    fn room_for_a_large_leaf_goes_with_the_table_that_it_is_in(format: impl Format) {
+        let planted = Planted::with(Checked::new(format, 600), PageSize::Size2M);
+        let Planted { gpa, ref table, .. } = planted;
+        table.populate_pages(0, gpa - 2 * PAGE);
+        table.populate_pages(planted.end() + 2 * PAGE, GIB - planted.end() - 2 * PAGE);
+        let why = |gpa| VacateError::StillMapped { gpa: at(gpa) };
+        table.refuses_to_vacate(range(0, GIB), why(gpa - PAGE));
+        let _ = table.pin().unmap(at(gpa - PAGE)).unwrap();
+        table.refuses_to_vacate(range(0, GIB), why(gpa));
+        let _ = table.pin().unmap(at(gpa + 5 * PAGE)).unwrap();
+        table.refuses_to_vacate(range(0, GIB), why(planted.end()));
+        let _ = table.pin().unmap(at(planted.end())).unwrap();
+        table.vacate_pages(0, GIB);
+        assert_eq!(census(table).tables, 1);
     }
 
     /// L9.

@@ -13,7 +13,7 @@ use common::{
     every_format, frame_at, pfn, populated, range, tables_visited,
 };
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
-use slat::{FrameSource, HeapFrames, OutOfFrames, PopulateError, Prot};
+use slat::{FrameSource, HeapFrames, OutOfFrames, PopulateError, Prot, VacateError};
 
 every_format! {
     /// S10.
@@ -187,6 +187,38 @@ every_format! {
         });
         let refused = Err(PopulateError::Overlap { gpa: at(5 * PAGE) });
         cost(&mut || assert_eq!(table.populate(hundred, SMALL), refused));
+        drop(pin);
+        let refused = |gpa| Err(VacateError::NotPopulated { gpa: at(gpa) });
+        cost(&mut || assert_eq!(table.vacate(hundred), refused(0)));
+        let rest = range(5 * PAGE, 100 * TIB - 5 * PAGE);
+        cost(&mut || assert_eq!(table.vacate(rest), refused(6 * PAGE)));
+        for gpa in pages {
+            cost(&mut || table.vacate_pages(gpa, PAGE));
+        }
+        assert_eq!(census(&table).tables, 1);
+    }
+
+    /// S12.
+    fn vacate_visits_each_table_once_and_no_page(format: impl Format) {
+        let table = Checked::with(format, Counting(HeapFrames::new(600)));
+        // Over 1 GiB, from the middle of a leaf table to that of another.
+        let (start, bytes) = (33 * TIB + GIB / 2 + MIB, GIB);
+        table.populate_pages(start, bytes);
+        table.populate_pages(99 * TIB, PAGE);
+        let tables = census(&table).tables;
+        assert!((514..530).contains(&tables));
+        let levels = u64::from(table.format().levels().count());
+        let cost = |work: &mut dyn FnMut()| {
+            let visited = tables_visited(work);
+            assert!(visited <= tables + 4 * levels, "{visited} visits of {tables} tables");
+        };
+        table.map(start + bytes - PAGE, 1);
+        let last = at(start + bytes - PAGE);
+        let refused = Err(VacateError::StillMapped { gpa: last });
+        cost(&mut || assert_eq!(table.vacate(range(start, bytes)), refused));
+        let _ = table.pin().unmap(last).unwrap();
+        cost(&mut || table.vacate_pages(start, bytes));
+        assert_eq!(populated(&table), [(99 * TIB / PAGE, 1)]);
     }
 
     /// S12.
@@ -207,6 +239,7 @@ every_format! {
         cost(&mut || assert_eq!(pin.translate(full.start(), GIB, Prot::R).unwrap().len, 6 * MIB));
         cost(&mut || assert_eq!(pin.protect(full, Prot::R).unwrap().0, 1536));
         cost(&mut || assert_eq!(pin.unmap_range(full, drop).unwrap().0, 1536));
+        cost(&mut || assert_eq!(table.vacate(full), Ok(())));
     }
 
     fn a_kept_slot_costs_no_walk(format: impl Format) {
@@ -224,8 +257,8 @@ every_format! {
     }
 }
 
-/// Populates and maps one page in every `stride` bytes, in random order, and unmaps them again; no
-/// call visits more tables than the first ones did.
+/// Populates and maps one page in every `stride` bytes, in random order, and unmaps and vacates
+/// them again; no call visits more tables than the first ones did.
 fn sparse(format: impl slat::Format, stride: u64, count: u64) {
     let mut order: Vec<u64> = (0..count).collect();
     order.shuffle(&mut SmallRng::seed_from_u64(stride));
@@ -249,6 +282,16 @@ fn sparse(format: impl slat::Format, stride: u64, count: u64) {
         assert_eq!(unmapped.map(|(mapping, _)| mapping.pfn), Some(pfn(index + 1)));
         assert!(visited <= 2 * levels, "{visited} to unmap {gpa:#x}");
     }
+    drop(pin);
+    order.shuffle(&mut SmallRng::seed_from_u64(stride + 1));
+    // Not each call by itself: one may free what others retired.
+    let visited = tables_visited(|| {
+        for &index in &order {
+            table.vacate_pages(index * stride + (index % 511) * PAGE, PAGE);
+        }
+    });
+    assert!(visited <= 4 * levels * count, "{visited} to vacate {count} pages");
+    assert_eq!(census(&table).tables, 1);
 }
 
 #[cfg(feature = "std")]
@@ -282,6 +325,21 @@ mod arena {
                 assert!(table.pin().map(at(gpa), pfn(1), SMALL, RWX).is_err());
             }
             assert_eq!(table.pin().mapped(range(start, PAGE)).unwrap(), 1);
+        }
+
+        /// S1.
+        fn vacate_of_756_gib_in_one_call_works(format: impl Format) {
+            // Its leaf tables are read, slot by slot.
+            let gib = if cfg!(debug_assertions) { 16 } else { 756 };
+            let table = Checked::with(format, Arena::new(1 << 19).unwrap());
+            let (start, bytes) = (1030 * GIB - gib * GIB - PAGE, gib * GIB);
+            table.populate_pages(start, bytes);
+            table.map(start, 1);
+            let refused = table.vacate(range(start, bytes));
+            assert_eq!(refused, Err(VacateError::StillMapped { gpa: at(start) }));
+            let _ = table.pin().unmap(at(start)).unwrap();
+            table.vacate_pages(start, bytes);
+            assert_eq!(census(&table).tables, 1);
         }
     }
 

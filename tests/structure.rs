@@ -155,6 +155,7 @@ every_format! {
             assert_eq!(refused, slat::UnmapRangeError::OutOfRange { range });
             let refused = pin.protect(range, Prot::R).unwrap_err();
             assert_eq!(refused, slat::ProtectError::OutOfRange { range });
+            assert_eq!(table.vacate(range), Err(slat::VacateError::OutOfRange { range }));
             let gpa = pin.mappings(range).unwrap_err().gpa;
             assert!(range.contains(gpa) && !table.format().admits(gpa), "{gpa} in {range}");
             assert_eq!(pin.mapped(range).unwrap_err().gpa, gpa);

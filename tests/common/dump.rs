@@ -64,6 +64,20 @@ pub(crate) fn populated<F: Format, S: FrameSource>(table: &Handle<F, S>) -> Vec<
     runs
 }
 
+/// Returns every slot's level, first page number and entry, or `None` where a table hangs there:
+/// the tree but for the frames that its tables are in.
+pub(crate) fn shape<F: Format, S: FrameSource>(
+    table: &Handle<F, S>,
+) -> Vec<(Level, u64, Option<Entry>)> {
+    let mut slots = Vec::new();
+    visit(table, table.root(), table.format().levels().root(), 0, &mut |line| {
+        let (level, _, _, page, entry) = line;
+        let is_table = matches!(table.format().kind(level, entry), Kind::Table(_));
+        slots.push((level, page, (!is_table).then_some(entry)));
+    });
+    slots
+}
+
 /// How many tables there are, and what is in them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Census {

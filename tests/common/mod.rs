@@ -8,12 +8,12 @@ mod space;
 use std::{cell::Cell, ops::Deref, sync::Arc, thread, vec::Vec};
 
 use slat::{
-    Attr, Content, Format, FrameRun, FrameSource, Gpa, GpaRange, HeapFrames, Hint, HostPfn,
-    OutOfFrames, PageSize, PageTable, Pinned, Prot, Table,
+    Attr, Content, Format, FrameRun, FrameSource, Gpa, GpaRange, HeapFrames, Hint, HostPfn, Level,
+    OutOfFrames, PageSize, PageTable, Pinned, Prot, Table, VacateError,
 };
 
 pub(crate) use self::{
-    dump::{Census, census, dump, populated, table_frame},
+    dump::{Census, census, dump, populated, shape, table_frame},
     formats::{any, ept, every_format, long_mode, npt},
     space::Space,
 };
@@ -130,6 +130,25 @@ impl<F: Format, S: FrameSource> Checked<F, S> {
     #[track_caller]
     pub(crate) fn populate_pages(&self, start: u64, bytes: u64) {
         self.populate(range(start, bytes), SMALL).unwrap();
+    }
+
+    #[track_caller]
+    pub(crate) fn vacate_pages(&self, start: u64, bytes: u64) {
+        let vacated = self.vacate(range(start, bytes));
+        assert_eq!(vacated, Ok(()), "{bytes:#x} bytes at {start:#x}");
+    }
+
+    /// Checks that `range` is not vacated, for this reason, and that no entry of the tree changes.
+    #[track_caller]
+    pub(crate) fn refuses_to_vacate(&self, range: GpaRange, why: VacateError) {
+        let before = dump(self);
+        assert_eq!(self.vacate(range), Err(why), "{range}");
+        assert!(dump(self) == before, "{range} was not vacated, but the tree changed");
+    }
+
+    /// Returns how many entries there are on the way to `gpa`.
+    pub(crate) fn walk_length(&self, gpa: u64) -> usize {
+        self.pin().walk(at(gpa), Level::L1).len()
     }
 }
 

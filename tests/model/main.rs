@@ -11,7 +11,7 @@ mod common;
 mod operation;
 mod reference;
 
-use common::{Checked, PAGE, Space, at, dump, every_format, pfn, populated, scaled};
+use common::{Checked, PAGE, Space, at, census, dump, every_format, pfn, populated, scaled};
 use operation::{Bit, Operation, operation};
 use proptest::{
     collection,
@@ -28,7 +28,7 @@ every_format! {
         let config = Config { cases, failure_persistence: None, ..Config::default() };
         TestRunner::new(config)
             .run(&collection::vec(operation(), 1..length), |operations| {
-                let mut pair = Pair::new(format);
+                let mut pair = Pair::new(format, length as u64);
                 for operation in &operations {
                     pair.apply(operation);
                     pair.agree();
@@ -48,8 +48,10 @@ struct Pair<F: Format> {
 }
 
 impl<F: Format> Pair<F> {
-    fn new(format: F) -> Self {
-        let table = Checked::new(format, 160);
+    /// Makes a pair for `operations` operations.
+    fn new(format: F, operations: u64) -> Self {
+        // None populates more than ten tables; those that were vacated may wait for their end.
+        let table = Checked::new(format, 160 + 10 * operations);
         Self { space: Space::of(&format), table, reference: Reference::new(format) }
     }
 
@@ -69,6 +71,19 @@ impl<F: Format> Pair<F> {
                 let Some(range) = area.range(space) else { return };
                 let got = table.populate_mapped(range, common::SMALL, pfn(first), attr);
                 assert_eq!(got, reference.populate(range, Some((pfn(first), attr))));
+            }
+            Operation::Vacate(area) => {
+                let Some(range) = area.range(space) else { return };
+                assert_eq!(table.vacate(range), reference.vacate(range));
+            }
+            Operation::VacatePart(part) => {
+                let Some(range) = part.range(&reference.runs()) else { return };
+                assert_eq!(table.vacate(range), reference.vacate(range));
+                // And without what was in the way, if there was.
+                let unmapped = pin.unmap_range(range, drop).map(|(pages, _)| pages);
+                let want = reference.unmap_range(range, drop).map(|(pages, _)| pages);
+                assert_eq!(unmapped, want);
+                assert_eq!(table.vacate(range), reference.vacate(range));
             }
             Operation::Map(spot, frame, size, attr) => {
                 let got = pin.map(gpa(spot), pfn(frame), size, attr);
@@ -188,6 +203,7 @@ impl<F: Format> Pair<F> {
     /// Every entry of every table, populated or not, is as it should be; so are the ends.
     fn finish(self) {
         assert_eq!(populated(&self.table), self.reference.populated());
+        assert_eq!(census(&self.table).tables, self.reference.tables());
         for (_, _, _, _, entry) in dump(&self.table) {
             let format = self.table.format();
             let bits = format.accessed_bit() | format.dirty_bit();

@@ -45,6 +45,26 @@ impl Area {
     }
 }
 
+/// Some neighbours among the populated pages: a run of them, and where in it to begin and to end,
+/// unless with the run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    run: sample::Index,
+    from: Option<sample::Index>,
+    pages: Option<sample::Index>,
+}
+
+impl Part {
+    /// Returns the range, given the runs of populated pages as (first page number, count).
+    pub(crate) fn range(self, runs: &[(u64, u64)]) -> Option<GpaRange> {
+        let &(first, count) = (!runs.is_empty()).then(|| self.run.get(runs))?;
+        let from = self.from.map_or(0, |from| from.index(count as usize) as u64);
+        let rest = count - from;
+        let pages = self.pages.map_or(rest, |pages| pages.index(rest as usize) as u64 + 1);
+        GpaRange::from_pages(at((first + from) * PAGE), pages).ok()
+    }
+}
+
 /// What a kept slot is asked to do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bit {
@@ -58,6 +78,8 @@ pub(crate) enum Bit {
 pub(crate) enum Operation {
     Populate(Area),
     PopulateMapped(Area, u64, Attr),
+    Vacate(Area),
+    VacatePart(Part),
     Map(Spot, u64, PageSize, Attr),
     SlotMap(Spot, u64, Attr),
     MapRange(Area, u64, Attr),
@@ -86,6 +108,12 @@ fn spot() -> impl Strategy<Value = Spot> {
 fn area() -> impl Strategy<Value = Area> {
     let pages = prop_oneof![8 => 1_u64..12, 1 => 1_u64..1100];
     (spot(), pages).prop_map(|(spot, pages)| Area { spot, pages })
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    let index = || prop::option::of(any::<sample::Index>());
+    let run = any::<sample::Index>();
+    (run, index(), index()).prop_map(|(run, from, pages)| Part { run, from, pages })
 }
 
 fn spots() -> impl Strategy<Value = Vec<Spot>> {
@@ -130,6 +158,8 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         3 => (area(), frame(), attr()).prop_map(|(area, pfn, attr)| {
             Op::PopulateMapped(area, pfn, attr)
         }),
+        4 => area().prop_map(Op::Vacate),
+        4 => part().prop_map(Op::VacatePart),
         6 => (spot(), frame(), size(), attr()).prop_map(|(spot, pfn, size, attr)| {
             Op::Map(spot, pfn, size, attr)
         }),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use slat::{
     Attr, EncodeError, Format, Gpa, GpaRange, HostPfn, HostRun, MapError, MapRangeError, Mapped,
     MappedRange, Mapping, PageSize, PopulateError, Prot, ProtectError, TranslateError, UnmapError,
-    UnmapRangeError,
+    UnmapRangeError, VacateError,
 };
 
 use crate::common::{PAGE, SMALL, Space, at, pfn};
@@ -38,6 +38,18 @@ fn join(hull: &mut Option<GpaRange>, range: GpaRange) {
     *hull = Some(hull.map_or(range, |hull| hull.hull(range)));
 }
 
+/// Joins ascending pages to runs of (first page number, count).
+fn runs(pages: impl Iterator<Item = u64>) -> Vec<(u64, u64)> {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for page in pages {
+        match runs.last_mut() {
+            Some((first, count)) if *first + *count == page => *count += 1,
+            _ => runs.push((page, 1)),
+        }
+    }
+    runs
+}
+
 impl<F: Format> Reference<F> {
     pub(crate) fn new(format: F) -> Self {
         Self { format, space: Space::of(&format), pages: BTreeMap::new() }
@@ -65,17 +77,15 @@ impl<F: Format> Reference<F> {
         Mapping { gpa, pfn, size: SMALL, attr, accessed: false, dirty: false }
     }
 
+    /// Returns the populated pages as ascending runs.
+    pub(crate) fn runs(&self) -> Vec<(u64, u64)> {
+        runs(self.pages.keys().copied())
+    }
+
     /// Returns the populated pages as ascending runs, as the index bits number them.
     pub(crate) fn populated(&self) -> Vec<(u64, u64)> {
         let index_bits = self.format.levels().count() * 9;
-        let mut runs: Vec<(u64, u64)> = Vec::new();
-        for page in self.pages.keys().map(|page| page & ((1 << index_bits) - 1)) {
-            match runs.last_mut() {
-                Some((first, count)) if *first + *count == page => *count += 1,
-                _ => runs.push((page, 1)),
-            }
-        }
-        runs
+        runs(self.pages.keys().map(|page| page & ((1 << index_bits) - 1)))
     }
 
     pub(crate) fn populate(
@@ -97,6 +107,35 @@ impl<F: Format> Reference<F> {
             self.pages.insert(page, leaf);
         }
         Ok(())
+    }
+
+    pub(crate) fn vacate(&mut self, range: GpaRange) -> Result<(), VacateError> {
+        if !self.admits(range) {
+            return Err(VacateError::OutOfRange { range });
+        }
+        for page in numbers(range) {
+            let gpa = at(page * PAGE);
+            match self.pages.get(&page) {
+                None => return Err(VacateError::NotPopulated { gpa }),
+                Some(Some(_)) => return Err(VacateError::StillMapped { gpa }),
+                Some(None) => {}
+            }
+        }
+        for page in numbers(range) {
+            self.pages.remove(&page);
+        }
+        Ok(())
+    }
+
+    /// Returns how many tables it takes to translate the populated pages.
+    pub(crate) fn tables(&self) -> u64 {
+        let below_root = self.format.levels().count() - 1;
+        let of_level = |shift: u32| {
+            let mut tables: Vec<_> = self.pages.keys().map(|page| page >> shift).collect();
+            tables.dedup();
+            tables.len() as u64
+        };
+        1 + (1..=below_root).map(|level| of_level(level * 9)).sum::<u64>()
     }
 
     /// Tells what mapping would do, once encoding and address are known to be good.
