@@ -104,12 +104,16 @@ fn check(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
     model.check(scenario);
 }
 
-/// Makes the duty of an unmap, and does it.
-fn shoot(world: &World) {
+/// Makes the duty of an unmap, and begins to do it.
+fn begin(world: &World) -> Shootdown<'_> {
     let mut covered = Covered::default();
     covered.add(PAGE);
     let flush = Flush::new(&world.hub, covered);
-    let mut shootdown = Shootdown::begin(&world.hub, flush).unwrap();
+    Shootdown::begin(&world.hub, flush).unwrap()
+}
+
+fn shoot(world: &World) {
+    let mut shootdown = begin(world);
     while shootdown.poll() != Progress::Complete {
         thread::yield_now();
     }
@@ -158,13 +162,15 @@ fn a_page_whose_flush_another_served_is_used_by_no_observer() {
     check(3, || {
         let world = World::new();
         let mut cache = Cache::new(&world);
+        // It stays: only what it says as it enters tells the shoot-down that it knows.
         let observer = thread::spawn(move || {
             cache.enter();
             cache.access();
-            cache.leave();
         });
         let other = Arc::clone(&world);
-        let shooter = thread::spawn(move || shoot(&other));
+        let shooter = thread::spawn(move || {
+            begin(&other).poll();
+        });
         world.unmap();
         let since = world.hub.after_change();
         if world.hub.serves(since, Stale::new(PAGE, Scope::Leaves)) {
@@ -172,6 +178,23 @@ fn a_page_whose_flush_another_served_is_used_by_no_observer() {
         }
         observer.join().unwrap();
         shooter.join().unwrap();
+    });
+}
+
+#[test]
+fn who_looks_at_a_greater_generation_than_a_changer_walks_what_it_left() {
+    check(4, || {
+        let world = World::new();
+        let other = Arc::clone(&world);
+        let observer = thread::spawn(move || {
+            // Anybody's; no fence comes with it.
+            other.hub.bump();
+            (other.hub.look(), other.slot.load(Ordering::Relaxed))
+        });
+        world.unmap();
+        let since = world.hub.after_change();
+        let (now, slot) = observer.join().unwrap();
+        assert!(now <= since || slot == 0);
     });
 }
 
