@@ -125,7 +125,6 @@ fn a_subtree_goes_back_whole() {
     let (root, level) = structure.walk().root();
     let dead = structure.writer().unlink(root.slot(0), level, 12, Content::Zero);
     structure.retire(vec![dead], range(0, 20 * MIB));
-    drop(structure);
     assert_eq!(rig.free(), free);
     assert_eq!(rig.stats().tables, 1);
     rig.populate(range(0, 20 * MIB), PageSize::Size4K).unwrap();
