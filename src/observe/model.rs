@@ -104,16 +104,12 @@ fn check(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
     model.check(scenario);
 }
 
-/// Makes the duty of an unmap, and begins to do it.
-fn begin(world: &World) -> Shootdown<'_> {
+/// Makes the duty of an unmap, and does it.
+fn shoot(world: &World) {
     let mut covered = Covered::default();
     covered.add(PAGE);
     let flush = Flush::new(&world.hub, covered);
-    Shootdown::begin(&world.hub, flush).unwrap()
-}
-
-fn shoot(world: &World) {
-    let mut shootdown = begin(world);
+    let mut shootdown = Shootdown::begin(&world.hub, flush).unwrap();
     while shootdown.poll() != Progress::Complete {
         thread::yield_now();
     }
@@ -162,15 +158,13 @@ fn a_page_whose_flush_another_served_is_used_by_no_observer() {
     check(3, || {
         let world = World::new();
         let mut cache = Cache::new(&world);
-        // It stays: only what it says as it enters tells the shoot-down that it knows.
         let observer = thread::spawn(move || {
             cache.enter();
             cache.access();
+            cache.leave();
         });
         let other = Arc::clone(&world);
-        let shooter = thread::spawn(move || {
-            begin(&other).poll();
-        });
+        let shooter = thread::spawn(move || shoot(&other));
         world.unmap();
         let since = world.hub.after_change();
         if world.hub.serves(since, Stale::new(PAGE, Scope::Leaves)) {
