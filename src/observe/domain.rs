@@ -127,12 +127,13 @@ impl<'t, F: Format, S: FrameSource> Structure<'t, F, S> {
         })
     }
 
-    /// Hands over what was unlinked, to be freed when nobody can walk it any more. Begins a
-    /// generation, also if no leaf was in it: paging-structure caches know tables.
+    /// Hands over what was unlinked, to be freed when nobody can walk it any more, perhaps at once: so
+    /// it ends the change, and with it every walk under the lock. Begins a generation, also if no leaf
+    /// was in it: paging-structure caches know tables.
     ///
     /// `range` has a page in common with the span of each of the tables, those below included: so
     /// whoever invalidates what is cached for it, invalidates what is cached of them.
-    pub(crate) fn retire(&self, dead: Vec<Dead>, range: GpaRange) {
+    pub(crate) fn retire(self, dead: Vec<Dead>, range: GpaRange) {
         if dead.is_empty() {
             return;
         }
@@ -141,14 +142,15 @@ impl<'t, F: Format, S: FrameSource> Structure<'t, F, S> {
         self.sweep();
     }
 
-    /// Frees what nobody can walk any more; returns how many tables that were.
-    pub(super) fn sweep(&self) -> u64 {
+    /// Frees what nobody can walk any more; returns how many tables that were. Called where nobody
+    /// walks under the lock: when it was just taken, and right before it is released.
+    fn sweep(&self) -> u64 {
         let Domain { tree, hub, limbo, .. } = self.domain;
         limbo.lock().sweep(&self.writer, tree.epoch(), hub)
     }
 
     /// Returns how many tables wait in limbo.
-    pub(super) fn waiting(&self) -> u64 {
+    fn waiting(&self) -> u64 {
         self.domain.limbo.lock().tables()
     }
 }

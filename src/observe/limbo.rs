@@ -89,7 +89,8 @@ impl Limbo {
             // 2. No observer is inside at an older generation than the one that began then, now or
             //    ever again (`Hub::oldest`); those inside at this one or later looked at the tree
             //    when it was unlinked, and have invalidated what they had cached.
-            // 3. What `unlink` was told is the business of its caller.
+            // 3. Nobody walks under the lock (`Structure::sweep`).
+            // 4. What `unlink` was told is the business of its caller.
             unsafe { writer.bury(batch.dead) };
         }
         before - self.tables

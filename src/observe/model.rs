@@ -176,6 +176,23 @@ fn a_page_whose_flush_another_served_is_used_by_no_observer() {
 }
 
 #[test]
+fn who_looks_at_a_greater_generation_than_a_changer_walks_what_it_left() {
+    check(4, || {
+        let world = World::new();
+        let other = Arc::clone(&world);
+        let observer = thread::spawn(move || {
+            // Anybody's; no fence comes with it.
+            other.hub.bump();
+            (other.hub.look(), other.slot.load(Ordering::Relaxed))
+        });
+        world.unmap();
+        let since = world.hub.after_change();
+        let (now, slot) = observer.join().unwrap();
+        assert!(now <= since || slot == 0);
+    });
+}
+
+#[test]
 fn what_was_retired_before_is_reached_by_no_observer_that_does_not_lag() {
     check(3, || {
         let world = World::new();

@@ -65,8 +65,10 @@ impl ObserverState {
     }
 }
 
-/// What an observer says of itself.
+/// What an observer says of itself. Alone on its cache lines: it is written at each entry and exit, and
+/// processors fetch lines in pairs.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct Record {
     pub(super) id: ObserverId,
     state: AtomicU64,

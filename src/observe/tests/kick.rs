@@ -32,7 +32,7 @@ fn parked_vcpus_come_out_for_every_shootdown() {
     let rig = Rig::new();
     let kicks = ThreadKicks::new();
     let start = Barrier::new(3);
-    let done = RigWord::new();
+    let done = Flag::new();
     thread::scope(|scope| {
         for _ in 0..2 {
             let mut observer = rig.observer();
@@ -62,9 +62,9 @@ fn parked_vcpus_come_out_for_every_shootdown() {
 }
 
 /// A flag between threads.
-struct RigWord(crate::sync::AtomicU64);
+struct Flag(crate::sync::AtomicU64);
 
-impl RigWord {
+impl Flag {
     fn new() -> Self {
         Self(crate::sync::AtomicU64::new(0))
     }
@@ -117,7 +117,7 @@ mod signals {
         let rig = Rig::new();
         let kicks = SignalKicks::new(libc::SIGUSR1).unwrap();
         let entered = Barrier::new(2);
-        let armed = Arc::new(RigWord::new());
+        let armed = Arc::new(Flag::new());
         thread::scope(|scope| {
             let mut observer = rig.observer();
             let (kicks, entered, arms) = (&kicks, &entered, Arc::clone(&armed));

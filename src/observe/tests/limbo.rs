@@ -49,6 +49,26 @@ fn a_pin_keeps_a_table_until_it_has_been_renewed_or_dropped() {
 }
 
 #[test]
+fn the_fault_path_frees_nothing_though_it_finds_grace_periods_ended() {
+    let rig = Rig::mapped();
+    let reader = rig.reader();
+    let pin = reader.pin();
+    rig.unlink(0);
+    drop(pin);
+    let free = rig.free();
+    let mut observer = rig.observer();
+    for page in 0..2_000 {
+        let gpa = Gpa::new(2 * MIB + (1 + page % 500) * PAGE);
+        let _inside = observer.enter(Tracking::On);
+        let pin = reader.pin();
+        pin.map(gpa, HostPfn::new(page), PageSize::Size4K, RWX).unwrap();
+        drop(pin.unmap(gpa).unwrap());
+    }
+    assert_eq!((rig.free(), rig.stats().waiting), (free, 1));
+    assert_eq!(rig.reclaim(&nobody), Reclaimed::new(1, 0));
+}
+
+#[test]
 fn an_observer_that_is_inside_keeps_a_table_until_it_comes_out_or_acknowledges() {
     for acknowledges in [true, false] {
         let rig = Rig::mapped();
@@ -125,7 +145,6 @@ fn a_subtree_goes_back_whole() {
     let (root, level) = structure.walk().root();
     let dead = structure.writer().unlink(root.slot(0), level, 12, Content::Zero);
     structure.retire(vec![dead], range(0, 20 * MIB));
-    drop(structure);
     assert_eq!(rig.free(), free);
     assert_eq!(rig.stats().tables, 1);
     rig.populate(range(0, 20 * MIB), PageSize::Size4K).unwrap();

@@ -64,14 +64,15 @@ impl<F: Format, S: FrameSource> Writer<'_, F, S> {
     /// 1. Every pin that was held when it was unlinked has ended.
     /// 2. No MMU reaches it: each that may walk the tree began to, from the root and without what it
     ///    had cached before, after it was unlinked.
-    /// 3. Its leaf tables contain what [`unlink`](Self::unlink) was told.
+    /// 3. Nobody who walked under this lock still has a reference into it.
+    /// 4. Its leaf tables contain what [`unlink`](Self::unlink) was told.
     pub(crate) unsafe fn bury(&self, dead: Vec<Dead>) {
         let mut grave = Grave { tree: self.tree, run: None };
         for Dead { pfn, level, leaves, .. } in dead {
             // SAFETY:
             // 1. It was named by one entry, which is gone (`unlink`), so it is freed once.
-            // 2. No walker is in there: those with a pin, and MMUs, by the caller's promise; those
-            //    with the lock, since it is ours.
+            // 2. No walker is in there: neither one with a pin, nor with the lock, nor an MMU, by the
+            //    caller's promise.
             unsafe { grave.take(pfn, level, leaves) };
         }
     }
