@@ -12,7 +12,7 @@
 //! - [`Observer`], one per translation cache, is the way to the root pointer: while it is inside,
 //!   nothing that it can reach is freed.
 //! - [`Flush`] is the duty to invalidate what translation caches may still hold;
-//!   [`PageTable::shootdown`] serves it.
+//!   [`Flush::shootdown`] serves it.
 //! - [`mmu`] walks the same tables in software, as the manuals say that hardware does.
 //!
 //! The long form, with drawings: [`docs`].

@@ -212,7 +212,7 @@ impl Claims {
         //   after the exchange of a mapper who broke the claim before.
         self.word.swap(Word::new(number, State::Claiming).0, Ordering::Release);
         // The writer's half of `stored`: the word is written before any slot is read. The other half
-        //   is the fence behind the exchange of a mapper, which then reads the word [edge: stored].
+        //   is the fence behind the exchange of a mapper, which then reads the word [pair: stored].
         full_fence();
         number
     }

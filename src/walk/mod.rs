@@ -118,7 +118,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     #[inline]
     pub(crate) fn settle(self, place: Place<'p>, page: u64) -> Verdict {
         // The mapper's half of `stored`: the slot is written, or read, before the claim word is read.
-        //   The other half is in `Claims::open` [edge: stored].
+        //   The other half is in `Claims::open` [pair: stored].
         fence_after_exchange();
         if self.claims().still(place.shape) {
             return Verdict::Stands;
