@@ -18,7 +18,7 @@ impl Guest {
     /// Makes a guest that never entered.
     #[must_use]
     pub fn new(world: &World) -> Self {
-        let config = CacheConfig { tlb_entries: 4, walk_entries: 4, ..CacheConfig::default() };
+        let config = CacheConfig { tlb_entries: 4, walk_entries: 4 };
         Self { observer: world.table.observer(), cache: TranslationCache::new(config) }
     }
 
