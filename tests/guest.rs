@@ -18,6 +18,7 @@ use serde_json::Value;
 const TRACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/guest/traces/true.lackey");
 
 const OK: i32 = 0;
+const FAILED: i32 = 1;
 const BAD_INPUT: i32 = 2;
 
 /// Builds the example and returns where it is.
@@ -101,15 +102,26 @@ fn everywhere(arguments: &[&str], check: impl Fn(&Value, u64)) {
 fn check_sums(run: &Value, vcpus: u64) {
     let lines = run["vcpus"].as_array().unwrap();
     assert_eq!(lines.len() as u64, vcpus);
-    for field in ["accesses", "faults", "lost"] {
+    for field in ["accesses", "entries", "faults", "mapped", "lost", "away", "late", "stale"] {
         let sum: u64 = lines.iter().map(|line| number(&line[field])).sum();
         assert_eq!(sum, number(&run["total"][field]), "{field}");
     }
-    let resident = number(&run["resident"]["entries"]);
-    assert_eq!(number(&run["total"]["faults"]), resident + number(&run["total"]["lost"]));
+    let total = |field: &str| number(&run["total"][field]);
+    let resolved = ["mapped", "lost", "away", "late"].into_iter().map(total).sum::<u64>();
+    assert_eq!(total("faults"), resolved);
+    assert!(total("entries") > total("faults"), "a fault ends a stay in the guest");
+    assert_eq!(total("stale"), 0);
     for kind in ["resident", "accessed", "dirty"] {
         assert_eq!(run[kind]["entries"], run[kind]["workload"], "{kind}");
     }
+    let resident = number(&run["resident"]["entries"]);
+    if run["workload"] == "churn" {
+        assert_eq!(total("mapped"), resident + number(&run["churn"]["unmapped"]));
+        return;
+    }
+    assert_eq!(run.get("churn"), None);
+    assert_eq!(total("mapped"), resident);
+    assert_eq!((total("away"), total("late")), (0, 0), "memory stays where it is");
     assert_eq!(run["accessed"]["entries"], resident);
 }
 
@@ -148,6 +160,68 @@ fn random_accesses_add_up() {
 }
 
 #[test]
+fn memory_that_comes_and_goes_is_all_there_in_the_end() {
+    let churn = ["--workload", "churn", "--memory", "10000K", "--rounds", "30"];
+    everywhere(&churn, |run, _| {
+        assert_eq!(run["guest_pages"], 2500);
+        let churned = &run["churn"];
+        assert_eq!(churned["rounds"], 30);
+        assert_eq!(churned["frames_handed_out"], churned["frames_given_back"]);
+        assert_eq!(churned["tables_left"], 1, "the root");
+        assert_eq!(churned["tables_waiting"], 0);
+        assert_eq!(churned["stale"], 0);
+        let shootdowns = number(&churned["shootdowns"]);
+        let attempts = 30 + number(&churned["still_mapped"]) + number(&churned["busy"]);
+        assert!((1..=attempts).contains(&shootdowns), "one each time that something was mapped");
+    });
+}
+
+#[test]
+fn churn_is_sound_whatever_the_seed() {
+    for seed in 2..8 {
+        let seed = seed.to_string();
+        let document = sound(&["--workload", "churn", "--memory", "64M", "--seed", &seed], b"");
+        assert_eq!(document["runs"][0]["churn"]["rounds"], 200, "by default");
+    }
+}
+
+#[test]
+fn a_flush_that_is_skipped_is_found_out_every_time() {
+    for vcpus in ["1", "2", "8"] {
+        for format in ["ept", "npt", "long-mode"] {
+            let place = ["--format", format, "--vcpus", vcpus, "--memory", "16M"];
+            let skip = ["--json", "--workload", "churn", "--rounds", "60", "--skip-flush"];
+            let output = run(&[&skip[..], &place].concat(), b"");
+            assert_eq!(output.status.code(), Some(FAILED), "{place:?}");
+            assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+            let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(document["verdict"], "failed");
+            let run = &document["runs"][0];
+            assert_eq!(run["verdict"], "failed");
+            assert!(number(&run["churn"]["stale"]) > 0, "{run:#}");
+            assert_eq!(run["churn"]["stale"], run["total"]["stale"]);
+            assert_eq!(run["churn"]["shootdowns"], 0);
+            assert!(!run["wrong"].as_array().unwrap().is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_flush_can_be_skipped_only_where_there_is_one() {
+    for arguments in [
+        &["--skip-flush"][..],
+        &["--skip-flush", "--workload", "touch"],
+        &["--skip-flush", "--workload", "random"],
+        &["--skip-flush", "--workload", "shared"],
+        &["--skip-flush", "--trace", TRACE],
+        &["--skip-flush", "--workload", "churn", "--trace", TRACE],
+    ] {
+        let errors = refused(arguments, b"");
+        assert!(errors.contains("--skip-flush needs --workload churn"), "{errors}");
+    }
+}
+
+#[test]
 fn a_real_program_is_mapped_page_by_page() {
     let text = std::fs::read_to_string(TRACE).unwrap();
     let (mut accessed, mut dirty) = (BTreeSet::new(), BTreeSet::new());
@@ -167,11 +241,11 @@ fn a_real_program_is_mapped_page_by_page() {
 }
 
 #[test]
-fn by_default_it_touches_memory_and_replays_a_program() {
+fn by_default_it_touches_memory_moves_it_and_replays_a_program() {
     let document = sound(&["--memory", "1M"], b"");
     let names: Vec<_> =
         document["runs"].as_array().unwrap().iter().map(|run| &run["workload"]).collect();
-    assert_eq!(names, ["touch", "trace examples/guest/traces/true.lackey"]);
+    assert_eq!(names, ["touch", "churn", "trace examples/guest/traces/true.lackey"]);
 }
 
 #[test]
@@ -186,17 +260,21 @@ fn tables_are_printed_without_json() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(OK));
     assert!(text.starts_with("touch: 2 vCPUs, 256 pages, 4-level ept, "), "{text}");
-    assert_eq!(text.matches("verdict: ok").count(), 2);
+    assert_eq!(text.matches("verdict: ok").count(), 3);
     for word in ["faults/s", "lost", "resident", "accessed", "dirty", "frames in tables"] {
-        assert!(text.contains(word), "{word}");
+        assert_eq!(text.matches(word).count(), 3, "{word}");
+    }
+    for word in ["no memory", "memory taken away", "shoot-downs", "kicks", "data frames given back"]
+    {
+        assert_eq!(text.matches(word).count(), 1, "{word}");
     }
 }
 
 #[test]
 fn more_vcpus_than_pages_is_no_problem() {
-    for workload in ["touch", "shared", "random"] {
+    for workload in ["touch", "shared", "random", "churn"] {
         let few = ["--workload", workload, "--memory", "4096", "--seconds", "0.01"];
-        sound(&[&few[..], &["--vcpus", "40"]].concat(), b"");
+        sound(&[&few[..], &["--rounds", "5", "--vcpus", "40"]].concat(), b"");
     }
 }
 
@@ -237,6 +315,7 @@ fn bad_options_are_refused() {
         &["--seconds", "0"],
         &["--seconds", "-1"],
         &["--seconds", "NaN"],
+        &["--rounds", "0"],
         &["--levels", "6"],
         &["--format", "sv39"],
         &["--workload", "idle"],

@@ -2,24 +2,30 @@
 //!
 //! Nothing here trusts the fault path. Resident pages and their accessed and dirty bits are read back
 //! from the entries, contents from the frames that the entries name, and each is compared with the
-//! vCPUs' logs.
+//! vCPUs' logs. Pages that were taken away are compared in the same way: by what their entries and
+//! frames showed then. Where memory came and went, all of it is then taken away, and every frame must
+//! be back.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
-use slat::{Format, FrameSource, Gpa, Mapping, PageSize};
+use slat::{Format, FrameSource, Gpa, Mapping, ObserverId, PageSize};
 
 use crate::{
-    machine::{Machine, Outcome},
-    memory::Page,
-    vcpu::Deeds,
+    deeds::{Deeds, Life, merge},
+    layout::tables,
+    machine::{Machine, Run},
+    manager::{Account, Flushing, Manager, Site},
+    memory::Stay,
+    outcome::Tally,
     workload::Workload,
 };
 
 /// Complaints beyond this many are counted, not listed.
 const LISTED: usize = 20;
 
-/// A number of pages, as the entries have it and as the workload does.
+/// A number of pages, as the entries have it and as the workload does. A page counts once for each
+/// time that it was mapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Pages {
     pub(crate) entries: u64,
@@ -29,27 +35,59 @@ pub(crate) struct Pages {
 /// What the audit found.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Audit {
-    /// Pages that are mapped, and that the workload touched.
+    /// Pages that are mapped, and that the workload mapped and did not unmap.
     pub(crate) resident: Pages,
     pub(crate) accessed: Pages,
     pub(crate) dirty: Pages,
     /// Frames that the tables take.
     pub(crate) table_frames: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) churn: Option<Churned>,
     /// What is wrong; nothing, if all is well.
     pub(crate) wrong: Vec<String>,
     /// How much more is wrong than `wrong` lists.
     pub(crate) unlisted: u64,
 }
 
+/// What became of memory that came and went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Churned {
+    /// Regions that were taken away.
+    pub(crate) rounds: u64,
+    /// Pages that were unmapped for that.
+    pub(crate) unmapped: u64,
+    pub(crate) shootdowns: u64,
+    pub(crate) kicks: u64,
+    /// Attempts to vacate a region in which a page was mapped again, or just being mapped.
+    pub(crate) still_mapped: u64,
+    pub(crate) busy: u64,
+    /// Attempts to populate a region when too many tables waited for vCPUs to come out.
+    pub(crate) short: u64,
+    /// Accesses through translations that should have been gone.
+    pub(crate) stale: u64,
+    /// How many times data frames were handed out, and given back when all memory was taken away.
+    pub(crate) frames_handed_out: u64,
+    pub(crate) frames_given_back: u64,
+    /// Tables that were left then: the root; and those that waited still: none.
+    pub(crate) tables_left: u64,
+    pub(crate) tables_waiting: u64,
+}
+
 impl Audit {
-    /// Audits a machine whose vCPUs are done.
-    pub(crate) fn of(machine: &Machine<'_>, workload: &dyn Workload, vcpus: &[Outcome]) -> Self {
+    /// Audits a machine whose vCPUs and managers are done.
+    pub(crate) fn of(machine: &Machine<'_>, workload: &dyn Workload, run: &Run) -> Self {
         let mut audit = Self::default();
-        audit.check_vcpus(vcpus);
-        let resident = audit.check_entries(machine);
-        let deeds = merge(machine, vcpus);
-        audit.check_pages(machine, &resident, &deeds);
-        audit.check_counts(machine, workload, vcpus);
+        audit.check_threads(run);
+        reclaim(machine);
+        let mut lives = audit.check_entries(machine);
+        lives.extend(run.managers.iter().flat_map(|manager| &manager.lives));
+        lives.extend(run.vcpus.iter().flat_map(|vcpu| &vcpu.lives));
+        let deeds = merge(run.vcpus.iter().map(|vcpu| &vcpu.log));
+        audit.check_lives(machine, &lives, deeds);
+        audit.check_counts(machine, workload, run);
+        if let Some(turnover) = workload.turnover() {
+            audit.check_churn(machine, run, turnover.rounds);
+        }
         audit
     }
 
@@ -58,22 +96,37 @@ impl Audit {
         self.wrong.is_empty()
     }
 
-    fn check_vcpus(&mut self, vcpus: &[Outcome]) {
-        for (number, vcpu) in vcpus.iter().enumerate() {
+    fn check_threads(&mut self, run: &Run) {
+        for (number, vcpu) in run.vcpus.iter().enumerate() {
             if let Some(broken) = &vcpu.broken {
                 self.complain(format!("vCPU {number} stopped: {broken}"));
             }
+            if let Some(first) = &vcpu.stale {
+                let count = vcpu.tally.stale;
+                self.complain(format!(
+                    "vCPU {number} used stale translations {count} times, first of {first}"
+                ));
+            }
+        }
+        for manager in &run.managers {
+            self.check_manager(manager);
         }
     }
 
-    /// Reads all entries; returns each page's mapping.
-    fn check_entries(&mut self, machine: &Machine<'_>) -> Vec<Option<Mapping>> {
-        let mut resident = vec![None; machine.layout.len()];
+    fn check_manager(&mut self, manager: &Account) {
+        if let Some(stuck) = &manager.stuck {
+            self.complain(format!("a manager stopped: {stuck}"));
+        }
+    }
+
+    /// Reads all entries; returns what is to be said of each page that is mapped.
+    fn check_entries(&mut self, machine: &Machine<'_>) -> Vec<Life> {
+        let mut lives = Vec::new();
         let mut frames = HashSet::new();
         let reader = machine.table.reader();
         let pin = reader.pin();
         for region in machine.layout.regions() {
-            for mapping in pin.mappings(*region).expect("populated, so it is input") {
+            for mapping in pin.mappings(*region).expect("populated once, so it is input") {
                 let Mapping { gpa, pfn, size, attr, .. } = mapping;
                 if size != PageSize::Size4K || attr != machine.attr {
                     self.complain(format!("{gpa} is mapped as {size:?} with {attr:?}"));
@@ -85,66 +138,126 @@ impl Audit {
                     self.complain(format!("looking up {gpa} does not find its mapping"));
                 }
                 match machine.layout.page_at(gpa) {
-                    Some(page) => resident[page] = Some(mapping),
+                    Some(page) => lives.extend(self.check_frame(machine, page, mapping)),
                     None => self.complain(format!("{gpa} is mapped and was never touched")),
                 }
             }
-            self.resident.entries += pin.mapped(*region).expect("populated, so it is input");
+            self.resident.entries += pin.mapped(*region).expect("populated once, so it is input");
         }
-        resident
+        lives
     }
 
-    /// Compares each page's entry and contents with what was done to it.
-    fn check_pages(
+    /// Looks at the frame that a page is mapped to.
+    fn check_frame(
         &mut self,
         machine: &Machine<'_>,
-        resident: &[Option<Mapping>],
-        deeds: &[Deeds],
+        page: usize,
+        mapping: Mapping,
+    ) -> Option<Life> {
+        let Mapping { gpa, pfn, .. } = mapping;
+        let life = machine.memory.life(page, pfn, mapping.into());
+        let tenant = machine.memory.frame(pfn).and_then(|frame| frame.stamp().page);
+        if tenant != Some(page) {
+            self.complain(format!("{gpa} is mapped to frame {pfn}, which was not meant for it"));
+        }
+        life
+    }
+
+    /// Compares each page's entry and contents with what was done to it while it was mapped.
+    fn check_lives(
+        &mut self,
+        machine: &Machine<'_>,
+        lives: &[Life],
+        mut deeds: HashMap<Stay, (usize, Deeds)>,
     ) {
-        for (page, (mapping, deeds)) in resident.iter().zip(deeds).enumerate() {
+        for &Life { page, stay, bits, sum } in lives {
             let gpa = machine.layout.gpa(page);
-            let accessed = mapping.is_some_and(|mapping| mapping.accessed);
-            let dirty = mapping.is_some_and(|mapping| mapping.dirty);
-            self.resident.workload += u64::from(deeds.accessed);
-            self.accessed.count(accessed, deeds.accessed);
-            self.dirty.count(dirty, deeds.written);
-            if mapping.is_some() != deeds.accessed {
-                self.complain(differ(gpa, "mapped", mapping.is_some()));
+            let done = deeds.remove(&stay).map(|(_, deeds)| deeds);
+            let (accessed, written) = (done.is_some(), done.is_some_and(|deeds| deeds.written));
+            self.accessed.count(bits.accessed, accessed);
+            self.dirty.count(bits.dirty, written);
+            // Memory that goes may be gone before the vCPU that faulted it in is back.
+            if machine.is_fixed && !accessed {
+                self.complain(differ(gpa, "mapped", true));
             }
-            if accessed != deeds.accessed {
-                self.complain(differ(gpa, "accessed", accessed));
+            if bits.accessed != accessed {
+                self.complain(differ(gpa, "accessed", bits.accessed));
             }
-            if dirty != deeds.written {
-                self.complain(differ(gpa, "dirty", dirty));
+            if bits.dirty != written {
+                self.complain(differ(gpa, "dirty", bits.dirty));
             }
-            let contents = mapping.and_then(|mapping| machine.memory.page(mapping.pfn));
-            let sum = contents.map_or(0, Page::sum);
-            if sum != deeds.sum {
-                let expected = deeds.sum;
+            let expected = done.map_or(0, |deeds| deeds.sum);
+            if sum != expected {
                 self.complain(format!("{gpa} adds up to {sum:#x}, {expected:#x} was written"));
             }
         }
+        let mut unmapped: Vec<_> = deeds.into_iter().collect();
+        unmapped.sort_unstable_by_key(|&(stay, (page, _))| (page, stay));
+        for (Stay { pfn, .. }, (page, deeds)) in unmapped {
+            self.accessed.count(false, true);
+            self.dirty.count(false, deeds.written);
+            let gpa = machine.layout.gpa(page);
+            self.complain(format!("{gpa} was used in frame {pfn}, and no entry says so"));
+        }
     }
 
-    /// Checks that nothing was lost: every frame is in use or in a vCPU's hand, every fault was
+    /// Checks that nothing was lost: every frame is in use or was given back, every fault was
     /// resolved by somebody, the tables take what they must.
-    fn check_counts(&mut self, machine: &Machine<'_>, workload: &dyn Workload, vcpus: &[Outcome]) {
+    fn check_counts(&mut self, machine: &Machine<'_>, workload: &dyn Workload, run: &Run) {
+        let Tally { mapped, lost, away, late, faults, .. } = run.total();
+        let unmapped = run.managers.iter().map(|manager| manager.lives.len() as u64).sum();
         let resident = self.resident.entries;
-        let sum = |count: fn(&Outcome) -> u64| vcpus.iter().map(count).sum::<u64>();
-        let spare = sum(|vcpu| vcpu.spare.iter().len() as u64);
-        let mapped = sum(|vcpu| vcpu.tally.mapped);
-        let (faults, lost) = (sum(|vcpu| vcpu.tally.faults), sum(|vcpu| vcpu.tally.lost));
-        let arena = machine.table.frames();
-        self.table_frames = arena.capacity() - arena.free_frames();
-        let needed = machine.layout.tables(machine.table.format().levels());
+        self.resident.workload = mapped.saturating_sub(unmapped);
+        self.table_frames = table_frames(machine);
+        let present = run.present().map(|region| machine.layout.regions()[region]);
+        let needed = tables(&present.collect::<Vec<_>>(), machine.table.format().levels());
+        let stats = machine.table.stats();
         let pages = machine.layout.len() as u64;
-        for (what, found, expected) in [
-            ("frames that were handed out", machine.memory.allocated(), resident + spare),
-            ("pages that the vCPUs mapped", mapped, resident),
-            ("faults that were resolved", mapped + lost, faults),
+        self.compare(&[
+            ("frames that are in use", machine.memory.traffic().in_use(), resident),
+            ("pages that the vCPUs mapped", mapped, resident + unmapped),
+            ("faults that were resolved", mapped + lost + away + late, faults),
             ("frames in tables", self.table_frames, needed),
+            ("tables that are linked", stats.tables, needed),
+            ("tables that wait", stats.waiting, 0),
             ("pages of the workload", if workload.touches_all() { resident } else { pages }, pages),
-        ] {
+        ]);
+    }
+
+    /// Takes all memory away, and checks that every frame comes back.
+    fn check_churn(&mut self, machine: &Machine<'_>, run: &Run, rounds: u64) {
+        let site = Site { machine, stage: &run.stage, flushing: Flushing::Served };
+        self.check_manager(&Manager::new(site, run.present()).clear());
+        reclaim(machine);
+        let (stats, traffic) = (machine.table.stats(), machine.memory.traffic());
+        let sum = |count: fn(&Account) -> u64| run.managers.iter().map(count).sum::<u64>();
+        let churned = Churned {
+            rounds: sum(|manager| manager.rounds),
+            unmapped: sum(|manager| manager.lives.len() as u64),
+            shootdowns: sum(|manager| manager.shootdowns),
+            kicks: run.stage.kicks.sent(),
+            still_mapped: sum(|manager| manager.still_mapped),
+            busy: sum(|manager| manager.busy),
+            short: sum(|manager| manager.short),
+            stale: run.total().stale,
+            frames_handed_out: traffic.handed_out,
+            frames_given_back: traffic.given_back,
+            tables_left: stats.tables,
+            tables_waiting: stats.waiting,
+        };
+        self.compare(&[
+            ("regions that were taken away", churned.rounds, rounds),
+            ("frames that were given back", traffic.given_back, traffic.handed_out),
+            ("tables that are left in the end", stats.tables, 1),
+            ("tables that wait in the end", stats.waiting, 0),
+            ("frames in tables in the end", table_frames(machine), 1),
+        ]);
+        self.churn = Some(churned);
+    }
+
+    /// Compares what was found with what was expected.
+    fn compare(&mut self, counts: &[(&str, u64, u64)]) {
+        for &(what, found, expected) in counts {
             if found != expected {
                 self.complain(format!("{what}: {found}, expected {expected}"));
             }
@@ -167,23 +280,21 @@ impl Pages {
     }
 }
 
+/// Frees the tables that were unlinked: there is no vCPU any more that could walk them.
+fn reclaim(machine: &Machine<'_>) {
+    machine.table.reclaim(&|_: ObserverId| ());
+}
+
+/// Returns how many frames the tables have taken from their source.
+fn table_frames(machine: &Machine<'_>) -> u64 {
+    let arena = machine.table.frames();
+    arena.capacity() - arena.free_frames()
+}
+
 fn differ(gpa: Gpa, what: &str, in_entry: bool) -> String {
     let (entry, workload) =
         if in_entry { ("is", "should not be") } else { ("is not", "should be") };
     format!("{gpa} {entry} {what} and {workload}")
-}
-
-/// Returns what all vCPUs together did to each page.
-fn merge(machine: &Machine<'_>, vcpus: &[Outcome]) -> Vec<Deeds> {
-    let mut all = vec![Deeds::default(); machine.layout.len()];
-    for vcpu in vcpus {
-        for (all, one) in all.iter_mut().zip(&vcpu.deeds) {
-            all.accessed |= one.accessed;
-            all.written |= one.written;
-            all.sum = all.sum.wrapping_add(one.sum);
-        }
-    }
-    all
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Which guest pages a workload uses, and the regions of guest memory that hold them.
 
-use std::iter;
+use std::{iter, ops::Range};
 
 use slat::{Gpa, GpaRange, Levels, PAGE_BYTES, PageSize, RangeError};
 
@@ -18,9 +18,21 @@ pub(crate) struct Layout {
 impl Layout {
     /// Lays out `bytes` of memory from address 0 on, all of it in use.
     pub(crate) fn linear(bytes: u64) -> Result<Self, RangeError> {
-        let region = GpaRange::new(Gpa::new(0), bytes)?;
-        let pages = (0..region.pages()).map(|page| Gpa::new(page * PAGE_BYTES)).collect();
-        Ok(Self { pages, regions: vec![region] })
+        Self::split(bytes, 1)
+    }
+
+    /// Lays out the same as `count` regions of about the same size, or fewer if there are not so many
+    /// pages. They begin where they begin, in the middle of a table mostly.
+    pub(crate) fn split(bytes: u64, count: u64) -> Result<Self, RangeError> {
+        let whole = GpaRange::new(Gpa::new(0), bytes)?;
+        let count = count.clamp(1, whole.pages());
+        let bound = |number| Gpa::new(whole.pages() * number / count * PAGE_BYTES);
+        let region = |number| {
+            let (start, end) = (bound(number), bound(number + 1));
+            GpaRange::new(start, end.get() - start.get())
+        };
+        let pages = (0..whole.pages()).map(|page| Gpa::new(page * PAGE_BYTES)).collect();
+        Ok(Self { pages, regions: (0..count).map(region).collect::<Result<_, _>>()? })
     }
 
     /// Lays out memory around `pages`, which ascend: the 2 MiB that surround each of them, as one
@@ -60,24 +72,42 @@ impl Layout {
         &self.regions
     }
 
-    /// Returns how many tables it takes to map the regions with 4 KiB pages: the root, and below it
-    /// one for every span of a table in which there is a region.
-    pub(crate) fn tables(&self, levels: Levels) -> u64 {
-        let below_root = 1..levels.count();
-        1 + below_root.map(|level| self.spans(level * INDEX_BITS)).sum::<u64>()
+    /// Returns which pages lie in a region.
+    pub(crate) fn pages_of(&self, region: usize) -> Range<usize> {
+        let region = self.regions[region];
+        let first = self.pages.partition_point(|&gpa| gpa < region.start());
+        first..self.pages.partition_point(|&gpa| gpa <= region.last())
     }
 
-    /// Returns how many aligned spans of `2^shift` pages the regions reach into.
-    fn spans(&self, shift: u32) -> u64 {
-        let span = |gpa: Gpa| gpa.get() / PAGE_BYTES >> shift;
-        let before = iter::once(None).chain(self.regions.iter().map(|r| Some(span(r.last()))));
-        iter::zip(&self.regions, before)
-            .map(|(region, before)| {
-                let shared = before == Some(span(region.start()));
-                span(region.last()) - span(region.start()) + u64::from(!shared)
-            })
-            .sum()
+    /// Returns the region that a page lies in.
+    pub(crate) fn region_of(&self, page: usize) -> usize {
+        let gpa = self.pages[page];
+        self.regions.partition_point(|region| region.last() < gpa)
     }
+
+    /// Returns how many tables it takes to map all regions with 4 KiB pages.
+    pub(crate) fn tables(&self, levels: Levels) -> u64 {
+        tables(&self.regions, levels)
+    }
+}
+
+/// Returns how many tables it takes to map `regions`, which ascend, with 4 KiB pages: the root, and
+/// below it one for every span of a table in which there is a region.
+pub(crate) fn tables(regions: &[GpaRange], levels: Levels) -> u64 {
+    let below_root = 1..levels.count();
+    1 + below_root.map(|level| spans(regions, level * INDEX_BITS)).sum::<u64>()
+}
+
+/// Returns how many aligned spans of `2^shift` pages the regions reach into.
+fn spans(regions: &[GpaRange], shift: u32) -> u64 {
+    let span = |gpa: Gpa| gpa.get() / PAGE_BYTES >> shift;
+    let before = iter::once(None).chain(regions.iter().map(|r| Some(span(r.last()))));
+    iter::zip(regions, before)
+        .map(|(region, before)| {
+            let shared = before == Some(span(region.start()));
+            span(region.last()) - span(region.start()) + u64::from(!shared)
+        })
+        .sum()
 }
 
 #[cfg(test)]

@@ -1,24 +1,27 @@
-//! The machine: a table, the memory behind it, and the vCPUs that run on both.
+//! The machine: a table, the memory behind it, and the threads that run on both.
 
 use std::{
     fs,
     sync::OnceLock,
-    thread::{self, ScopedJoinHandle},
-    time::{Duration, Instant},
+    thread::{self, Scope, ScopedJoinHandle},
+    time::Instant,
 };
 
 use anyhow::Context;
-use indicatif::ProgressBar;
 use slat::{
-    AnyFormat, Arena, Attr, Format, Gpa, HostPfn, LeafFlags, PAGE_BYTES, PageSize, PageTable, Prot,
-    Tracking,
+    AnyFormat, Arena, Attr, Format, Gpa, LeafFlags, Observer, PAGE_BYTES, PageSize, PageTable, Prot,
 };
 
 use crate::{
+    deeds::Deeds,
     layout::Layout,
-    memory::GuestMemory,
-    vcpu::{Broken, Deeds, Tally, Vcpu},
-    workload::Workload,
+    manager::{Account, Flushing, MANAGERS, Manager, Site},
+    memory::{Frame, GuestMemory, Stamp, WORDS},
+    outcome::{Outcome, Tally},
+    progress::{Progress, Ticker},
+    stage::Stage,
+    vcpu::Vcpu,
+    workload::{Part, Workload},
 };
 
 /// A guest's memory and its translation.
@@ -28,21 +31,39 @@ pub(crate) struct Machine<'w> {
     pub(crate) layout: &'w Layout,
     /// The attributes of every page: a guest may do anything with its memory.
     pub(crate) attr: Attr,
+    /// Whether memory stays as it is: a page that was faulted in is there for good.
+    pub(crate) is_fixed: bool,
 }
 
-/// What became of one vCPU.
+/// What came of a run.
 #[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) tally: Tally,
-    pub(crate) deeds: Vec<Deeds>,
-    pub(crate) spare: Option<HostPfn>,
-    pub(crate) elapsed: Duration,
-    pub(crate) broken: Option<Broken>,
+pub(crate) struct Run {
+    pub(crate) vcpus: Vec<Outcome>,
+    pub(crate) managers: Vec<Account>,
+    pub(crate) stage: Stage,
+}
+
+impl Run {
+    /// Returns what all vCPUs counted together.
+    pub(crate) fn total(&self) -> Tally {
+        self.vcpus.iter().map(|vcpu| vcpu.tally).fold(Tally::default(), Tally::plus)
+    }
+
+    /// Returns the regions that are populated in the end, in ascending order.
+    pub(crate) fn present(&self) -> impl Iterator<Item = usize> {
+        let regions = 0..self.stage.places.len();
+        regions.filter(|region| self.managers.iter().all(|manager| !manager.away.contains(region)))
+    }
 }
 
 impl<'w> Machine<'w> {
-    /// Makes the memory that `layout` describes for `vcpus` vCPUs, none of it mapped yet.
-    pub(crate) fn new(format: AnyFormat, layout: &'w Layout, vcpus: usize) -> anyhow::Result<Self> {
+    /// Makes the memory that a workload needs for `vcpus` vCPUs, none of it mapped yet.
+    pub(crate) fn new(
+        format: AnyFormat,
+        workload: &'w dyn Workload,
+        vcpus: usize,
+    ) -> anyhow::Result<Self> {
+        let layout = workload.layout();
         let arena =
             Arena::new(layout.tables(format.levels())).context("no memory for the tables")?;
         let table = PageTable::new(format, arena).context("making the table failed")?;
@@ -55,63 +76,95 @@ impl<'w> Machine<'w> {
             AnyFormat::LongMode(_) => LeafFlags::USER,
             _ => LeafFlags::empty(),
         };
-        // Each vCPU can hold one frame that a lost race left over.
+        // Each vCPU can hold one frame that a lost race left over, or one that it mapped too late.
         let memory = GuestMemory::new(layout.len() + vcpus);
         let attr = Attr::new(Prot::RWX).with_flags(user);
-        Ok(Self { table, memory, layout, attr })
+        Ok(Self { table, memory, layout, attr, is_fixed: workload.turnover().is_none() })
     }
 
-    /// Runs the workload on `vcpus` threads until all of them are done.
+    /// Returns the address of a word.
+    pub(crate) fn gpa(&self, page: usize, word: usize) -> Gpa {
+        debug_assert!(word < WORDS);
+        Gpa::new(self.layout.gpa(page).get() + 8 * word as u64)
+    }
+
+    /// Runs the workload on `vcpus` threads until all of them are done, and the managers on theirs.
     pub(crate) fn run(
         &self,
         workload: &dyn Workload,
         vcpus: usize,
-        progress: &ProgressBar,
-    ) -> anyhow::Result<Vec<Outcome>> {
-        // The vCPUs begin together, so that they meet in the same pages; `None` if they shall not.
-        let gate: OnceLock<Option<Instant>> = OnceLock::new();
-        let vcpu = |number| {
-            gate.wait().map(|begun| self.run_one(workload, number, vcpus, begun, progress))
-        };
-        thread::scope(|scope| {
-            let spawn = |number| {
-                let thread = thread::Builder::new().name(format!("vcpu-{number}"));
-                let vcpu = &vcpu;
-                thread.spawn_scoped(scope, move || vcpu(number))
-            };
-            let threads: Result<Vec<_>, _> = (0..vcpus).map(spawn).collect();
-            gate.get_or_init(|| threads.is_ok().then(Instant::now));
-            let threads = threads.with_context(|| format!("cannot start {vcpus} threads"))?;
-            // All are waited for, also if one has panicked and said so.
-            let ended: Vec<_> = threads.into_iter().map(ScopedJoinHandle::join).collect();
-            let ended: Result<Vec<_>, _> = ended.into_iter().collect();
-            let outcomes = ended.map_err(|_| anyhow::anyhow!("a vCPU panicked"))?;
-            Ok(outcomes.into_iter().flatten().collect())
-        })
-    }
+        progress: &Progress,
+    ) -> anyhow::Result<Run> {
+        let regions = self.layout.regions().len();
+        let turnover = workload.turnover();
+        let managers = if turnover.is_some() { MANAGERS.min(regions) } else { 0 };
+        let observers: Vec<_> = (0..vcpus).map(|_| self.table.observer()).collect();
+        let ids: Vec<_> = observers.iter().map(Observer::id).collect();
+        let rounds = turnover.map_or(0, |turnover| turnover.rounds);
+        let flushing = turnover.map_or(Flushing::Served, |turnover| turnover.flushing);
+        let stage = Stage::new(regions, &ids, managers, rounds);
 
-    fn run_one(
-        &self,
-        workload: &dyn Workload,
-        number: usize,
-        count: usize,
-        begun: Instant,
-        progress: &ProgressBar,
-    ) -> Outcome {
-        let mut observer = self.table.observer();
-        let inside = observer.enter(Tracking::On);
-        let mut vcpu = Vcpu::new(self, inside, number, count, begun, progress);
-        let broken = workload.run(&mut vcpu).err();
-        let elapsed = vcpu.elapsed();
-        let Vcpu { tally, deeds, spare, .. } = vcpu;
-        Outcome { tally, deeds, spare, elapsed, broken }
+        let run_vcpu = |number, observer, begun| {
+            let _at_work = stage.vcpus.guard();
+            let ticker = Ticker::new(progress, begun);
+            let machine = self;
+            let vcpu = Vcpu { number, machine, stage: &stage, flushing, observer, ticker, begun };
+            let part = Part { number, count: vcpus, begun, stage: &stage };
+            vcpu.run(&mut *workload.share(part))
+        };
+        let run_manager = |number| {
+            let _at_work = stage.managers.guard();
+            let site = Site { machine: self, stage: &stage, flushing };
+            Manager::new(site, (number..regions).step_by(managers)).run(progress)
+        };
+        // All begin together, so that they meet in the same pages; `None` if they shall not.
+        let gate: OnceLock<Option<Instant>> = OnceLock::new();
+        let gate = &gate;
+        let (vcpus, managers) = thread::scope(|scope| {
+            let vcpus = observers.into_iter().enumerate().map(|(number, observer)| {
+                let run = &run_vcpu;
+                let run = move || gate.wait().map(|begun| run(number, observer, begun));
+                spawn(scope, format!("vcpu-{number}"), run)
+            });
+            let vcpus: anyhow::Result<Vec<_>> = vcpus.collect();
+            let managers = (0..managers).map(|number| {
+                let run = &run_manager;
+                let run = move || gate.wait().map(|_| run(number));
+                spawn(scope, format!("manager-{number}"), run)
+            });
+            let managers: anyhow::Result<Vec<_>> = managers.collect();
+            gate.get_or_init(|| (vcpus.is_ok() && managers.is_ok()).then(Instant::now));
+            anyhow::Ok((join(vcpus?)?, join(managers?)?))
+        })?;
+        Ok(Run { vcpus, managers, stage })
     }
+}
+
+fn spawn<'s, T: Send + 's>(
+    scope: &'s Scope<'s, '_>,
+    name: String,
+    run: impl FnOnce() -> T + Send + 's,
+) -> anyhow::Result<ScopedJoinHandle<'s, T>> {
+    let context = format!("cannot start thread {name}");
+    thread::Builder::new().name(name).spawn_scoped(scope, run).context(context)
+}
+
+/// Waits for all threads, also if one has panicked and said so.
+fn join<T>(threads: Vec<ScopedJoinHandle<'_, Option<T>>>) -> anyhow::Result<Vec<T>> {
+    let ended: Vec<_> = threads.into_iter().map(ScopedJoinHandle::join).collect();
+    let ended: Result<Vec<_>, _> = ended.into_iter().collect();
+    let results = ended.map_err(|_| anyhow::anyhow!("a thread panicked"))?;
+    Ok(results.into_iter().flatten().collect())
 }
 
 /// Fails if the machine that this runs on has no memory for `pages` pages of guest memory.
 pub(crate) fn check_host(pages: u64, vcpus: u64) -> anyhow::Result<()> {
-    let frame = PAGE_BYTES + size_of::<OnceLock<Box<[u64]>>>() as u64;
-    let known = size_of::<Gpa>() as u64 + vcpus * size_of::<Deeds>() as u64;
+    anyhow::ensure!(
+        pages <= Stamp::PAGES,
+        "{pages} pages of guest memory are more than the example tells apart"
+    );
+    let frame = PAGE_BYTES + size_of::<OnceLock<Frame>>() as u64;
+    let known = size_of::<Gpa>() as u64 + vcpus * size_of::<Option<Deeds>>() as u64;
     let needed = pages.saturating_mul(frame + known);
     if let Some(available) = available_memory() {
         anyhow::ensure!(

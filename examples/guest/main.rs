@@ -1,24 +1,34 @@
 //! A guest without a hypervisor: vCPU threads run a memory workload on software MMUs, and each
-//! resolves its own page faults through one [`PageTable`](slat::PageTable) that all of them share.
+//! resolves its own page faults through one [`PageTable`](slat::PageTable) that all of them share,
+//! while managers take memory away under them.
 //!
 //! ```sh
-//! cargo run --release --example guest                      # private touches, then a real program
+//! cargo run --release --example guest                      # touches, churn, a real program
 //! cargo run --release --example guest -- --workload shared # all vCPUs fault on the same pages
+//! # The negative control: frames are used again without a shoot-down, and it is found out.
+//! cargo run --release --example guest -- --workload churn --skip-flush
 //! valgrind --tool=lackey --trace-mem=yes ls 2>&1 >/dev/null |
 //!     cargo run --release --example guest -- --trace -
 //! ```
 //!
-//! Read [`vcpu`] first, which has the fault handler; then [`machine`], which sets the table up and
-//! lets the vCPUs go; [`audit`] says what must hold afterwards.
+//! Read [`vcpu`] first, which enters the guest and handles its faults, and [`manager`], which takes
+//! memory away; then [`machine`], which sets the table up and lets all of them go; [`audit`] says what
+//! must hold afterwards.
 
 #![cfg(not(any(loom, shuttle)))]
 
 mod audit;
+mod churn;
+mod deeds;
 mod layout;
 mod machine;
+mod manager;
 mod memory;
 mod options;
+mod outcome;
+mod progress;
 mod report;
+mod stage;
 mod trace;
 mod vcpu;
 mod workload;
@@ -32,14 +42,15 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 use slat::{AnyFormat, PAGE_BYTES};
 
 use crate::{
     audit::Audit,
+    churn::Churn,
     layout::Layout,
     machine::{Machine, check_host},
     options::{Options, Pattern},
+    progress::Progress,
     report::{Document, Report, Verdict},
     trace::Trace,
     workload::{Random, Replay, Shared, Touch, Workload},
@@ -50,7 +61,7 @@ const TRUE: (&str, &[u8]) =
     ("examples/guest/traces/true.lackey", include_bytes!("traces/true.lackey"));
 
 /// Exit statuses; 0 if all is well.
-const WRONG: u8 = 1;
+const FAILED: u8 = 1;
 const BAD_INPUT: u8 = 2;
 
 fn main() -> ExitCode {
@@ -61,14 +72,14 @@ fn main() -> ExitCode {
     };
     match run(&options, &workloads) {
         Ok(verdict) => ExitCode::from(status(verdict)),
-        Err(error) => failed(&error, WRONG),
+        Err(error) => failed(&error, FAILED),
     }
 }
 
 const fn status(verdict: Verdict) -> u8 {
     match verdict {
         Verdict::Ok => 0,
-        Verdict::Wrong => WRONG,
+        Verdict::Failed => FAILED,
     }
 }
 
@@ -82,16 +93,13 @@ fn workloads(options: &Options) -> anyhow::Result<Vec<Box<dyn Workload>>> {
     let format = options.table_format()?;
     options.check()?;
     let by_default = options.workload.is_none() && options.trace.is_none();
+    let patterns = match options.workload {
+        None if by_default => vec![Pattern::Touch, Pattern::Churn],
+        chosen => Vec::from_iter(chosen),
+    };
     let mut workloads: Vec<Box<dyn Workload>> = Vec::new();
-    if let Some(pattern) = options.workload.or(by_default.then_some(Pattern::Touch)) {
-        check_host(options.memory / PAGE_BYTES, options.vcpus.into())?;
-        let layout = Layout::linear(options.memory)?;
-        let (seed, time) = (options.seed, options.seconds);
-        workloads.push(match pattern {
-            Pattern::Touch => Box::new(Touch { layout, seed }),
-            Pattern::Random => Box::new(Random { layout, seed, time }),
-            Pattern::Shared => Box::new(Shared { layout }),
-        });
+    for chosen in patterns {
+        workloads.push(pattern(options, chosen)?);
     }
     if let Some(path) = &options.trace {
         workloads.push(Box::new(load(path, format, options.vcpus)?));
@@ -100,6 +108,19 @@ fn workloads(options: &Options) -> anyhow::Result<Vec<Box<dyn Workload>>> {
         workloads.push(Box::new(replay(name, text, format, options.vcpus)?));
     }
     Ok(workloads)
+}
+
+/// Makes a workload over plain guest memory.
+fn pattern(options: &Options, pattern: Pattern) -> anyhow::Result<Box<dyn Workload>> {
+    let Options { memory, seed, seconds: time, rounds, .. } = *options;
+    check_host(memory / PAGE_BYTES, options.vcpus.into())?;
+    let layout = || Layout::linear(memory);
+    Ok(match pattern {
+        Pattern::Touch => Box::new(Touch { layout: layout()?, seed }),
+        Pattern::Random => Box::new(Random { layout: layout()?, seed, time }),
+        Pattern::Shared => Box::new(Shared { layout: layout()? }),
+        Pattern::Churn => Box::new(Churn::new(memory, seed, rounds, options.flushing())?),
+    })
 }
 
 /// Reads the trace in a file, or that on standard input.
@@ -133,17 +154,10 @@ fn run(options: &Options, workloads: &[Box<dyn Workload>]) -> anyhow::Result<Ver
 
 fn run_one(options: &Options, workload: &dyn Workload) -> anyhow::Result<Report> {
     let vcpus = usize::from(options.vcpus);
-    let machine = Machine::new(options.table_format()?, workload.layout(), vcpus)?;
-    let progress = progress(workload, vcpus)?;
-    let outcomes = machine.run(workload, vcpus, &progress)?;
-    progress.finish_and_clear();
-    let audit = Audit::of(&machine, workload, &outcomes);
-    Ok(Report::new(options, workload, &outcomes, audit))
-}
-
-/// Makes the progress bar, which shows on a terminal only.
-fn progress(workload: &dyn Workload, vcpus: usize) -> anyhow::Result<ProgressBar> {
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent}%")?;
-    let name = workload.name().to_owned();
-    Ok(ProgressBar::new(workload.length(vcpus)).with_style(style).with_message(name))
+    let machine = Machine::new(options.table_format()?, workload, vcpus)?;
+    let progress = Progress::new(workload.name(), workload.length(vcpus))?;
+    let run = machine.run(workload, vcpus, &progress)?;
+    progress.finish();
+    let audit = Audit::of(&machine, workload, &run);
+    Ok(Report::new(options, workload, &run, audit))
 }

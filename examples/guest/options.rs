@@ -8,24 +8,27 @@ use slat::{
     PAGE_BYTES, PhysWidth,
 };
 
-use crate::memory::WORDS;
+use crate::{manager::Flushing, memory::WORDS};
 
 /// Width of physical addresses: usual for a server.
 const PHYS_BITS: u8 = 46;
-/// In `random` each vCPU has one word of every page to itself.
+/// In `random` and `churn` each vCPU has one word of every page to itself.
 const MOST_VCPUS: i64 = WORDS as i64;
+/// Each unmapped page is remembered until the audit.
+const MOST_ROUNDS: u64 = 100_000;
 const LONGEST_SECONDS: f64 = 86_400.0;
 
 /// Runs a guest on software MMUs: every vCPU is a thread whose page faults are resolved through a
 /// slat table that all of them share, while the others run on.
 ///
 /// Afterwards the entries are compared with what the workload did: resident pages, accessed and dirty
-/// bits, the contents of memory, the frames. Exits with status 0 if all of it is right, 1 if anything
-/// is wrong, and 2 for bad options or a bad trace.
+/// bits, the contents of memory, the frames; and no access may have gone through a translation that
+/// should have been gone. Exits with status 0 if all of it is right, 1 if anything is wrong, and 2 for
+/// bad options or a bad trace.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "guest", version)]
 pub(crate) struct Options {
-    /// What the vCPUs do [default: touch, and then the trace of /bin/true that comes with the
+    /// What the vCPUs do [default: touch, then churn, then the trace of /bin/true that comes with the
     /// example]
     #[arg(long, value_enum)]
     pub(crate) workload: Option<Pattern>,
@@ -48,6 +51,15 @@ pub(crate) struct Options {
     #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
     pub(crate) seconds: Duration,
 
+    /// How many times `churn` takes a region of memory away
+    #[arg(long, value_name = "N", default_value_t = 200,
+          value_parser = clap::value_parser!(u64).range(1..=MOST_ROUNDS))]
+    pub(crate) rounds: u64,
+
+    /// Let `churn` use frames again without a shoot-down: a mistake, which must be found out
+    #[arg(long)]
+    pub(crate) skip_flush: bool,
+
     /// The entry format of the table
     #[arg(long, value_enum, default_value_t = FormatName::Ept)]
     pub(crate) format: FormatName,
@@ -57,7 +69,7 @@ pub(crate) struct Options {
           value_parser = clap::value_parser!(u8).range(4..=5))]
     pub(crate) levels: u8,
 
-    /// Where the random numbers of `random` and the values that `touch` writes start
+    /// Where the random numbers of `random` and `churn` and the values that `touch` writes start
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
 
@@ -75,6 +87,9 @@ pub(crate) enum Pattern {
     Random,
     /// All vCPUs write to all pages in the same order, and fault on the same pages
     Shared,
+    /// vCPUs use a few pages here and a few there, and managers take away just the regions that are in
+    /// use, give their frames to others, and bring the regions back
+    Churn,
 }
 
 /// An entry format by name.
@@ -111,8 +126,18 @@ impl Options {
         })
     }
 
+    /// Returns what `churn` does with the duty to flush.
+    pub(crate) const fn flushing(&self) -> Flushing {
+        if self.skip_flush { Flushing::Skipped } else { Flushing::Served }
+    }
+
     /// Checks what one option alone does not tell.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let only_churn = self.workload == Some(Pattern::Churn) && self.trace.is_none();
+        anyhow::ensure!(
+            !self.skip_flush || only_churn,
+            "--skip-flush needs --workload churn, and no trace: nothing else takes memory away"
+        );
         let format = self.table_format()?;
         let reachable =
             GpaRange::new(Gpa::new(0), self.memory).is_ok_and(|range| format.admits_range(range));

@@ -1,11 +1,17 @@
 //! What is printed in the end: tables to read, or one JSON document.
 
-use std::time::Duration;
+use std::{iter, time::Duration};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use crate::{audit::Audit, machine::Outcome, options::Options, vcpu::Tally, workload::Workload};
+use crate::{
+    audit::{Audit, Churned},
+    machine::Run,
+    options::Options,
+    outcome::Tally,
+    workload::Workload,
+};
 
 /// One workload's results.
 #[derive(Debug, Serialize)]
@@ -26,19 +32,20 @@ pub(crate) struct Report {
 /// What one vCPU did, or all of them.
 #[derive(Debug, Serialize)]
 struct Line {
-    accesses: u64,
-    faults: u64,
+    #[serde(flatten)]
+    tally: Tally,
     faults_per_second: f64,
-    /// Faults for which another vCPU was first.
-    lost: u64,
 }
+
+/// A column of the table of vCPUs: its name, and what it shows.
+type Column = (&'static str, fn(&Line) -> String);
 
 /// Whether all is well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
     Ok,
-    Wrong,
+    Failed,
 }
 
 /// All results, as `--json` prints them.
@@ -50,8 +57,8 @@ pub(crate) struct Document {
 
 impl Document {
     pub(crate) fn new(runs: Vec<Report>) -> Self {
-        let wrong = runs.iter().any(|run| run.verdict == Verdict::Wrong);
-        Self { runs, verdict: Verdict::of(!wrong) }
+        let failed = runs.iter().any(|run| run.verdict == Verdict::Failed);
+        Self { runs, verdict: Verdict::of(!failed) }
     }
 
     /// Returns the results as JSON.
@@ -67,36 +74,29 @@ impl Document {
 
 impl Verdict {
     fn of(clean: bool) -> Self {
-        if clean { Self::Ok } else { Self::Wrong }
+        if clean { Self::Ok } else { Self::Failed }
     }
 }
 
 impl Line {
     fn new(tally: Tally, elapsed: Duration) -> Self {
-        let Tally { accesses, faults, lost, .. } = tally;
         // A vCPU may have had nothing to do; JSON has no infinity.
         let seconds = elapsed.as_secs_f64().max(1e-9);
-        Self { accesses, faults, faults_per_second: faults as f64 / seconds, lost }
+        Self { tally, faults_per_second: tally.faults as f64 / seconds }
     }
 }
 
 impl Report {
-    pub(crate) fn new(
-        options: &Options,
-        workload: &dyn Workload,
-        outcomes: &[Outcome],
-        audit: Audit,
-    ) -> Self {
-        let elapsed = outcomes.iter().map(|vcpu| vcpu.elapsed).max().unwrap_or_default();
-        let total = outcomes.iter().map(|vcpu| vcpu.tally).fold(Tally::default(), Tally::plus);
+    pub(crate) fn new(options: &Options, workload: &dyn Workload, run: &Run, audit: Audit) -> Self {
+        let elapsed = run.vcpus.iter().map(|vcpu| vcpu.elapsed).max().unwrap_or_default();
         Self {
             workload: workload.name().to_owned(),
             format: options.format.as_str(),
             levels: options.levels,
             guest_pages: workload.layout().len() as u64,
             seconds: elapsed.as_secs_f64(),
-            vcpus: outcomes.iter().map(|vcpu| Line::new(vcpu.tally, vcpu.elapsed)).collect(),
-            total: Line::new(total, elapsed),
+            vcpus: run.vcpus.iter().map(|vcpu| Line::new(vcpu.tally, vcpu.elapsed)).collect(),
+            total: Line::new(run.total(), elapsed),
             verdict: Verdict::of(audit.is_clean()),
             audit,
         }
@@ -104,30 +104,40 @@ impl Report {
 
     fn to_tables(&self) -> String {
         let Self { workload, format, levels, guest_pages, seconds, .. } = self;
-        format!(
-            "{workload}: {} vCPUs, {guest_pages} pages, {levels}-level {format}, {seconds:.3} s\n\
-             {}\n{}\n{}\n",
+        let head = format!(
+            "{workload}: {} vCPUs, {guest_pages} pages, {levels}-level {format}, {seconds:.3} s",
             self.vcpus.len(),
-            self.vcpu_table(),
-            self.audit_table(),
-            self.verdict_text()
-        )
+        );
+        let churn = self.audit.churn.as_ref().map(churn_table);
+        let tables = [Some(self.vcpu_table()), Some(self.audit_table()), churn];
+        let tables = tables.iter().flatten().map(Table::to_string);
+        let parts = iter::once(head).chain(tables).chain([self.verdict_text() + "\n"]);
+        parts.collect::<Vec<_>>().join("\n")
     }
 
     fn vcpu_table(&self) -> Table {
-        let mut table = plain(&["vCPU", "accesses", "faults", "faults/s", "lost to another vCPU"]);
+        let columns: [Column; 7] = [
+            ("accesses", |line| line.tally.accesses.to_string()),
+            ("entries", |line| line.tally.entries.to_string()),
+            ("faults", |line| line.tally.faults.to_string()),
+            ("faults/s", |line| format!("{:.0}", line.faults_per_second)),
+            ("lost to another vCPU", |line| line.tally.lost.to_string()),
+            ("no memory", |line| (line.tally.away + line.tally.late).to_string()),
+            ("stale accesses", |line| line.tally.stale.to_string()),
+        ];
+        // Where memory stays, nothing of the last two can happen; if it does, the verdict says so.
+        let shown = if self.audit.churn.is_some() { &columns[..] } else { &columns[..5] };
+        let mut table = plain(iter::once("vCPU").chain(shown.iter().map(|&(name, _)| name)));
         let lines = self.vcpus.iter().enumerate().map(|(number, line)| (number.to_string(), line));
         for (name, line) in lines.chain([("all".to_owned(), &self.total)]) {
-            let rate = format!("{:.0}", line.faults_per_second);
-            let (accesses, faults, lost) = (line.accesses, line.faults, line.lost);
-            table.add_row([name, accesses.to_string(), faults.to_string(), rate, lost.to_string()]);
+            table.add_row(iter::once(name).chain(shown.iter().map(|(_, show)| show(line))));
         }
         table
     }
 
     fn audit_table(&self) -> Table {
         let audit = &self.audit;
-        let mut table = plain(&["pages", "in the entries", "by the workload"]);
+        let mut table = plain(["pages", "in the entries", "by the workload"]);
         for (what, pages) in
             [("resident", audit.resident), ("accessed", audit.accessed), ("dirty", audit.dirty)]
         {
@@ -141,8 +151,8 @@ impl Report {
         let mut text = format!("{table_frames} frames in tables\n");
         match self.verdict {
             Verdict::Ok => text += "verdict: ok",
-            Verdict::Wrong => {
-                text += &format!("verdict: WRONG\n  {}", wrong.join("\n  "));
+            Verdict::Failed => {
+                text += &format!("verdict: FAILED\n  {}", wrong.join("\n  "));
                 if *unlisted > 0 {
                     text += &format!("\n  and {unlisted} more");
                 }
@@ -152,8 +162,29 @@ impl Report {
     }
 }
 
+/// Returns what became of memory that came and went, as a table.
+fn churn_table(churned: &Churned) -> Table {
+    let mut table = plain(["memory taken away", "times"]);
+    for (what, number) in [
+        ("regions", churned.rounds),
+        ("pages unmapped", churned.unmapped),
+        ("shoot-downs", churned.shootdowns),
+        ("kicks", churned.kicks),
+        ("vacate: still mapped", churned.still_mapped),
+        ("vacate: busy", churned.busy),
+        ("populate: tables still waited", churned.short),
+        ("stale accesses", churned.stale),
+        ("data frames handed out", churned.frames_handed_out),
+        ("data frames given back", churned.frames_given_back),
+        ("tables left in the end", churned.tables_left),
+    ] {
+        table.add_row([what.to_owned(), number.to_string()]);
+    }
+    table
+}
+
 /// Makes an empty table with a name in its first column and numbers in the others.
-fn plain(header: &[&str]) -> Table {
+fn plain<'h>(header: impl IntoIterator<Item = &'h str>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(header);

@@ -1,16 +1,23 @@
 //! What the vCPUs do with guest memory.
 //!
 //! A workload sees pages by their index and words within them, as if all of them were there: faults
-//! are the [`Vcpu`]'s business. Every write adds to a word, so that a page's sum says which writes
-//! arrived; the vCPUs log what they did, and the audit compares.
+//! are the [vCPU](crate::vcpu)'s business. Every write adds to a word, so that a page's sum says which
+//! writes arrived; the vCPUs log what they did, and the audit compares.
 
-use std::{ops::Range, time::Duration};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use slat::mmu::Access;
 
 use crate::{
     layout::Layout,
+    manager::Turnover,
     memory::WORDS,
-    trace::{Kind, Trace},
-    vcpu::{Broken, Vcpu},
+    progress::Length,
+    stage::Stage,
+    trace::{Kind, Step, Trace},
 };
 
 /// The work of one guest.
@@ -21,18 +28,85 @@ pub(crate) trait Workload: Sync {
     /// Returns the guest memory that it needs.
     fn layout(&self) -> &Layout;
 
-    /// Returns how far [`Vcpu::advance`] will come, for the progress bar.
-    fn length(&self, vcpus: usize) -> u64;
+    /// Returns how much there is to do.
+    fn length(&self, vcpus: usize) -> Length;
 
     /// Tells whether every page of the layout will have been touched in the end.
     fn touches_all(&self) -> bool;
 
-    /// Does one vCPU's share of the work.
-    fn run(&self, vcpu: &mut Vcpu<'_>) -> Result<(), Broken>;
+    /// Returns what is to become of its memory while it runs; `None` if it stays as it is.
+    fn turnover(&self) -> Option<Turnover> {
+        None
+    }
+
+    /// Returns one vCPU's share of the work.
+    fn share<'s>(&'s self, part: Part<'s>) -> Box<dyn Share + 's>;
+}
+
+/// Whose share it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part<'s> {
+    /// The number of the vCPU.
+    pub(crate) number: usize,
+    /// How many there are.
+    pub(crate) count: usize,
+    /// When they were let go.
+    pub(crate) begun: Instant,
+    pub(crate) stage: &'s Stage,
+}
+
+/// What one vCPU is to do, one after the other.
+pub(crate) trait Share {
+    fn next(&mut self) -> Option<Op>;
+
+    /// Says that the last one was in vain: there is no memory.
+    fn absent(&mut self) {}
+}
+
+impl<I: Iterator<Item = Op>> Share for I {
+    fn next(&mut self) -> Option<Op> {
+        Iterator::next(self)
+    }
+}
+
+/// One thing that a guest does with a word of its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Op {
+    pub(crate) page: usize,
+    pub(crate) word: usize,
+    pub(crate) act: Act,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// Fetches an instruction.
+    Fetch,
+    /// Reads it, whatever it holds.
+    Load,
+    /// Reads it; it must hold this.
+    Expect(u64),
+    /// Reads it; it must hold what this vCPU has added to the page since it came where it is.
+    Recall,
+    /// Adds to it.
+    Add(u64),
+    /// Does nothing for a while; the word is of no account.
+    Pause,
+}
+
+impl Act {
+    /// Returns how the MMU is asked, if it is.
+    pub(crate) const fn access(self) -> Option<Access> {
+        match self {
+            Self::Fetch => Some(Access::FETCH),
+            Self::Load | Self::Expect(_) | Self::Recall => Some(Access::READ),
+            Self::Add(_) => Some(Access::WRITE),
+            Self::Pause => None,
+        }
+    }
 }
 
 /// Steps between two looks at the clock.
-const BATCH: usize = 1024;
+const BATCH: u64 = 1024;
 
 /// Private touches: each vCPU has a part of memory to itself.
 pub(crate) struct Touch {
@@ -41,16 +115,16 @@ pub(crate) struct Touch {
 }
 
 impl Touch {
-    fn share(&self, vcpu: &Vcpu<'_>) -> Range<usize> {
-        let bound = |number| self.layout.len() * number / vcpu.count;
-        bound(vcpu.number)..bound(vcpu.number + 1)
+    fn pages(&self, part: Part<'_>) -> Range<usize> {
+        let bound = |number| self.layout.len() * number / part.count;
+        bound(part.number)..bound(part.number + 1)
     }
 
-    /// Returns which word of a page is written, and what: 0 in every fourth page, which is only read
-    /// and must stay clean.
-    fn stamp(&self, page: usize) -> (usize, u64) {
+    /// Returns which word of a page is written, and what: nothing in every fourth page, which is only
+    /// read and must stay clean.
+    fn stamp(&self, page: usize) -> (usize, Option<u64>) {
         let hash = mix(self.seed ^ page as u64);
-        (hash as usize % WORDS, if page % 4 == 3 { 0 } else { hash | 1 })
+        (hash as usize % WORDS, (page % 4 != 3).then_some(hash | 1))
     }
 }
 
@@ -63,29 +137,27 @@ impl Workload for Touch {
         &self.layout
     }
 
-    fn length(&self, _vcpus: usize) -> u64 {
-        2 * self.layout.len() as u64
+    fn length(&self, _vcpus: usize) -> Length {
+        let pages = self.layout.len() as u64;
+        Length::Accesses(2 * pages + (pages - pages / 4))
     }
 
     fn touches_all(&self) -> bool {
         true
     }
 
-    fn run(&self, vcpu: &mut Vcpu<'_>) -> Result<(), Broken> {
-        for page in self.share(vcpu) {
+    fn share<'s>(&'s self, part: Part<'s>) -> Box<dyn Share + 's> {
+        let first = self.pages(part).flat_map(|page| {
             let (word, stamp) = self.stamp(page);
-            vcpu.expect(page, word, 0)?;
-            if stamp != 0 {
-                vcpu.add(page, word, stamp)?;
-            }
-            vcpu.advance(1);
-        }
-        for page in self.share(vcpu) {
+            let read = Op { page, word, act: Act::Expect(0) };
+            let write = stamp.map(|stamp| Op { page, word, act: Act::Add(stamp) });
+            [Some(read), write].into_iter().flatten()
+        });
+        let second = self.pages(part).map(|page| {
             let (word, stamp) = self.stamp(page);
-            vcpu.expect(page, word, stamp)?;
-            vcpu.advance(1);
-        }
-        Ok(())
+            Op { page, word, act: Act::Expect(stamp.unwrap_or(0)) }
+        });
+        Box::new(first.chain(second))
     }
 }
 
@@ -105,38 +177,32 @@ impl Workload for Random {
         &self.layout
     }
 
-    fn length(&self, vcpus: usize) -> u64 {
-        self.time.as_millis() as u64 * vcpus as u64
+    fn length(&self, _vcpus: usize) -> Length {
+        Length::Time(self.time)
     }
 
     fn touches_all(&self) -> bool {
         false
     }
 
-    /// Each vCPU counts its writes to a page in a word of its own there, so it knows what it must
-    /// read, whatever the others do.
-    fn run(&self, vcpu: &mut Vcpu<'_>) -> Result<(), Broken> {
-        let word = vcpu.number;
-        let mut counter = mix(self.seed ^ mix(vcpu.number as u64));
-        let mut elapsed = Duration::ZERO;
-        while elapsed < self.time {
-            for _ in 0..BATCH {
-                counter = counter.wrapping_add(1);
-                let random = mix(counter);
-                let page = (random >> 1) as usize % self.layout.len();
-                if random & 1 == 0 {
-                    let writes = vcpu.sum(page);
-                    vcpu.expect(page, word, writes)?;
-                } else {
-                    vcpu.add(page, word, 1)?;
-                }
-            }
-            let before = elapsed.as_millis();
-            elapsed = vcpu.elapsed();
-            vcpu.advance((elapsed.as_millis() - before) as u64);
-        }
-        Ok(())
+    fn share<'s>(&'s self, part: Part<'s>) -> Box<dyn Share + 's> {
+        let mut numbers = Numbers::new(self.seed, part.number);
+        let in_time =
+            move |&step: &u64| step % BATCH != 0 || step == 0 || part.begun.elapsed() < self.time;
+        let steps = (0..).take_while(in_time);
+        Box::new(steps.map(move |_| {
+            let random = numbers.next();
+            access(random, (random >> 1) as usize % self.layout.len(), part.number)
+        }))
     }
+}
+
+/// Returns a read or a write, by the lowest bit of a random number.
+///
+/// Each vCPU counts its writes to a page in a word of its own there, so it knows what it must read,
+/// whatever the others do.
+pub(crate) fn access(random: u64, page: usize, vcpu: usize) -> Op {
+    Op { page, word: vcpu, act: if random & 1 == 0 { Act::Recall } else { Act::Add(1) } }
 }
 
 /// All vCPUs write to all pages in the same order.
@@ -153,20 +219,17 @@ impl Workload for Shared {
         &self.layout
     }
 
-    fn length(&self, vcpus: usize) -> u64 {
-        (self.layout.len() * vcpus) as u64
+    fn length(&self, vcpus: usize) -> Length {
+        Length::Accesses((self.layout.len() * vcpus) as u64)
     }
 
     fn touches_all(&self) -> bool {
         true
     }
 
-    fn run(&self, vcpu: &mut Vcpu<'_>) -> Result<(), Broken> {
-        for page in 0..self.layout.len() {
-            vcpu.add(page, page % WORDS, vcpu.number as u64 + 1)?;
-            vcpu.advance(1);
-        }
-        Ok(())
+    fn share<'s>(&'s self, part: Part<'s>) -> Box<dyn Share + 's> {
+        let act = Act::Add(part.number as u64 + 1);
+        Box::new((0..self.layout.len()).map(move |page| Op { page, word: page % WORDS, act }))
     }
 }
 
@@ -189,30 +252,41 @@ impl Workload for Replay {
         &self.trace.layout
     }
 
-    fn length(&self, _vcpus: usize) -> u64 {
-        self.trace.steps.len() as u64
+    fn length(&self, _vcpus: usize) -> Length {
+        Length::Accesses(self.trace.steps.len() as u64)
     }
 
     fn touches_all(&self) -> bool {
         true
     }
 
-    fn run(&self, vcpu: &mut Vcpu<'_>) -> Result<(), Broken> {
-        let hands = self.trace.steps.chunks(DEAL).skip(vcpu.number).step_by(vcpu.count);
-        for step in hands.flatten() {
-            let (page, word) = (step.page as usize, usize::from(step.word));
-            match step.kind {
-                Kind::Fetch => vcpu.fetch(page, word)?,
-                Kind::Load => vcpu.load(page, word)?,
-                Kind::Store => vcpu.add(page, word, 1)?,
-                Kind::Modify => {
-                    vcpu.load(page, word)?;
-                    vcpu.add(page, word, 1)?;
-                }
-            }
-            vcpu.advance(1);
-        }
-        Ok(())
+    fn share<'s>(&'s self, part: Part<'s>) -> Box<dyn Share + 's> {
+        let hands = self.trace.steps.chunks(DEAL).skip(part.number).step_by(part.count);
+        Box::new(hands.flatten().flat_map(|&Step { kind, page, word }| {
+            let op = |act| Op { page: page as usize, word: usize::from(word), act };
+            let (first, second) = match kind {
+                Kind::Fetch => (Act::Fetch, None),
+                Kind::Load => (Act::Load, None),
+                Kind::Store => (Act::Add(1), None),
+                Kind::Modify => (Act::Load, Some(Act::Add(1))),
+            };
+            [Some(op(first)), second.map(op)].into_iter().flatten()
+        }))
+    }
+}
+
+/// Random numbers of one vCPU.
+#[derive(Debug)]
+pub(crate) struct Numbers(u64);
+
+impl Numbers {
+    pub(crate) fn new(seed: u64, number: usize) -> Self {
+        Self(mix(seed ^ mix(number as u64)))
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(1);
+        mix(self.0)
     }
 }
 

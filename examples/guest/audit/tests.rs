@@ -1,33 +1,42 @@
 //! The audit must notice whatever goes wrong: each test damages a machine that was sound.
 
-use indicatif::ProgressBar;
 use slat::{Gpa, GpaRange, HostPfn, Prot};
 
 use super::*;
 use crate::{
+    churn::Churn,
     layout::Layout,
+    manager::Stuck,
     options::Options,
-    vcpu::Broken,
+    outcome::Broken,
+    progress::Progress,
     workload::{Shared, Touch},
 };
 
 const PAGES: u64 = 64;
 const VCPUS: usize = 2;
+const ROUNDS: u64 = 20;
 /// A page that `touch` writes, and one that it only reads.
 const WRITTEN: Gpa = Gpa::new(0x8000);
 const READ: Gpa = Gpa::new(0x7000);
 
 /// Runs a workload, then `damage`, then the audit.
-fn audit(
-    workload: &dyn Workload,
-    damage: impl FnOnce(&Machine<'_>, &mut Vec<Outcome>),
-) -> Vec<String> {
+fn audit_of(workload: &dyn Workload, damage: impl FnOnce(&Machine<'_>, &mut Run)) -> Audit {
     let options = <Options as clap::Parser>::parse_from(["guest"]);
     let format = options.table_format().unwrap();
-    let machine = Machine::new(format, workload.layout(), VCPUS).unwrap();
-    let mut outcomes = machine.run(workload, VCPUS, &ProgressBar::hidden()).unwrap();
-    damage(&machine, &mut outcomes);
-    Audit::of(&machine, workload, &outcomes).wrong
+    let machine = Machine::new(format, workload, VCPUS).unwrap();
+    let mut run = machine.run(workload, VCPUS, &Progress::hidden()).unwrap();
+    damage(&machine, &mut run);
+    Audit::of(&machine, workload, &run)
+}
+
+/// Runs a workload, then `damage`, then the audit; returns what that finds wrong.
+fn audit(workload: &dyn Workload, damage: impl FnOnce(&Machine<'_>, &mut Run)) -> Vec<String> {
+    audit_of(workload, damage).wrong
+}
+
+fn churn(flushing: Flushing) -> Churn {
+    Churn::new(PAGES * 16 * 4096, 1, ROUNDS, flushing).unwrap()
 }
 
 fn touch() -> Touch {
@@ -47,6 +56,7 @@ fn a_sound_machine_passes() {
     expect(&audit(&touch(), |_, _| ()), &[]);
     let shared = Shared { layout: Layout::linear(PAGES * 4096).unwrap() };
     expect(&audit(&shared, |_, _| ()), &[]);
+    expect(&audit(&churn(Flushing::Served), |_, _| ()), &[]);
 }
 
 #[test]
@@ -78,9 +88,8 @@ fn a_lost_page_is_noticed() {
     let wrong = audit(&touch(), |machine, _| {
         let _ = machine.table.reader().pin().unmap(WRITTEN).unwrap();
     });
-    let texts = ["0x8000 is not mapped", "not accessed", "not dirty", "adds up to 0x0"];
-    expect(&wrong[..4], &texts);
-    expect(&wrong[4..], &["frames that were handed out", "vCPUs mapped", "pages of the workload"]);
+    let texts = ["0x8000 was used in frame", "in use", "vCPUs mapped", "pages of the workload"];
+    expect(&wrong, &texts);
 }
 
 #[test]
@@ -96,7 +105,15 @@ fn a_page_in_the_wrong_frame_is_noticed() {
         slot.set_accessed();
         slot.set_dirty();
     });
-    expect(&wrong, &["as another page is", "0x8000 adds up to 0x0"]);
+    let texts = [
+        "as another page is",
+        "0x8000 is mapped to frame",
+        "0x8000 is mapped and should not be",
+        "0x8000 is accessed",
+        "0x8000 is dirty",
+        "0x8000 was used in frame",
+    ];
+    expect(&wrong, &texts);
 }
 
 #[test]
@@ -123,7 +140,7 @@ fn a_page_that_nobody_touched_is_noticed() {
 fn a_lost_write_is_noticed() {
     let wrong = audit(&touch(), |machine, _| {
         let mapping = machine.table.reader().pin().lookup(READ).unwrap();
-        machine.memory.page(mapping.pfn).unwrap().add(3, 1);
+        machine.memory.frame(mapping.pfn).unwrap().add(3, 1);
     });
     expect(&wrong, &["0x7000 adds up to 0x1, 0x0 was written"]);
 }
@@ -133,32 +150,97 @@ fn a_lost_frame_is_noticed() {
     let wrong = audit(&touch(), |machine, _| {
         machine.memory.allocate().unwrap();
     });
-    expect(&wrong, &["frames that were handed out"]);
+    expect(&wrong, &["frames that are in use: 65, expected 64"]);
 }
 
 #[test]
 fn a_lost_fault_is_noticed() {
-    let wrong = audit(&touch(), |_, outcomes| outcomes[1].tally.faults += 1);
+    let wrong = audit(&touch(), |_, run| run.vcpus[1].tally.faults += 1);
     expect(&wrong, &["faults that were resolved: 64, expected 65"]);
 }
 
 #[test]
 fn a_stopped_vcpu_is_reported() {
-    let wrong = audit(&touch(), |_, outcomes| {
-        outcomes[1].broken = Some(Broken::OutOfFrames { gpa: READ });
+    let wrong = audit(&touch(), |_, run| {
+        run.vcpus[1].broken = Some(Broken::OutOfFrames { gpa: READ });
     });
     expect(&wrong, &["vCPU 1 stopped: no frame is left for 0x7000"]);
 }
 
 #[test]
 fn a_flood_of_complaints_is_counted() {
-    let options = <Options as clap::Parser>::parse_from(["guest"]);
-    let touch = touch();
-    let machine = Machine::new(options.table_format().unwrap(), &touch.layout, VCPUS).unwrap();
-    let mut outcomes = machine.run(&touch, VCPUS, &ProgressBar::hidden()).unwrap();
-    for deeds in &mut outcomes[0].deeds {
-        deeds.sum += 1;
-    }
-    let audit = Audit::of(&machine, &touch, &outcomes);
+    let audit = audit_of(&touch(), |machine, _| {
+        for page in machine.table.reader().pin().mappings(machine.layout.regions()[0]).unwrap() {
+            machine.memory.frame(page.pfn).unwrap().add(0, 1);
+        }
+    });
     assert_eq!((audit.wrong.len(), audit.unlisted), (LISTED, PAGES - LISTED as u64));
+}
+
+#[test]
+fn a_flush_that_is_skipped_is_found_out() {
+    let audit = audit_of(&churn(Flushing::Skipped), |_, _| ());
+    assert!(!audit.is_clean());
+    assert!(audit.churn.unwrap().stale > 0, "{audit:#?}");
+    assert!(audit.wrong.iter().any(|text| text.contains("used stale translations")), "{audit:#?}");
+}
+
+#[test]
+fn what_an_entry_said_when_it_was_unmapped_is_compared() {
+    let wrong = audit(&churn(Flushing::Served), |_, run| {
+        let life = run.managers[0].lives.iter_mut().find(|life| life.bits.dirty).unwrap();
+        life.bits.dirty = false;
+        life.sum += 1;
+    });
+    expect(&wrong, &["is not dirty and should be", "adds up to"]);
+}
+
+#[test]
+fn an_unmapped_page_that_was_not_reported_is_noticed() {
+    let wrong = audit(&churn(Flushing::Served), |_, run| {
+        let lives = &mut run.managers[0].lives;
+        lives.remove(lives.iter().position(|life| life.bits.accessed).unwrap());
+    });
+    expect(&wrong, &["and no entry says so", "pages that the vCPUs mapped"]);
+}
+
+#[test]
+fn a_region_that_did_not_come_back_is_noticed() {
+    let wrong = audit(&churn(Flushing::Served), |_, run| {
+        run.managers[0].away.pop_back().unwrap();
+    });
+    // Who takes all memory away in the end finds that it is not there.
+    expect(&wrong[..1], &["a manager stopped: vacating failed: 0x"]);
+}
+
+#[test]
+fn a_manager_that_stopped_is_reported() {
+    let wrong = audit(&churn(Flushing::Served), |_, run| {
+        let gpa = READ;
+        run.managers[1].stuck = Some(Stuck::Vacate(slat::VacateError::NotPopulated { gpa }));
+        run.managers[1].rounds += 1;
+    });
+    let texts = ["a manager stopped: vacating failed: 0x7000", "taken away: 21, expected 20"];
+    expect(&wrong, &texts);
+}
+
+#[test]
+fn a_data_frame_that_does_not_come_back_is_noticed() {
+    let wrong = audit(&churn(Flushing::Served), |machine, _| {
+        machine.memory.allocate().unwrap();
+    });
+    expect(&wrong, &["frames that are in use", "frames that were given back"]);
+}
+
+#[test]
+fn an_observer_that_never_came_out_is_noticed() {
+    let churn = churn(Flushing::Served);
+    let options = <Options as clap::Parser>::parse_from(["guest"]);
+    let machine = Machine::new(options.table_format().unwrap(), &churn, VCPUS).unwrap();
+    let run = machine.run(&churn, VCPUS, &Progress::hidden()).unwrap();
+    let mut observer = machine.table.observer();
+    let inside = observer.enter(slat::Tracking::On);
+    let audit = Audit::of(&machine, &churn, &run);
+    drop(inside);
+    assert!(audit.wrong[0].contains("a manager stopped: a shoot-down would wait"), "{audit:#?}");
 }

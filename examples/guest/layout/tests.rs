@@ -14,6 +14,27 @@ fn linear_memory_is_one_region() {
 }
 
 #[test]
+fn memory_splits_into_regions_that_adjoin() {
+    for (pages, count, regions) in [(1, 16, 1), (5, 3, 3), (1000, 16, 16), (512, 1, 1)] {
+        let layout = Layout::split(pages * PAGE_BYTES, count).unwrap();
+        assert_eq!(layout.regions().len(), regions);
+        let mut next = 0;
+        for region in 0..regions {
+            let own = layout.pages_of(region);
+            assert_eq!(own.start, next);
+            assert_eq!(layout.regions()[region].pages(), own.len() as u64);
+            assert!(own.clone().all(|page| layout.region_of(page) == region));
+            next = own.end;
+        }
+        assert_eq!(next as u64, pages);
+        assert_eq!(
+            layout.tables(Levels::Four),
+            Layout::linear(pages * PAGE_BYTES).unwrap().tables(Levels::Four)
+        );
+    }
+}
+
+#[test]
 fn pages_of_neighbouring_spans_share_a_region() {
     let layout = around(&[0x40_0000, 0x40_1000, 0x60_0000, 0x1ff_f000_0000]);
     let pages: Vec<_> = layout.regions().iter().map(|region| region.pages()).collect();

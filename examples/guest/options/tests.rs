@@ -53,6 +53,9 @@ fn options_out_of_range_are_refused() {
         &["--memory", "5000"],
         &["--seconds", "0"],
         &["--seed", "-1"],
+        &["--rounds", "0"],
+        &["--rounds", "100001"],
+        &["--skip-flush=no"],
         &["extra"],
     ] {
         assert_eq!(parse(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
@@ -69,4 +72,23 @@ fn memory_must_be_translatable() {
     assert!(fits("npt", "4", "256T") && !fits("npt", "4", "257T"));
     assert!(fits("long-mode", "4", "128T") && !fits("long-mode", "4", "129T"));
     assert!(!fits("ept", "5", "16777215T"));
+}
+
+#[test]
+fn only_churn_has_a_flush_to_skip() {
+    let churn = parse(&["--workload", "churn", "--skip-flush"]).unwrap();
+    churn.check().unwrap();
+    assert_eq!(churn.flushing(), Flushing::Skipped);
+    assert_eq!(parse(&["--workload", "churn"]).unwrap().flushing(), Flushing::Served);
+    for arguments in [
+        &["--skip-flush"][..],
+        &["--skip-flush", "--workload", "touch"],
+        &["--skip-flush", "--workload", "random"],
+        &["--skip-flush", "--workload", "shared"],
+        &["--skip-flush", "--trace", "-"],
+        &["--skip-flush", "--workload", "churn", "--trace", "-"],
+    ] {
+        let error = parse(arguments).unwrap().check().unwrap_err().to_string();
+        assert!(error.contains("--skip-flush needs --workload churn"), "{arguments:?}: {error}");
+    }
 }

@@ -1,0 +1,89 @@
+//! Two accounts of the same pages: what the vCPUs did, and what the entries say. The audit compares.
+//!
+//! A page that is taken away and comes back lies in another frame, and its accessed and dirty bits begin
+//! anew. So both accounts are kept by [`Stay`]: one page in one frame, from its mapping to its unmapping.
+
+use std::collections::HashMap;
+
+use slat::Mapping;
+
+use crate::memory::Stay;
+
+/// What was done to a page during one stay; there are some only if it was accessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deeds {
+    pub(crate) stay: Stay,
+    pub(crate) written: bool,
+    /// The sum of what was added to the page's words.
+    pub(crate) sum: u64,
+}
+
+/// What one vCPU did.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    /// The latest stay of each page.
+    latest: Vec<Option<Deeds>>,
+    /// The stays before, with their pages.
+    earlier: Vec<(usize, Deeds)>,
+}
+
+impl Log {
+    pub(crate) fn new(pages: usize) -> Self {
+        Self { latest: vec![None; pages], earlier: Vec::new() }
+    }
+
+    /// Returns the deeds of a stay, to be added to: the latest of its page, or one that begins.
+    pub(crate) fn at(&mut self, page: usize, stay: Stay) -> &mut Deeds {
+        let latest = &mut self.latest[page];
+        if let Some(ended) = latest.take_if(|deeds| deeds.stay != stay) {
+            self.earlier.push((page, ended));
+        }
+        latest.get_or_insert(Deeds { stay, written: false, sum: 0 })
+    }
+
+    /// Returns all deeds, with their pages.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, Deeds)> {
+        let latest = self.latest.iter().enumerate();
+        let latest = latest.filter_map(|(page, deeds)| deeds.map(|deeds| (page, deeds)));
+        self.earlier.iter().copied().chain(latest)
+    }
+}
+
+/// Returns what all vCPUs together did during each stay, with its page.
+pub(crate) fn merge<'l>(logs: impl Iterator<Item = &'l Log>) -> HashMap<Stay, (usize, Deeds)> {
+    let mut all: HashMap<_, (_, Deeds)> = HashMap::new();
+    for (page, one) in logs.flat_map(Log::iter) {
+        all.entry(one.stay)
+            .and_modify(|(_, all)| {
+                all.written |= one.written;
+                all.sum = all.sum.wrapping_add(one.sum);
+            })
+            .or_insert((page, one));
+    }
+    all
+}
+
+/// What the MMUs said of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bits {
+    pub(crate) accessed: bool,
+    pub(crate) dirty: bool,
+}
+
+impl From<Mapping> for Bits {
+    fn from(mapping: Mapping) -> Self {
+        Self { accessed: mapping.accessed, dirty: mapping.dirty }
+    }
+}
+
+/// What the entry and the frame of a page showed in the end of one stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    pub(crate) page: usize,
+    pub(crate) stay: Stay,
+    pub(crate) bits: Bits,
+    pub(crate) sum: u64,
+}
+
+#[cfg(test)]
+mod tests;

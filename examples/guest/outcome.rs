@@ -1,0 +1,97 @@
+//! What becomes of a vCPU: what it counted, what it did, and why it stopped if it did.
+
+use std::{fmt, time::Duration};
+
+use serde::Serialize;
+use slat::{Gpa, HostPfn, InsideGuest, MapError, mmu::Fault};
+
+use crate::deeds::{Life, Log};
+
+/// What a vCPU counted.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Tally {
+    /// Accesses that reached memory.
+    pub(crate) accesses: u64,
+    /// Entries into the guest.
+    pub(crate) entries: u64,
+    pub(crate) faults: u64,
+    /// Faults for which this vCPU mapped a frame.
+    pub(crate) mapped: u64,
+    /// Faults for which another vCPU was first.
+    pub(crate) lost: u64,
+    /// Faults where there is no memory, or is about to be none.
+    pub(crate) away: u64,
+    /// Faults for which this vCPU mapped a frame too late: the region was gone.
+    pub(crate) late: u64,
+    /// Accesses through a translation that should have been gone: to a frame that is another's.
+    pub(crate) stale: u64,
+}
+
+impl Tally {
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            accesses: self.accesses + other.accesses,
+            entries: self.entries + other.entries,
+            faults: self.faults + other.faults,
+            mapped: self.mapped + other.mapped,
+            lost: self.lost + other.lost,
+            away: self.away + other.away,
+            late: self.late + other.late,
+            stale: self.stale + other.stale,
+        }
+    }
+}
+
+/// Something that must not happen to a vCPU; it stops there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    #[error("no frame is left for {gpa}")]
+    OutOfFrames { gpa: Gpa },
+    #[error("{0} is not a fault that mapping a page resolves")]
+    Fault(Fault),
+    #[error("{0}, though the page was mapped before")]
+    FaultAgain(Fault),
+    #[error("frame {pfn} was handed out twice: {gpa} is mapped to it already")]
+    FrameReused { gpa: Gpa, pfn: HostPfn },
+    #[error("mapping a page failed: {0}")]
+    Map(#[from] MapError),
+    #[error("{gpa} translates to frame {pfn}, which is not the guest's")]
+    Stray { gpa: Gpa, pfn: HostPfn },
+    #[error("read {found:#x} at {gpa}, expected {expected:#x}")]
+    Value { gpa: Gpa, expected: u64, found: u64 },
+    #[error("a shoot-down would wait for ever: {0}")]
+    InsideGuest(#[from] InsideGuest),
+}
+
+/// An access through a translation that should have been gone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stale {
+    pub(crate) gpa: Gpa,
+    pub(crate) pfn: HostPfn,
+    /// Where the page is that has the frame; `None` if the frame is free.
+    pub(crate) tenant: Option<Gpa>,
+}
+
+impl fmt::Display for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { gpa, pfn, tenant } = self;
+        write!(f, "{gpa} in frame {pfn}, ")?;
+        match tenant {
+            Some(tenant) => write!(f, "which {tenant} has now"),
+            None => write!(f, "which is free"),
+        }
+    }
+}
+
+/// What became of one vCPU.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) tally: Tally,
+    /// The first of its stale accesses.
+    pub(crate) stale: Option<Stale>,
+    pub(crate) log: Log,
+    /// The stays of pages that were mapped too late.
+    pub(crate) lives: Vec<Life>,
+    pub(crate) elapsed: Duration,
+    pub(crate) broken: Option<Broken>,
+}

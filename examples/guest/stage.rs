@@ -1,0 +1,149 @@
+//! What the threads of a run tell each other, all of it by a word: which regions are in use or about to
+//! go, who is still there, and who shall come out of the guest.
+
+#![expect(clippy::disallowed_types, reason = "the library's facade is private to it")]
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use slat::{Kick, ObserverId};
+
+// Relaxed in all of this: these words decide when something is tried, never whether it is right. What
+// orders the threads' use of memory is the table.
+
+/// The signals of one run.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    /// One for each region of the layout.
+    pub(crate) places: Vec<Place>,
+    pub(crate) kicks: Kicks,
+    pub(crate) vcpus: Present,
+    pub(crate) managers: Present,
+    /// Regions that are still to be taken away.
+    rounds: AtomicU64,
+}
+
+impl Stage {
+    /// Makes the stage for a layout with so many regions and for the vCPUs with these observers.
+    pub(crate) fn new(regions: usize, vcpus: &[ObserverId], managers: usize, rounds: u64) -> Self {
+        Self {
+            places: (0..regions).map(|_| Place::default()).collect(),
+            kicks: Kicks::new(vcpus),
+            vcpus: Present::new(vcpus.len()),
+            managers: Present::new(managers),
+            rounds: AtomicU64::new(rounds),
+        }
+    }
+
+    /// Takes on one round, if there is one left.
+    pub(crate) fn take_round(&self) -> bool {
+        let less = |rounds: u64| rounds.checked_sub(1);
+        self.rounds.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+}
+
+/// A region, as those who use it and those who move it see it.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    guests: AtomicU64,
+    leaving: AtomicBool,
+}
+
+impl Place {
+    /// Says that a vCPU has settled there.
+    pub(crate) fn arrive(&self) {
+        self.guests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn depart(&self) {
+        self.guests.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Tells whether vCPUs have settled there.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.guests.load(Ordering::Relaxed) > 0
+    }
+
+    /// Asks fault handlers to map nothing there, or to go on. Those who looked before still map.
+    pub(crate) fn set_leaving(&self, leaving: Leaving) {
+        self.leaving.store(leaving == Leaving::Yes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a region is about to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    Yes,
+    No,
+}
+
+/// How many threads of a kind are at work.
+#[derive(Debug)]
+pub(crate) struct Present(AtomicU64);
+
+/// A thread at work; gone when it is dropped, also by a panic.
+#[derive(Debug)]
+pub(crate) struct AtWork<'s>(&'s Present);
+
+impl Present {
+    fn new(count: usize) -> Self {
+        Self(AtomicU64::new(count as u64))
+    }
+
+    /// Returns the guard of one of those who were counted when the stage was made.
+    pub(crate) fn guard(&self) -> AtWork<'_> {
+        AtWork(self)
+    }
+
+    pub(crate) fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How a vCPU is made to come out of the guest: a flag that it looks at before each access, as an
+/// interrupt would be pending. A kick sticks: the vCPU takes the flag down only once it is out.
+#[derive(Debug)]
+pub(crate) struct Kicks {
+    flags: Vec<(ObserverId, AtomicBool)>,
+    sent: AtomicU64,
+}
+
+impl Kicks {
+    fn new(vcpus: &[ObserverId]) -> Self {
+        let flags = vcpus.iter().map(|&id| (id, AtomicBool::new(false))).collect();
+        Self { flags, sent: AtomicU64::new(0) }
+    }
+
+    /// Tells whether vCPU `number` shall come out.
+    pub(crate) fn is_pending(&self, number: usize) -> bool {
+        self.flags[number].1.load(Ordering::Relaxed)
+    }
+
+    /// Takes the flag down again, of a vCPU that is out.
+    pub(crate) fn taken(&self, number: usize) {
+        self.flags[number].1.store(false, Ordering::Relaxed);
+    }
+
+    /// Returns how many kicks there were.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+impl Kick for Kicks {
+    fn kick(&self, observer: ObserverId) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        if let Some((_, flag)) = self.flags.iter().find(|&&(id, _)| id == observer) {
+            flag.store(true, Ordering::Relaxed);
+        }
+    }
+}
