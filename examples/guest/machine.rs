@@ -8,9 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
-use slat::{
-    AnyFormat, Arena, Attr, Format, Gpa, LeafFlags, Observer, PAGE_BYTES, PageSize, PageTable, Prot,
-};
+use slat::{AnyFormat, Arena, Attr, Format, Gpa, LeafFlags, PAGE_BYTES, PageSize, PageTable, Prot};
 
 use crate::{
     deeds::Deeds,
@@ -98,17 +96,15 @@ impl<'w> Machine<'w> {
         let regions = self.layout.regions().len();
         let turnover = workload.turnover();
         let managers = if turnover.is_some() { MANAGERS.min(regions) } else { 0 };
-        let observers: Vec<_> = (0..vcpus).map(|_| self.table.observer()).collect();
-        let ids: Vec<_> = observers.iter().map(Observer::id).collect();
         let rounds = turnover.map_or(0, |turnover| turnover.rounds);
         let flushing = turnover.map_or(Flushing::Served, |turnover| turnover.flushing);
-        let stage = Stage::new(regions, &ids, managers, rounds);
+        let stage = Stage::new(regions, vcpus, managers, rounds);
 
-        let run_vcpu = |number, observer, begun| {
+        let run_vcpu = |number, begun| {
             let _at_work = stage.vcpus.guard();
             let ticker = Ticker::new(progress, begun);
-            let machine = self;
-            let vcpu = Vcpu { number, machine, stage: &stage, flushing, observer, ticker, begun };
+            let (machine, observer) = (self, self.table.observer());
+            let vcpu = Vcpu { machine, stage: &stage, flushing, observer, ticker, begun };
             let part = Part { number, count: vcpus, begun, stage: &stage };
             vcpu.run(&mut *workload.share(part))
         };
@@ -121,9 +117,9 @@ impl<'w> Machine<'w> {
         let gate: OnceLock<Option<Instant>> = OnceLock::new();
         let gate = &gate;
         let (vcpus, managers) = thread::scope(|scope| {
-            let vcpus = observers.into_iter().enumerate().map(|(number, observer)| {
+            let vcpus = (0..vcpus).map(|number| {
                 let run = &run_vcpu;
-                let run = move || gate.wait().map(|begun| run(number, observer, begun));
+                let run = move || gate.wait().map(|begun| run(number, begun));
                 spawn(scope, format!("vcpu-{number}"), run)
             });
             let vcpus: anyhow::Result<Vec<_>> = vcpus.collect();

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use slat::{Kick, ObserverId};
+use slat::{Kick, ObserverId, ThreadKicks, ThreadSeat};
 
 // Relaxed in all of this: these words decide when something is tried, never whether it is right. What
 // orders the threads' use of memory is the table.
@@ -23,12 +23,12 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Makes the stage for a layout with so many regions and for the vCPUs with these observers.
-    pub(crate) fn new(regions: usize, vcpus: &[ObserverId], managers: usize, rounds: u64) -> Self {
+    /// Makes the stage for a layout with so many regions, and for so many vCPUs and managers.
+    pub(crate) fn new(regions: usize, vcpus: usize, managers: usize, rounds: u64) -> Self {
         Self {
             places: (0..regions).map(|_| Place::default()).collect(),
-            kicks: Kicks::new(vcpus),
-            vcpus: Present::new(vcpus.len()),
+            kicks: Kicks::default(),
+            vcpus: Present::new(vcpus),
             managers: Present::new(managers),
             rounds: AtomicU64::new(rounds),
         }
@@ -109,28 +109,17 @@ impl Drop for AtWork<'_> {
     }
 }
 
-/// How a vCPU is made to come out of the guest: a flag that it looks at before each access, as an
-/// interrupt would be pending. A kick sticks: the vCPU takes the flag down only once it is out.
-#[derive(Debug)]
+/// How vCPUs are made to come out of the guest, with a count.
+#[derive(Debug, Default)]
 pub(crate) struct Kicks {
-    flags: Vec<(ObserverId, AtomicBool)>,
+    seats: ThreadKicks,
     sent: AtomicU64,
 }
 
 impl Kicks {
-    fn new(vcpus: &[ObserverId]) -> Self {
-        let flags = vcpus.iter().map(|&id| (id, AtomicBool::new(false))).collect();
-        Self { flags, sent: AtomicU64::new(0) }
-    }
-
-    /// Tells whether vCPU `number` shall come out.
-    pub(crate) fn is_pending(&self, number: usize) -> bool {
-        self.flags[number].1.load(Ordering::Relaxed)
-    }
-
-    /// Takes the flag down again, of a vCPU that is out.
-    pub(crate) fn taken(&self, number: usize) {
-        self.flags[number].1.store(false, Ordering::Relaxed);
+    /// Registers this thread as the one that runs the observer's vCPU.
+    pub(crate) fn sit(&self, observer: ObserverId) -> ThreadSeat<'_> {
+        self.seats.sit(observer)
     }
 
     /// Returns how many kicks there were.
@@ -142,8 +131,6 @@ impl Kicks {
 impl Kick for Kicks {
     fn kick(&self, observer: ObserverId) {
         self.sent.fetch_add(1, Ordering::Relaxed);
-        if let Some((_, flag)) = self.flags.iter().find(|&&(id, _)| id == observer) {
-            flag.store(true, Ordering::Relaxed);
-        }
+        self.seats.kick(observer);
     }
 }

@@ -9,7 +9,7 @@
 use std::{thread, time::Instant};
 
 use slat::{
-    AnyFormat, Arena, HostPfn, MapError, Mapped, Observer, PageSize, Reader, Tracking,
+    AnyFormat, Arena, HostPfn, MapError, Mapped, Observer, PageSize, Reader, ThreadSeat, Tracking,
     mmu::{Cause, Fault, TranslationCache},
 };
 
@@ -29,7 +29,6 @@ const SLICE: u32 = 4096;
 
 /// One virtual processor.
 pub(crate) struct Vcpu<'m> {
-    pub(crate) number: usize,
     pub(crate) machine: &'m Machine<'m>,
     pub(crate) stage: &'m Stage,
     pub(crate) flushing: Flushing,
@@ -58,6 +57,8 @@ enum Resolved {
 /// A vCPU at work.
 struct Running<'m> {
     vcpu: Vcpu<'m>,
+    /// Where its thread is kicked.
+    seat: ThreadSeat<'m>,
     reader: Reader<AnyFormat, Arena>,
     tlb: TranslationCache,
     tally: Tally,
@@ -73,6 +74,7 @@ impl<'m> Vcpu<'m> {
     pub(crate) fn run(self, share: &mut dyn Share) -> Outcome {
         let machine = self.machine;
         let mut running = Running {
+            seat: self.stage.kicks.sit(self.observer.id()),
             reader: machine.table.reader(),
             tlb: TranslationCache::default(),
             tally: Tally::default(),
@@ -111,7 +113,7 @@ impl<'m> Running<'m> {
                         next = share.next();
                     }
                 }
-                (Exit::Kicked, _) => self.vcpu.stage.kicks.taken(self.vcpu.number),
+                (Exit::Kicked, _) => self.seat.clear(),
                 (Exit::Slice, _) => {}
                 (Exit::Halt | Exit::Fault(_), _) => return Ok(()),
             }
@@ -121,8 +123,8 @@ impl<'m> Running<'m> {
     /// Enters the guest and stays until there is a reason to come out. `next` is the access to begin
     /// with, and then the one to go on with.
     fn stay(&mut self, share: &mut dyn Share, next: &mut Option<Op>) -> Result<Exit, Broken> {
-        let Self { vcpu, tlb, tally, stale, log, .. } = self;
-        let Vcpu { number, machine, stage, observer, .. } = vcpu;
+        let Self { vcpu, seat, tlb, tally, stale, log, .. } = self;
+        let Vcpu { machine, observer, .. } = vcpu;
         tally.entries += 1;
         let inside = observer.enter(Tracking::On);
         inside.refresh(tlb);
@@ -131,7 +133,7 @@ impl<'m> Running<'m> {
             let Some(op) = *next else {
                 return Ok(Exit::Halt);
             };
-            if stage.kicks.is_pending(*number) {
+            if seat.is_kicked() {
                 return Ok(Exit::Kicked);
             }
             let Some(access) = op.act.access() else {

@@ -8,7 +8,7 @@ const BYTES: u64 = 1000 * 4096;
 /// Runs `test` with a vCPU's share, and with the stage of a run in which so many managers are at work.
 fn visit(managers: usize, test: impl FnOnce(&Stage, &Layout, Box<dyn Share + '_>)) {
     let churn = Churn::new(BYTES, 1, 1, Flushing::Served).unwrap();
-    let stage = Stage::new(churn.layout.regions().len(), &[], managers, 1);
+    let stage = Stage::new(churn.layout.regions().len(), 0, managers, 1);
     let part = Part { number: 0, count: 1, begun: Instant::now(), stage: &stage };
     test(&stage, &churn.layout, churn.share(part));
 }
