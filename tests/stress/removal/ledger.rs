@@ -79,6 +79,7 @@ impl Ledger {
 
     /// Hands a frame to the table, which shall map it at `gpa`: before the map, since another may unmap
     /// it before that returns.
+    #[expect(clippy::needless_pass_by_value, reason = "the frame changes hands")]
     pub(crate) fn lend(&self, frame: Frame, gpa: Gpa) -> HostPfn {
         let page = &self.pages[frame.0 as usize];
         // Relaxed, here and below: it is the table that has to order what comes with a mapping.
