@@ -2,7 +2,8 @@
 //! until tables have come or gone, so that this happens between two of its steps.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
+    collections::VecDeque,
     sync::atomic::{AtomicU64, Ordering},
     thread,
     vec::Vec,
@@ -28,8 +29,8 @@ thread_local! {
     /// A generator of the xorshift kind, since a step must not cost more; zero, and so it stays, where
     /// a thread does not stumble.
     static DICE: Cell<u32> = const { Cell::new(0) };
-    /// At which steps from now a thread stops: the one so many steps away, and so many that follow it.
-    static STOP: Cell<Option<(u32, u32)>> = const { Cell::new(None) };
+    /// Where a thread stops, the next place first.
+    static STOPS: RefCell<VecDeque<Stop>> = const { RefCell::new(VecDeque::new()) };
 }
 
 /// Lets this thread stumble.
@@ -37,15 +38,18 @@ pub(crate) fn stumble(seed: u64) {
     DICE.set(seed as u32 | 1);
 }
 
-/// Stops this thread at its `step`-th step from table to table from now, and at each of the `more`
-/// that follow, until the next turn.
-pub(crate) fn stop_at(step: u32, more: u32) {
-    STOP.set(Some((step, more)));
+/// A place where a thread stops.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop {
+    /// After so many steps from table to table, counted from the last stop.
+    pub(crate) steps: u32,
+    /// Until so many turns have come.
+    pub(crate) turns: u64,
 }
 
-/// Does not stop this thread any more.
-pub(crate) fn go_on() {
-    STOP.set(None);
+/// Stops this thread at each of these places, on its way from now on.
+pub(crate) fn stop_at(stops: &[Stop]) {
+    STOPS.replace(stops.iter().copied().collect());
 }
 
 impl Jolts {
@@ -75,21 +79,19 @@ impl Jolts {
             let waits = |_: &u32| self.turns.load(Ordering::Relaxed) == turn;
             (0..PATIENCE).take_while(waits).for_each(|_| thread::yield_now());
         }
-        match STOP.get() {
-            Some((0, more)) => {
-                STOP.set(more.checked_sub(1).map(|more| (0, more)));
-                self.stop();
+        let next = STOPS.with_borrow_mut(|stops| {
+            stops.pop_front_if(|next| {
+                let here = next.steps == 0;
+                next.steps = next.steps.saturating_sub(1);
+                here
+            })
+        });
+        if let Some(Stop { turns, .. }) = next {
+            let turn = self.turns.load(Ordering::Acquire) + turns;
+            self.stops.fetch_add(1, Ordering::Release);
+            while self.turns.load(Ordering::Acquire) < turn {
+                thread::yield_now();
             }
-            Some((step, more)) => STOP.set(Some((step - 1, more))),
-            None => {}
-        }
-    }
-
-    fn stop(&self) {
-        let turn = self.turns.load(Ordering::Acquire);
-        self.stops.fetch_add(1, Ordering::Release);
-        while self.turns.load(Ordering::Acquire) == turn {
-            thread::yield_now();
         }
     }
 }
