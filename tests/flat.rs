@@ -159,7 +159,8 @@ fn run<F: Format>(table: &Checked<F>, rounds: u64, part: &mut Use) -> (u64, u64)
 fn settle<F: Format>(table: &Checked<F>) {
     // Each of these looks through some of what the epoch keeps.
     (0..200).for_each(|_| drop(table.pin()));
-    assert_eq!(table.reclaim(&|id: ObserverId| panic!("{id} is gone")).waiting, 0);
+    let nobody = |id: ObserverId| panic!("{id} is gone");
+    assert!((0..1000).any(|_| table.reclaim(&nobody).waiting == 0), "tables wait for nobody");
     assert_eq!(table.source().free_frames(), table.source().capacity() - 1);
 }
 

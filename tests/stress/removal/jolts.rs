@@ -68,6 +68,13 @@ impl Jolts {
         self.stops.load(Ordering::Acquire)
     }
 
+    /// Gives the processor away until a turn comes, or for a while.
+    pub(crate) fn linger(&self) {
+        let turn = self.turns.load(Ordering::Relaxed);
+        let waits = |_: &u32| self.turns.load(Ordering::Relaxed) == turn;
+        (0..PATIENCE).take_while(waits).for_each(|_| thread::yield_now());
+    }
+
     fn jolt(&self) {
         let mut dice = DICE.get();
         dice ^= dice << 13;
@@ -75,9 +82,7 @@ impl Jolts {
         dice ^= dice << 5;
         DICE.set(dice);
         if dice % RARITY == 1 {
-            let turn = self.turns.load(Ordering::Relaxed);
-            let waits = |_: &u32| self.turns.load(Ordering::Relaxed) == turn;
-            (0..PATIENCE).take_while(waits).for_each(|_| thread::yield_now());
+            self.linger();
         }
         let next = STOPS.with_borrow_mut(|stops| {
             stops.pop_front_if(|next| {

@@ -159,15 +159,15 @@ fn populate<F: Format>(world: &World<F>, range: GpaRange) {
 /// Looks at what stays, with readers and observers that come and go; takes the right to write it
 /// away, and gives it back.
 pub(crate) fn watch<F: Format>(world: &World<F>, mut rng: SmallRng, working: &Working) {
+    let mut reader = world.table.reader();
     while working.go_on() {
         let area = world.some_area(&mut rng);
-        let reader = world.table.reader();
         look(&reader.pin(), area.stays);
         match rng.random_range(0..8) {
             0..2 => {
                 let mut observer = world.table.observer();
                 let inside = observer.enter(Tracking::On);
-                drop(reader);
+                reader = world.table.reader();
                 let read = inside.mmu().translate(area.stays, READ);
                 let read = read.unwrap_or_else(|fault| panic!("hidden: {fault:?}"));
                 world.ledger.read(read.pfn, area.stays);

@@ -104,6 +104,10 @@ impl<'w, F: Format> Vcpu<'w, F> {
                 inside.acknowledge(|due| invalidate(cache, due));
                 inside.refresh(cache);
             }
+            if hand.rng.random_range(0..32) == 0 {
+                // What it walks after this it remembers from before.
+                hand.world.table.source().linger();
+            }
             if let Some(gpa) = access(hand, &inside, cache) {
                 exit = Exit::Fault(gpa);
                 break;
