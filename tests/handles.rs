@@ -9,13 +9,15 @@ mod common;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread,
 };
 
 use common::{Checked, GIB, MIB, PAGE, RWX, SMALL, at, dump, every_format, frame_at, pfn, range};
 use slat::{
-    Attr, Format, FrameSource, HeapFrames, MapError, Mapped, PageSize, PageTable, Prot, Reader,
+    Attr, Due, Format, FrameSource, HeapFrames, MapError, Mapped, Observer, ObserverId, PageSize,
+    PageTable, Progress, Prot, Reader, Tracking,
+    mmu::{Access, Mode},
 };
 
 /// Runs `work`, which panics, and says nothing of it.
@@ -39,6 +41,8 @@ every_format! {
         pin.map_range(all, pfn(0), RWX).unwrap();
         let pages = || (0..100).map(|page| at(page * PAGE));
 
+        let mut observer = table.observer();
+        assert_eq!(observer.enter(Tracking::On).due(), &Due::All);
         let mut calls = 0;
         panics(|| pin.unmap_range(all, |_| {
             calls += 1;
@@ -47,12 +51,16 @@ every_format! {
             }
         }));
         assert_eq!(pin.mapped(all).unwrap(), 1024 - 700, "the leaves up to then are unmapped");
+        // It is as if the duty of what was unmapped was dropped.
+        assert_eq!(observer.enter(Tracking::On).due(), &Due::All);
         panics(|| pin.unmap_many((700..800).map(|page| at(page * PAGE)), |_, _| give_up()));
+        assert_eq!(observer.enter(Tracking::On).due(), &Due::All);
         assert_eq!(pin.mapped(all).unwrap(), 1024 - 701);
         panics(|| pin.lookup_many(pages(), |_, _| give_up()));
         let frames = pages().zip((0..).map(pfn));
         panics(|| pin.map_many(frames.clone(), RWX, |_, _| give_up()));
         assert_eq!(pin.mapped(all).unwrap(), 1024 - 700);
+        assert_eq!(observer.enter(Tracking::On).due(), &Due::None, "nothing was taken away");
         // So does an iterator that panics.
         panics(|| pin.map_many(frames.clone().inspect(|_| give_up()), RWX, |_, _| ()));
 
@@ -64,26 +72,76 @@ every_format! {
         let mut pin = reader.pin();
         pin.repin();
         assert_eq!(pin.map(at(GIB), pfn(1), SMALL, RWX), Ok(Mapped::New));
+        drop(pin);
+        // Nobody is left pinned or inside: all of it can be shot down, vacated and freed.
+        let (_, flush) = reader.pin().unmap_range(range(0, 2 * GIB), drop).unwrap();
+        flush.shootdown().wait(&|_: ObserverId| give_up()).unwrap();
+        table.vacate(all).unwrap();
+        assert_eq!(table.reclaim(&|_: ObserverId| give_up()).waiting, 0);
     }
 
-    fn a_table_lives_as_long_as_its_last_handle_or_reader(format: impl Format) {
-        for order in 0..6 {
+    fn a_kick_that_panics_can_be_followed_by_one_that_does_not(format: impl Format) {
+        let table = Checked::new(format, 16);
+        table.populate_pages(0, 4 * MIB);
+        table.map(0, 1);
+        let reader = table.reader();
+        let mut observers = [table.observer(), table.observer(), table.observer()];
+        let ids = observers.each_ref().map(Observer::id);
+        let inside = observers.each_mut().map(|observer| observer.enter(Tracking::On));
+        let (_, flush) = reader.pin().unmap(at(0)).unwrap();
+        // Begun here, waited for elsewhere: no observer is inside there.
+        let mut shootdown = flush.shootdown();
+        table.vacate(range(0, 4 * MIB)).unwrap();
+        let waiting = table.stats().waiting;
+        assert!(waiting > 0);
+
+        panics(|| table.reclaim(&|_: ObserverId| give_up()));
+        let mut kicked = Vec::new();
+        let (kicks, is_kicked) = mpsc::channel();
+        thread::scope(|scope| {
+            let shootdown = &mut shootdown;
+            scope.spawn(move || {
+                for _ in 0..2 {
+                    panics(|| shootdown.wait(&|_: ObserverId| give_up()));
+                }
+                shootdown.wait(&|id| kicks.send(id).unwrap()).unwrap();
+            });
+            // Each of them, though the ones before got no further than the first.
+            kicked.extend(ids.map(|_| is_kicked.recv().unwrap()));
+            drop(inside);
+        });
+        kicked.sort_unstable();
+        assert_eq!(kicked, ids);
+        assert_eq!(shootdown.poll(), Progress::Complete);
+        let reclaimed = table.reclaim(&|_: ObserverId| give_up());
+        assert_eq!((reclaimed.freed, reclaimed.waiting), (waiting, 0));
+        table.populate_pages(0, 4 * MIB);
+    }
+
+    fn a_table_lives_as_long_as_its_last_handle_reader_or_observer(format: impl Format) {
+        for order in 0..24 {
             let frames = Arc::new(HeapFrames::new(16));
             let table = PageTable::new(format, Arc::clone(&frames)).unwrap();
             table.populate_mapped(range(0, MIB), SMALL, pfn(0), RWX).unwrap();
+            table.populate(range(2 * MIB, 2 * MIB), SMALL).unwrap();
             let other = table.clone();
             let reader = table.reader();
             assert_eq!(other.root(), reader.table().root());
-            let mut handles = [Some(Handle::Table(table)), Some(Handle::Table(other)),
-                Some(Handle::Reader(reader))];
-            let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
-            for index in orders[order] {
-                for handle in handles.iter().flatten() {
+            let mut observer = table.observer();
+            // Something waits, for somebody who is gone by the time that it could be freed.
+            let inside = observer.enter(Tracking::On);
+            table.vacate(range(2 * MIB, 2 * MIB)).unwrap();
+            drop(inside);
+            assert_eq!(table.stats().waiting, 1);
+            let mut handles = vec![Handle::Table(table), Handle::Table(other),
+                Handle::Reader(reader), Handle::Observer(observer)];
+            for left in (1..=4).rev() {
+                for handle in &mut handles {
                     assert!(handle.works());
                 }
                 assert!(frames.free_frames() < 16);
-                let last = handles[index].take();
-                thread::spawn(move || drop(last)).join().unwrap();
+                let next = handles.remove(order % left);
+                thread::spawn(move || drop(next)).join().unwrap();
             }
             assert_eq!(frames.free_frames(), 16);
         }
@@ -205,13 +263,18 @@ every_format! {
 enum Handle<F: Format> {
     Table(PageTable<F, Arc<HeapFrames>>),
     Reader(Reader<F, Arc<HeapFrames>>),
+    Observer(Observer<F, Arc<HeapFrames>>),
 }
 
 impl<F: Format> Handle<F> {
-    fn works(&self) -> bool {
+    fn works(&mut self) -> bool {
         match self {
             Self::Table(table) => table.pin().lookup(at(0)).is_some(),
             Self::Reader(reader) => reader.pin().lookup(at(0)).is_some(),
+            Self::Observer(observer) => {
+                let read = Access::READ.in_mode(Mode::Supervisor);
+                observer.enter(Tracking::On).mmu().translate(at(0), read).is_ok()
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
-//! The fault path needs nobody and nothing: it goes on while a structural change holds the writer
-//! lock, and it does not allocate.
+//! The fault path needs nobody and nothing: it goes on while others hold any of the locks that there
+//! are, it does not allocate, and it frees nothing.
 #![cfg(not(any(loom, shuttle)))]
 #![expect(unsafe_code, reason = "counts allocations, and passes frames on")]
+#![expect(clippy::disallowed_types, reason = "no model runs these")]
 
 #[expect(clippy::allow_attributes, reason = "each test program uses another part")]
 #[allow(dead_code, unused_imports, reason = "each test program uses another part")]
@@ -10,30 +11,64 @@ mod common;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
-    sync::{Arc, Barrier, OnceLock, mpsc},
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
     vec::Vec,
 };
 
-use common::{BASE, Checked, MIB, PAGE, RWX, SMALL, at, every_format, frame_at, pfn, range};
+use common::{BASE, Checked, GIB, MIB, PAGE, RWX, SMALL, at, every_format, frame_at, pfn, range};
 use slat::{
-    Content, Format, FrameRun, FrameSource, HeapFrames, Hint, HostPfn, Level, Mapped, Observer,
-    OutOfFrames, Pinned, Prot, Reader, Table, Tracking,
+    Content, Due, Format, FrameRun, FrameSource, HeapFrames, Hint, HostPfn, Level, Mapped,
+    Observer, ObserverId, OutOfFrames, Pinned, Prot, Reader, Table, Tracking,
     mmu::{Access, Mode},
 };
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// How often this thread asked a source for frames, or gave some back.
+    static FRAMES_MOVED: Cell<u64> = const { Cell::new(0) };
+    /// Where the next allocation of this thread waits.
+    static GATE: Cell<Option<&'static Gate>> = const { Cell::new(None) };
 }
 
-/// The system's allocator, with a count for each thread.
+/// Where a thread stops until somebody lets it go on.
+#[derive(Debug, Default)]
+struct Gate {
+    entered: AtomicBool,
+    open: AtomicBool,
+}
+
+impl Gate {
+    /// Stops this thread: in an allocation, so it does not allocate.
+    fn stop(&self) {
+        self.entered.store(true, Ordering::Release);
+        while !self.open.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+    }
+
+    fn wait_until_entered(&self) {
+        while !self.entered.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+    }
+}
+
+/// The system's allocator, with a count for each thread, and a gate.
 struct CountingAllocator;
 
 // SAFETY: every promise is kept by the allocator behind; counting neither allocates nor unwinds.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        if let Some(gate) = GATE.take() {
+            gate.stop();
+        }
         // SAFETY: the caller's promise is the same.
         unsafe { System.alloc(layout) }
     }
@@ -47,11 +82,12 @@ unsafe impl GlobalAlloc for CountingAllocator {
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// A source whose allocations, once it is armed, wait until somebody opens the gate.
+/// A source that counts, and in which the next that asks for frames, or gives some back, once it is
+/// armed, waits until somebody opens the gate.
 #[derive(Debug)]
 struct Gated {
     frames: HeapFrames,
-    armed: OnceLock<()>,
+    armed: AtomicBool,
     entered: Barrier,
     open: Barrier,
 }
@@ -60,7 +96,19 @@ impl Gated {
     fn new(frames: u64) -> Self {
         let frames = HeapFrames::with_base(BASE, frames).unwrap();
         let (entered, open) = (Barrier::new(2), Barrier::new(2));
-        Self { frames, armed: OnceLock::new(), entered, open }
+        Self { frames, armed: AtomicBool::new(false), entered, open }
+    }
+
+    fn arm(&self) {
+        self.armed.store(true, Ordering::Relaxed);
+    }
+
+    fn pass(&self) {
+        FRAMES_MOVED.set(FRAMES_MOVED.get() + 1);
+        if self.armed.swap(false, Ordering::Relaxed) {
+            self.entered.wait();
+            self.open.wait();
+        }
     }
 }
 
@@ -72,14 +120,12 @@ unsafe impl FrameSource for Gated {
         hint: Hint,
         runs: &mut Vec<FrameRun>,
     ) -> Result<(), OutOfFrames> {
-        if self.armed.get().is_some() {
-            self.entered.wait();
-            self.open.wait();
-        }
+        self.pass();
         self.frames.allocate(count, hint, runs)
     }
 
     unsafe fn free(&self, run: FrameRun, content: Content) {
+        self.pass();
         // SAFETY: the caller's promise is the same.
         unsafe { self.frames.free(run, content) }
     }
@@ -145,31 +191,105 @@ fn looks<F: Format, S: FrameSource>(pin: &Pinned<'_, F, S>) {
     assert_eq!(pin.translate(at(9), u64::MAX, Prot::R).unwrap().len, 2 * MIB - 9);
 }
 
+/// Leaves duties behind, and enters where they are due.
+fn duties<F: Format, S: FrameSource>(reader: &Reader<F, S>, observer: &mut Observer<F, S>) {
+    for round in 0..20 {
+        let pin = reader.pin();
+        assert_eq!(pin.map(at(PAGE), pfn(round), SMALL, RWX), Ok(Mapped::New));
+        drop(pin.unmap(at(PAGE)).unwrap());
+        drop(pin);
+        if round % 3 == 0 {
+            let mut inside = observer.enter(Tracking::On);
+            assert_ne!(inside.due(), &Due::None);
+            inside.acknowledge(|due| assert_eq!(due, &Due::None));
+        }
+    }
+}
+
+/// Takes the fault path while another thread is stopped where it is; returns what was used for it, or
+/// nothing if it has to wait for that one.
+fn goes_on<F: Format, S: FrameSource>(
+    reader: Reader<F, S>,
+    mut observer: Observer<F, S>,
+) -> Option<(Reader<F, S>, Observer<F, S>)> {
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || {
+        fault_path(&reader, &mut observer);
+        duties(&reader, &mut observer);
+        // To drop them takes a lock: that is the caller's.
+        let _ = done.send((reader, observer));
+    });
+    // Only a failure waits as long.
+    is_done.recv_timeout(Duration::from_secs(60)).ok()
+}
+
 every_format! {
     /// Invariants 10 and 12.
     fn the_fault_path_goes_on_while_a_populate_holds_the_lock(format: impl Format) {
         let table = Checked::with(format, Gated::new(16));
         table.populate_pages(0, 2 * MIB);
-        let reader = table.reader();
+        let (reader, observer) = (table.reader(), table.observer());
         let gate: &Gated = table.source();
-        gate.armed.set(()).unwrap();
+        gate.arm();
         thread::scope(|scope| {
             // It stops in the source, which it asks for one leaf table.
             let populate = scope.spawn(|| table.populate(range(2 * MIB, MIB), SMALL));
             gate.entered.wait();
-            let (done, is_done) = mpsc::channel();
-            let mut observer = table.observer();
-            scope.spawn(move || {
-                fault_path(&reader, &mut observer);
-                done.send(()).unwrap();
-            });
-            // Only a failure waits as long.
-            let went_on = is_done.recv_timeout(Duration::from_secs(60));
+            let back = goes_on(reader, observer);
             gate.open.wait();
             assert_eq!(populate.join().unwrap(), Ok(()));
-            assert_eq!(went_on, Ok(()), "the fault path waits for populate");
+            back.expect("the fault path waits for populate");
         });
         table.map(2 * MIB, 1);
+    }
+
+    /// Invariants 10 and 12.
+    fn the_fault_path_goes_on_while_a_vacate_frees_tables(format: impl Format) {
+        let table = Checked::with(format, Gated::new(16));
+        table.populate_pages(0, 2 * MIB);
+        table.populate_pages(4 * MIB, 2 * MIB);
+        let (reader, observer) = (table.reader(), table.observer());
+        let gate: &Gated = table.source();
+        gate.arm();
+        thread::scope(|scope| {
+            // It stops in the source, to which it gives one leaf table back: with the lock of what waits
+            // to be freed as well.
+            let vacate = scope.spawn(|| table.vacate(range(4 * MIB, 2 * MIB)));
+            gate.entered.wait();
+            let back = goes_on(reader, observer);
+            gate.open.wait();
+            assert_eq!(vacate.join().unwrap(), Ok(()));
+            back.expect("the fault path waits for vacate");
+        });
+        assert_eq!(table.stats().waiting, 0);
+    }
+
+    /// Invariants 10 and 12.
+    fn the_fault_path_goes_on_while_a_shootdown_lists_the_observers(format: impl Format) {
+        let table = Checked::new(format, 16);
+        table.populate_pages(0, 2 * MIB);
+        let (reader, observer, mut other) = (table.reader(), table.observer(), table.observer());
+        let inside = other.enter(Tracking::On);
+        let gate: &Gate = Box::leak(Box::default());
+        let (counted, is_counted) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let duty = table.flush_all();
+                // It allocates for the list, of one observer, under the lock that guards it.
+                GATE.set(Some(gate));
+                drop(duty.shootdown());
+            });
+            gate.wait_until_entered();
+            // So this has to wait.
+            scope.spawn(|| counted.send(table.stats().inside).unwrap());
+            let back = goes_on(reader, observer);
+            let early = is_counted.try_recv();
+            gate.open.store(true, Ordering::Release);
+            back.expect("the fault path waits for a shoot-down");
+            assert_eq!(early, Err(mpsc::TryRecvError::Empty), "the lock is free");
+        });
+        assert_eq!(is_counted.recv(), Ok(1));
+        drop(inside);
     }
 
     /// Invariant 12.
@@ -180,9 +300,42 @@ every_format! {
         let mut observer = table.observer();
         let before = ALLOCATIONS.get();
         fault_path(&reader, &mut observer);
+        duties(&reader, &mut observer);
         assert_eq!(ALLOCATIONS.get(), before);
         // The count counts.
         drop(Arc::new(before));
         assert_eq!(ALLOCATIONS.get(), before + 1);
+    }
+
+    /// Invariants 9 and 12.
+    fn the_fault_path_frees_no_table_and_allocates_nothing_beside_tables_that_wait(
+        format: impl Format
+    ) {
+        let table = Checked::with(format, Gated::new(32));
+        table.populate_pages(0, 2 * MIB);
+        table.populate_pages(GIB, 8 * MIB);
+        let readers = [table.reader(), table.reader()];
+        let mut observers = [table.observer(), table.observer()];
+        let [reader, other] = &readers;
+        let [observer, holder] = &mut observers;
+        let (pin, inside) = (other.pin(), holder.enter(Tracking::On));
+        table.vacate(range(GIB, 8 * MIB)).unwrap();
+        let waiting = table.stats().waiting;
+        assert!(waiting > 4);
+
+        let before = (FRAMES_MOVED.get(), ALLOCATIONS.get());
+        // Held back by both, by one of them, by none: then it is the fault path that finds the grace period
+        // over, and still it frees nothing.
+        fault_path(reader, observer);
+        drop(inside);
+        fault_path(reader, observer);
+        drop(pin);
+        fault_path(reader, observer);
+        duties(reader, observer);
+        assert_eq!((FRAMES_MOVED.get(), ALLOCATIONS.get()), before);
+        assert_eq!(table.stats().waiting, waiting);
+        // The count counts.
+        assert_eq!(table.reclaim(&|_: ObserverId| ()).freed, waiting);
+        assert!(FRAMES_MOVED.get() > before.0);
     }
 }

@@ -3,6 +3,7 @@
 //! `SLAT_STRESS_SCALE` multiplies the rounds.
 #![cfg(not(any(loom, shuttle)))]
 #![expect(unsafe_code, reason = "reads tables through the frame source")]
+#![expect(clippy::disallowed_types, reason = "no model runs these")]
 
 #[expect(clippy::allow_attributes, reason = "each test program uses another part")]
 #[allow(dead_code, unused_imports, reason = "each test program uses another part")]
@@ -10,6 +11,7 @@
 mod common;
 mod crew;
 mod mixed;
+mod removal;
 mod structure;
 
 use std::{sync::Barrier, thread};
