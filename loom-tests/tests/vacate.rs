@@ -383,14 +383,8 @@ fn a_map_in_the_first_of_two_ranges_knows_what_it_came_to() {
 fn a_slot_kept_over_a_vacate_maps_where_the_page_is_now() {
     explore(1, || {
         let world = populated(2);
-        let ((), (seen, map)) = race(
+        let ((seen, map), ()) = race(
             &world,
-            |cpu| {
-                if vacate(cpu, pages(0, TABLE)) == Vacate::Done {
-                    populate(cpu, pages(0, TABLE));
-                    cpu.map(2, 8).unwrap();
-                }
-            },
             |cpu| {
                 let pin = cpu.pin();
                 let slot = pin.slot(gpa(1)).unwrap();
@@ -400,6 +394,12 @@ fn a_slot_kept_over_a_vacate_maps_where_the_page_is_now() {
                 assert!(!slot.set_dirty());
                 assert_eq!(slot.dirty(), map == Map::New);
                 (seen, map)
+            },
+            |cpu| {
+                if vacate(cpu, pages(0, TABLE)) == Vacate::Done {
+                    populate(cpu, pages(0, TABLE));
+                    cpu.map(2, 8).unwrap();
+                }
             },
         );
         assert_eq!(mapped(&world, 1), map == Map::New);

@@ -1,7 +1,5 @@
-//! Two mappers that came too late, and an unmap, in one slot: every frame goes back to one of them.
-//!
-//! That the slot is in a table that nobody comes to any more is of no matter to what is tried here, so
-//! it is in one that is.
+//! What comes too late: mappers, and an unmap, in a slot whose range was vacated while they were on
+//! their way. Every frame goes back to one of them.
 
 use loom::thread;
 
@@ -10,57 +8,116 @@ use crate::{
     addr::GpaRange,
     arena::HeapFrames,
     attr::Prot,
+    epoch::Participant,
     format::{Ept, EptCaps, PhysWidth},
     level::Levels,
     observe::Domain,
     sync::Arc,
+    table::Shape,
 };
 
 const EPT: Ept = Ept::new(Levels::Two, PhysWidth::MAX, EptCaps::USUAL);
 const SIZE: PageSize = PageSize::Size4K;
+const GPA: Gpa = Gpa::of_page(1);
+const TABLE: GpaRange = GpaRange::between(0, 4);
+
+type Tables = Domain<Ept, HeapFrames>;
 
 fn leaf(number: u64) -> Entry {
     EPT.leaf(SIZE, HostPfn::new(number), Attr::new(Prot::RWX)).unwrap()
 }
 
-#[test]
-fn a_late_map_takes_out_no_leaf_but_its_own() {
+/// Puts a leaf in an empty slot, as a mapper does, and does not look at the claim.
+fn put(walker: Walker<'_, Ept, HeapFrames>, place: Place<'_>, number: u64) {
+    walker.commit(place.slot, place.level, Entry::EMPTY, leaf(number)).unwrap();
+}
+
+/// Two that walk before a claim of the whole table is committed, and act after it: `one` puts leaf 7
+/// there first, and then they go on at the same time. Returns what they come to.
+fn late<T: Send + 'static>(
+    one: impl FnOnce(Walker<'_, Ept, HeapFrames>, Place<'_>) -> Result<Mapped, MapError>,
+    two: impl FnOnce(Walker<'_, Ept, HeapFrames>, Place<'_>) -> T + Send + 'static,
+) -> (Result<Mapped, MapError>, T) {
+    let domain = Arc::new(Tables::new(EPT, HeapFrames::new(2)).unwrap());
+    domain.populate(TABLE, SIZE).unwrap();
+    let [here, there] = [(); 2].map(|()| domain.tree().epoch().join());
+    let pin = here.pin();
+    let walker = domain.tree().walk(&pin);
+    // All of it comes before the commit, and stays good until their pins end.
+    let shape = walker.claims().sample();
+    let structure = domain.lock();
+    let claim = structure.writer().claim(TABLE);
+    assert!(claim.commit());
+    put(walker, shaped(walker, shape), 7);
+    let other = Arc::clone(&domain);
+    let second = thread::spawn(move || {
+        let pin = there.pin();
+        let walker = other.tree().walk(&pin);
+        let result = two(walker, shaped(walker, shape));
+        drop(pin);
+        (result, there)
+    });
+    let first = one(walker, shaped(walker, shape));
+    let (second, _there): (T, Participant) = second.join().unwrap();
+    assert_eq!(walker.descend(1).entry, Entry::EMPTY);
+    (first, second)
+}
+
+/// Returns the slot of the page, as a walk came to it when the shape was another.
+fn shaped<'p>(walker: Walker<'p, Ept, HeapFrames>, shape: Shape) -> Place<'p> {
+    Place { shape, ..walker.descend(1).place }
+}
+
+fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
-    model.check(|| {
-        let domain = Arc::new(Domain::new(EPT, HeapFrames::new(2)).unwrap());
-        domain.populate(GpaRange::between(0, 4), SIZE).unwrap();
-        let participants = [domain.tree().epoch().join(), domain.tree().epoch().join()];
-        let [here, there] = participants;
-        let gpa = Gpa::of_page(1);
-        let first = {
-            let pin = here.pin();
-            domain.tree().walk(&pin).map(gpa, HostPfn::new(7), SIZE, Attr::new(Prot::RWX))
-        };
-        assert_eq!(first, Ok(Mapped::New));
+    model.check(scenario);
+}
 
-        let other = Arc::clone(&domain);
-        // Takes 7 out, if it comes in time, and puts 8 there; but that is late too.
-        let second = thread::spawn(move || {
-            let pin = there.pin();
-            let walker = other.tree().walk(&pin);
-            let old = walker.unmap(gpa).is_ok();
-            let at = walker.descend(1);
-            assert_eq!(at.entry, Entry::EMPTY);
-            walker.commit(at.place.slot, at.place.level, Entry::EMPTY, leaf(8)).unwrap();
-            let back = walker.withdraw(at.place, SIZE, leaf(8));
-            drop(pin);
-            (old, back.is_some(), there)
-        });
-        let back = {
-            let pin = here.pin();
-            let walker = domain.tree().walk(&pin);
-            walker.withdraw(walker.descend(1).place, SIZE, leaf(7)).is_some()
-        };
-        let (taken, other_back, _there) = second.join().unwrap();
-        assert!(back != taken, "frame 7 has {} owners", u8::from(back) + u8::from(taken));
-        assert!(other_back, "frame 8 has no owner");
-        let pin = here.pin();
-        assert_eq!(domain.tree().walk(&pin).descend(1).entry, Entry::EMPTY);
+#[test]
+fn a_late_map_whose_leaf_was_unmapped_was_a_map() {
+    explore(|| {
+        let (mapped, taken) = late(
+            |walker, place| walker.keep(place, GPA, SIZE, leaf(7)),
+            |walker, place| walker.update(place, 1, |_, _| Some(Entry::EMPTY)).is_some(),
+        );
+        match mapped {
+            Ok(Mapped::New) => assert!(taken, "frame 7 has no owner"),
+            Err(MapError::Vacated { .. }) => assert!(!taken, "frame 7 has two owners"),
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+#[test]
+fn a_map_does_not_take_a_late_leaf_for_one_of_the_tree() {
+    explore(|| {
+        let (first, second) = late(
+            |walker, place| walker.keep(place, GPA, SIZE, leaf(7)),
+            |walker, place| walker.map_at(place, GPA, SIZE, leaf(7)),
+        );
+        assert!(matches!(first, Err(MapError::Vacated { .. })), "{first:?}");
+        // It found the leaf, or the slot empty again.
+        assert!(
+            matches!(second, Err(MapError::NotPopulated { .. } | MapError::Vacated { .. })),
+            "{second:?}"
+        );
+    });
+}
+
+#[test]
+fn a_late_map_takes_out_no_leaf_but_its_own() {
+    explore(|| {
+        let (mapped, (taken, back)) = late(
+            |walker, place| walker.keep(place, GPA, SIZE, leaf(7)),
+            |walker, place| {
+                // Takes 7 out, if it comes in time, and puts 8 there; but that is late too.
+                let taken = walker.update(place, 1, |_, _| Some(Entry::EMPTY)).is_some();
+                put(walker, place, 8);
+                (taken, walker.keep(place, GPA, SIZE, leaf(8)))
+            },
+        );
+        assert_eq!(mapped == Ok(Mapped::New), taken, "{mapped:?}");
+        assert!(matches!(back, Err(MapError::Vacated { .. })), "{back:?}");
     });
 }
