@@ -95,7 +95,8 @@ impl OutOfFrames {
 ///
 /// A page table calls [`allocate`](Self::allocate), [`free`](Self::free) and
 /// [`free_frames`](Self::free_frames) as it is created and dropped, and under its writer lock: to
-/// change the structure of the same table from there, or to ask for its stats, waits for ever.
+/// change the structure of the same table from there, to reclaim, or to ask for its stats, waits for
+/// ever.
 ///
 /// # Safety
 /// An implementation promises, for every frame from its allocation to its `free`:
