@@ -95,7 +95,9 @@ impl OutOfFrames {
 ///
 /// A page table calls [`allocate`](Self::allocate), [`free`](Self::free) and
 /// [`free_frames`](Self::free_frames) as it is created and dropped, and under its writer lock: to
-/// change the structure of the same table from there, or to ask for its stats, waits for ever.
+/// change the structure of the same table from there, to reclaim, or to ask for its stats, waits for
+/// ever. None of the calls may panic: a structural change that is cut off half-way loses frames, and
+/// may lose pages, though it stays sound.
 ///
 /// # Safety
 /// An implementation promises, for every frame from its allocation to its `free`:

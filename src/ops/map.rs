@@ -14,7 +14,8 @@
 //!   the mapper takes it out again, by compare-exchange, so that no bit is lost that the MMU sets
 //!   meanwhile (through a paging-structure cache it may still come there), and says
 //!   [`Vacated`](MapError::Vacated). If the leaf is gone, an unmap has taken it out and reported it: so
-//!   the page was mapped, and unmapped, before the commit, and the answer is [`New`](Mapped::New).
+//!   the page was mapped, and unmapped, before the commit, and the answer is [`New`](Mapped::New). Or
+//!   another late map of the same frame has taken it for its own, which an unmap has taken out.
 //! - *The slot bears a claim's mark* (in a table that lives on): the mapper breaks that claim and maps
 //!   through the mark, or finds it committed: there is no memory here any more.
 //!
@@ -210,9 +211,8 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                 Found::Empty(_) => return Ok(Room::At(at)),
                 Found::Unpopulated => return Err(MapError::NotPopulated { gpa }),
                 Found::Claimed(_) => match self.claims().break_mark(at.entry) {
-                    Some(Verdict::Stands) => return Ok(Room::At(at)),
-                    Some(Verdict::Committed) => return Err(MapError::NotPopulated { gpa }),
-                    None => {}
+                    Verdict::Stands => return Ok(Room::At(at)),
+                    Verdict::Committed => return Err(MapError::NotPopulated { gpa }),
                 },
                 Found::Leaf(found) => {
                     if self.settle(at.place, page) == Verdict::Stands {
@@ -244,7 +244,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
 
     /// Finds out whether the leaf that was just put in `place` stands, and takes it out if not.
     #[inline]
-    fn keep(
+    pub(super) fn keep(
         self,
         place: Place<'p>,
         gpa: Gpa,
@@ -259,7 +259,8 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                 let Mapping { accessed, dirty, .. } = self.format().mapping(gpa, size, old);
                 Err(MapError::Vacated { gpa, accessed, dirty })
             }
-            // Who took it out has reported it: it was mapped.
+            // Who took it out has reported it: it was mapped. (Or has taken it for its own, which is
+            // gone: of equal leaves as many are new as were unmapped.)
             None => Ok(Mapped::New),
         }
     }

@@ -39,6 +39,9 @@ use crate::{
 
 #[cfg(all(test, loom))]
 mod model;
+// The tests spell out full-sized tables; the checkers' are narrow.
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
 
 /// How often a claim may be broken before vacate gives up.
 const ROUNDS: usize = 3;

@@ -156,15 +156,16 @@ impl Claims {
 
     /// Breaks the claim that left its mark `mark` in a slot, if it is undecided.
     ///
-    /// Returns `None` if the claim is over: the mark is gone from the slot then.
-    pub(crate) fn break_mark(&self, mark: Entry) -> Option<Verdict> {
+    /// If the claim is over, the slot stands as well; but the mark is gone from it, so to exchange the
+    /// mark fails.
+    pub(crate) fn break_mark(&self, mark: Entry) -> Verdict {
         loop {
             let word = self.word();
             if word.state() == State::Idle || Entry::claimed(word.number()) != mark {
-                return None;
+                return Verdict::Stands;
             }
             if let Some(verdict) = self.decide(word) {
-                return Some(verdict);
+                return verdict;
             }
         }
     }

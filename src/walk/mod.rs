@@ -132,12 +132,15 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     }
 
     /// Tells whether `place`, where a walk of `page` has just come to, is already lost to a claim that was
-    /// committed before that walk began, but whose tables are not unlinked yet.
+    /// committed before that walk began, but whose tables were not unlinked yet. They may be by now, and
+    /// the claim be closed: so a walk that took no sample looks again whether it is in the tree.
     #[inline]
     pub(crate) fn is_lost(self, place: Place<'p>, page: u64) -> bool {
         place.shape == Shape::UNKNOWN
             && place.level < self.format().levels().root()
-            && self.claims().has_committed(place.level.table_span(page))
+            // In this order: what is over when the word is read is unlinked when the tree is.
+            && (self.claims().has_committed(place.level.table_span(page))
+                || !self.leads_to(place.slot, page))
     }
 
     /// Tells whether a walk of `page` from the root passes through `slot`.
