@@ -2,11 +2,18 @@
 //! one thread, by a frame source that is asked for a table at just that moment; the models in `loom-tests`
 //! have them in every order.
 
-use std::{boxed::Box, cell::RefCell, sync::Arc, vec::Vec};
+use std::{
+    boxed::Box,
+    cell::RefCell,
+    sync::{Arc, mpsc},
+    thread,
+    vec::Vec,
+};
 
 use slat::{
     Content, Format, FrameRun, FrameSource, HeapFrames, Hint, HostPfn, Level, MapError, Mapped,
-    OutOfFrames, PageSize, PageTable, Table, UnmapError, VacateError,
+    OutOfFrames, PageSize, PageTable, Table, Tracking, UnmapError, VacateError,
+    mmu::{Access, Mode, TranslationCache},
 };
 
 use crate::{
@@ -211,6 +218,54 @@ every_format! {
         }
     }
 
+    /// Invariant 2: what an MMU left in the leaf, to which it came by a stale paging-structure cache.
+    fn a_map_that_is_overtaken_by_vacate_reports_the_bits_that_the_mmu_set(format: impl Format) {
+        for (access, dirty) in [(Access::READ, false), (Access::WRITE, true)] {
+            let access = access.in_mode(Mode::Supervisor);
+            let table = checked(format, 16);
+            table.populate_pages(0, 4 * MIB);
+            table.map(0, 3);
+            let (is_mapped, mapped) = mpsc::channel();
+            let (has_accessed, accessed) = mpsc::channel();
+            thread::scope(|scope| {
+                let table = &table;
+                scope.spawn(move || {
+                    let mut observer = table.observer();
+                    let inside = observer.enter(Tracking::On);
+                    let mut cache = TranslationCache::default();
+                    let mut reach = |gpa, access| {
+                        inside.mmu().translate_cached(&mut cache, at(gpa), access).map(|to| to.pfn)
+                    };
+                    let warm = reach(0, Access::READ.in_mode(Mode::Supervisor));
+                    has_accessed.send(warm).unwrap();
+                    mapped.recv().unwrap();
+                    has_accessed.send(reach(MIB, access)).unwrap();
+                });
+                assert_eq!(accessed.recv().unwrap(), Ok(pfn(3)));
+                let pin = table.pin();
+                let _ = pin.unmap(at(0)).unwrap();
+                let root = table.root();
+                let leaf = table_frame(table, at(0), Level::L1);
+                let handle = PageTable::clone(table);
+                let mut overtaken = false;
+                MEDDLER.set(Some(Box::new(move |pfn| {
+                    if pfn == leaf && !overtaken {
+                        handle.vacate(range(0, 2 * MIB)).unwrap();
+                        overtaken = true;
+                    } else if pfn == root && overtaken {
+                        // The leaf is in, and its mapper walks again to see whether it stands.
+                        is_mapped.send(()).unwrap();
+                        assert_eq!(accessed.recv().unwrap(), Ok(HostPfn::new(7)));
+                    }
+                })));
+                let refused = pin.map(at(MIB), pfn(7), SMALL, RWX);
+                drop(MEDDLER.take());
+                let vacated = MapError::Vacated { gpa: at(MIB), accessed: true, dirty };
+                assert_eq!(refused, Err(vacated));
+            });
+        }
+    }
+
     /// In a table that lives on it is not too late, or finds the page gone.
     fn a_map_that_is_overtaken_by_vacate_of_an_end_finds_no_memory(format: impl Format) {
         for again in [false, true] {
@@ -256,8 +311,9 @@ every_format! {
     }
 
     fn stats_count_every_table_that_goes_and_waits(format: impl Format) {
-        let table = checked(format, 64);
-        for (start, bytes) in [(0, 6 * MIB), (GIB - PAGE, 4 * MIB)] {
+        let table = checked(format, 600);
+        // Ends, leaf tables that go whole, and one table of a higher level that does.
+        for (start, bytes) in [(0, 6 * MIB), (GIB - PAGE, 4 * MIB), (4 * GIB, GIB)] {
             table.populate_pages(start, bytes);
         }
         let linked = |table: &Checked<_, _>| {
@@ -267,6 +323,8 @@ every_format! {
         let before = linked(&table);
         let pin = table.pin();
         table.vacate_pages(GIB - PAGE, 4 * MIB);
+        assert_eq!(table.stats().waiting, before - linked(&table));
+        table.vacate_pages(4 * GIB, GIB);
         assert_eq!(table.stats().waiting, before - linked(&table));
         table.vacate_pages(0, 6 * MIB);
         assert_eq!((linked(&table), table.stats().waiting), (1, before - 1));
