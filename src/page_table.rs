@@ -116,13 +116,14 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     /// it must be populated, and none of it mapped. Costs the tables that it looks through: 4 KiB are
     /// read for every 2 MiB of the range, and nothing is written to tables that go.
     ///
-    /// The tables go back to the frame source when nobody can walk them any more: with a later
-    /// structural operation, or with [`reclaim`](Self::reclaim). Until then [`stats`](Self::stats)
-    /// counts them as waiting.
+    /// The tables go back to the frame source when nobody can walk them any more: at once, if nobody can
+    /// when it ends, or with a later structural operation, or with [`reclaim`](Self::reclaim). Until
+    /// then [`stats`](Self::stats) counts them as waiting.
     ///
     /// # Errors
-    /// [`VacateError`], and nothing has changed: a page is still mapped, or was not populated, or the
-    /// range has pages that the format does not translate.
+    /// [`VacateError`], and nothing has changed: a page is still mapped, or was not populated, the range
+    /// cuts the room for a large leaf, or has pages that the format does not translate; or others mapped
+    /// pages in it, and unmapped them, again and again.
     ///
     /// # Concurrency
     /// Takes the writer lock. Takes effect at one moment for the whole range. A [map](Pinned::map) that

@@ -112,7 +112,7 @@ impl<'t> Flush<'t> {
             return Err(ForeignFlush(other));
         }
         if let Some(Stale { range, scope }) = other.take() {
-            self.scope = if self.is_empty() { scope } else { self.scope.max(scope) };
+            self.scope = self.scope.max(scope);
             self.covered.add(range);
             self.generation = self.generation.max(other.generation);
         }

@@ -3,7 +3,7 @@
 //! Hardware does not pin, and a software MMU that goes on for long must not. What keeps the tables
 //! that they walk is an [`Observer`] that is *inside*: from [`enter`](Observer::enter) until the
 //! [`Inside`] is dropped nothing is freed that was in the tree when it entered. So entering is the
-//! only safe way to the root pointer, and to a software MMU's view of the table.
+//! way to the root pointer, and the only safe one to a software MMU's view of the table.
 //!
 //! What the caches of an observer remember while it is out goes stale, and tables that they name may
 //! be freed: so `enter` says what is [due](Inside::due).

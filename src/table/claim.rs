@@ -180,7 +180,8 @@ impl Claims {
             State::Claiming => {
                 let aborted = Word::new(word.number(), State::Aborted);
                 // Release: what the mapper published comes before; pairs with the failing exchange in
-                //   `commit`, whose writer looks again [edge: claim].
+                //   `commit`, whose writer looks again [edge: claim]. The fences of `stored` say as
+                //   much, where the leaf is there already.
                 // Relaxed on failure: the caller looks again.
                 self.word
                     .compare_exchange(word.0, aborted.0, Ordering::Release, Ordering::Relaxed)

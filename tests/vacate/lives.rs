@@ -1,8 +1,8 @@
 //! Pages between two lives: what they answer, and what was kept from the life before.
 
 use slat::{
-    Format, FrameSource, MapError, Mapped, PopulateError, Prot, SlotRef, TranslateError,
-    UnmapError, VacateError,
+    Due, Format, FrameSource, MapError, Mapped, PopulateError, Prot, Scope, SlotRef, Tracking,
+    TranslateError, UnmapError, VacateError,
 };
 
 use crate::{
@@ -43,6 +43,32 @@ every_format! {
         assert_eq!(pin.mapped(range(0, 2 * GIB)).unwrap(), 0);
         assert_eq!(pin.protect(gone, Prot::R).unwrap().0, 0);
         assert_eq!(pin.unmap_range(gone, drop).unwrap().0, 0);
+    }
+
+    fn a_range_is_not_mapped_across_a_table_that_was_vacated(format: impl Format) {
+        let table = Checked::new(format, 8);
+        table.populate_pages(0, 6 * MIB);
+        table.vacate_pages(2 * MIB, 2 * MIB);
+        let pin = table.pin();
+        let refused = pin.map_range(range(0, 6 * MIB), pfn(0), RWX).unwrap_err();
+        let source = MapError::NotPopulated { gpa: at(2 * MIB) };
+        assert_eq!(refused, slat::MapRangeError::Page { done: Default::default(), source });
+        assert_eq!(pin.mapped(range(0, 6 * MIB)).unwrap(), 0);
+    }
+
+    /// O2.
+    fn all_that_was_vacated_is_due_as_structure_though_nothing_was_unmapped(format: impl Format) {
+        let table = Checked::new(format, 64);
+        table.populate_pages(0, 8 * MIB);
+        let mut observer = table.observer();
+        observer.enter(Tracking::On).due();
+        for area in [range(MIB, 6 * MIB), range(0, MIB), range(7 * MIB, MIB)] {
+            table.vacate(area).unwrap();
+            let inside = observer.enter(Tracking::On);
+            let Due::Ranges(ranges) = inside.due() else { panic!("{:?}", inside.due()) };
+            let stale: Vec<_> = ranges.iter().map(|it| (it.range, it.scope)).collect();
+            assert_eq!(stale, [(area, Scope::Structure)]);
+        }
     }
 
     /// S5.

@@ -1,7 +1,8 @@
 //! Vacate: what it gives up, refuses and leaves alone, and which tables go with the pages.
 #![cfg(not(any(loom, shuttle)))]
-#![expect(unsafe_code, reason = "reads tables through the frame source")]
+#![expect(unsafe_code, reason = "reads tables through the frame source, and passes frames on")]
 
+mod amid;
 #[expect(clippy::allow_attributes, reason = "each test program uses another part")]
 #[allow(dead_code, unused_imports, reason = "each test program uses another part")]
 #[path = "../common/mod.rs"]

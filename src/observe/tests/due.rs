@@ -171,7 +171,10 @@ fn a_software_cache_is_refreshed_by_what_is_due_and_no_more() {
     let inside = observer.enter(Tracking::On);
     inside.refresh(&mut cache);
     let mmu = inside.mmu();
+    let before = cache.stats();
     assert!(mmu.translate_cached(&mut cache, Gpa::new(0), Access::READ).is_err());
+    let walks = (cache.stats().walk_hits, cache.stats().walk_misses);
+    assert_eq!(walks, (before.walk_hits, before.walk_misses + 1), "not through the dead table");
     let hits = cache.stats().tlb_hits;
     mmu.translate_cached(&mut cache, Gpa::new(2 * MIB), Access::READ).unwrap();
     assert_eq!(cache.stats().tlb_hits, hits + 1);

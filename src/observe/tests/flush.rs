@@ -98,6 +98,40 @@ fn a_shootdown_that_is_not_complete_serves_nobody() {
 }
 
 #[test]
+fn a_shootdown_that_completes_after_a_later_one_takes_nothing_back() {
+    let rig = Rig::new();
+    let mut observer = rig.observer();
+    let inside = observer.enter(Tracking::On);
+    let mut earlier = rig.duty(range(MIB, PAGE)).shootdown();
+    let flush = rig.duty(range(0, PAGE));
+    let mut later = rig.duty(range(0, PAGE)).shootdown();
+    drop(inside);
+    assert_eq!(later.poll(), Progress::Complete);
+    assert!(flush.is_served());
+    assert_eq!(earlier.poll(), Progress::Complete);
+    assert!(flush.is_served());
+}
+
+#[test]
+fn a_shootdown_that_nobody_holds_up_is_complete_as_it_begins() {
+    let rig = Rig::new();
+    let flush = rig.duty(range(0, PAGE));
+    drop(rig.duty(range(0, PAGE)).shootdown());
+    assert!(flush.is_served());
+}
+
+#[test]
+fn a_shootdown_of_leaves_does_not_serve_a_duty_for_structure() {
+    let rig = Rig::new();
+    let structure = rig.flush_all();
+    rig.serve(rig.duty(GpaRange::ALL));
+    assert!(!structure.is_served());
+    rig.serve(rig.flush_all());
+    assert!(structure.is_served());
+    rig.serve(structure);
+}
+
+#[test]
 fn a_flush_that_the_log_forgot_counts_as_a_duty() {
     let rig = Rig::new();
     let flush = rig.duty(range(0, PAGE));

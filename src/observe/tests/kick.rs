@@ -24,6 +24,8 @@ fn a_kick_of_a_thread_sticks_until_it_is_cleared() {
     assert!(!seat.is_kicked());
     drop(seat);
     kicks.kick(observer.id());
+    let empty = std::format!("{:?}", ThreadKicks::new());
+    assert_eq!(std::format!("{kicks:?}"), empty, "no seat is left");
 }
 
 /// vCPUs that park inside until they are kicked, and a thread that shoots down.

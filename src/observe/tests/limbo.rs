@@ -110,12 +110,17 @@ fn an_observer_that_entered_later_does_not_keep_a_table() {
     let (mut early, mut late) = (rig.observer(), rig.observer());
     let inside = early.enter(Tracking::On);
     rig.unlink(0);
-    let _later = late.enter(Tracking::On);
+    let later = late.enter(Tracking::On);
     rig.unlink(2 * MIB);
     assert_eq!(rig.stats().waiting, 2);
+    // Each of the two holds something back.
+    let kicked = RefCell::new(Vec::new());
+    let kick = |id| kicked.borrow_mut().push(id);
+    assert_eq!(rig.reclaim(&kick), Reclaimed::new(0, 2));
+    assert_eq!(kicked.take(), [inside.id(), later.id()]);
     drop(inside);
-    let kicks = |id| assert_eq!(id, _later.id());
-    assert_eq!(rig.reclaim(&kicks), Reclaimed::new(1, 1));
+    assert_eq!(rig.reclaim(&kick), Reclaimed::new(1, 1));
+    assert_eq!(kicked.take(), [later.id()]);
 }
 
 #[test]

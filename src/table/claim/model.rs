@@ -70,3 +70,25 @@ fn a_map_stands_unless_its_range_was_committed_whatever_is_claimed_next() {
         assert_eq!(verdict, if first { Verdict::Committed } else { Verdict::Stands });
     });
 }
+
+/// Nor are the pages of two claims, of which neither covers the table, to be taken for those of one.
+#[test]
+fn a_map_stands_beside_claims_that_do_not_cover_its_table() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let scene = Arc::new(Scene {
+            claims: Claims::new(),
+            slot: AtomicU64::new(0),
+            live: AtomicU64::new(1),
+        });
+        let mapper = {
+            let scene = Arc::clone(&scene);
+            thread::spawn(move || scene.map())
+        };
+        for (first, end) in [(0, 2), (2, 8)] {
+            assert!(scene.vacate(GpaRange::between(first, end)), "nobody breaks it");
+        }
+        assert_eq!(mapper.join().unwrap(), Verdict::Stands);
+    });
+}
