@@ -139,15 +139,15 @@ fn a_map_in_another_table_is_none_of_the_vacates_business() {
 /// The range ends inside the second table: one page of it stays.
 #[test]
 fn of_an_end_table_the_page_inside_goes_and_the_page_outside_stays() {
-    explore(1, || {
+    explore(2, || {
         let world = World::new(2);
         world.table.populate(pages(0, TABLE + 2), PageSize::Size4K).unwrap();
         let world = Arc::new(world);
-        let (vacated, inside, outside) = race3(
+        let (inside, outside, vacated) = race3(
             &world,
-            |cpu| vacate(cpu, pages(0, TABLE + 1)),
             |cpu| map(cpu, TABLE, 7),
             |cpu| map(cpu, TABLE + 1, 8),
+            |cpu| vacate(cpu, pages(0, TABLE + 1)),
         );
         assert_eq!(outside, Map::New);
         assert!(mapped(&world, TABLE + 1));
@@ -179,11 +179,11 @@ fn an_end_table_without_pages_goes_as_well() {
 
 fn two_mappers(range: GpaRange, pages: [u64; 2], numbers: [u64; 2]) -> (Vacate, [Map; 2]) {
     let world = populated(1);
-    let (vacated, one, two) = race3(
+    let (one, two, vacated) = race3(
         &world,
-        move |cpu| vacate(cpu, range),
         move |cpu| map(cpu, pages[0], numbers[0]),
         move |cpu| map(cpu, pages[1], numbers[1]),
+        move |cpu| vacate(cpu, range),
     );
     let results = [one, two];
     match vacated {
@@ -204,20 +204,20 @@ fn two_mappers(range: GpaRange, pages: [u64; 2], numbers: [u64; 2]) -> (Vacate, 
 
 #[test]
 fn two_maps_of_two_pages_both_win_or_the_vacate_does() {
-    explore(1, || two_mappers(pages(0, TABLE), [1, 2], [7, 8]).0)
+    explore(2, || two_mappers(pages(0, TABLE), [1, 2], [7, 8]).0)
         .are(&[Vacate::Done, Vacate::StillMapped]);
 }
 
 #[test]
 fn two_maps_of_one_page_agree_or_the_vacate_wins() {
-    explore(1, || two_mappers(pages(0, TABLE), [1, 1], [7, 8]).0)
+    explore(2, || two_mappers(pages(0, TABLE), [1, 1], [7, 8]).0)
         .are(&[Vacate::Done, Vacate::StillMapped]);
 }
 
 /// The one that finds the other's leaf does not take its word for it.
 #[test]
 fn two_maps_of_one_page_to_one_frame_agree_or_the_vacate_wins() {
-    explore(1, || {
+    explore(2, || {
         let (vacated, results) = two_mappers(pages(0, TABLE), [1, 1], [7, 7]);
         (vacated, results.contains(&Map::Same))
     })
@@ -226,7 +226,7 @@ fn two_maps_of_one_page_to_one_frame_agree_or_the_vacate_wins() {
 
 #[test]
 fn two_maps_in_an_end_table_agree_or_the_vacate_wins() {
-    explore(1, || two_mappers(pages(1, 2), [1, 1], [7, 8]).0)
+    explore(2, || two_mappers(pages(1, 2), [1, 1], [7, 8]).0)
         .are(&[Vacate::Done, Vacate::StillMapped]);
 }
 
@@ -269,7 +269,7 @@ fn map_and_unmap_beside(range: GpaRange) -> (Vacate, Map, bool) {
 
 #[test]
 fn a_page_that_is_unmapped_was_mapped_also_beside_a_vacate() {
-    explore(1, || map_and_unmap_beside(pages(0, TABLE))).are(&[
+    explore(2, || map_and_unmap_beside(pages(0, TABLE))).are(&[
         (Vacate::Done, Map::New, true),
         (Vacate::Done, Map::NotPopulated, false),
         (Vacate::Done, Map::Vacated, false),
@@ -280,7 +280,7 @@ fn a_page_that_is_unmapped_was_mapped_also_beside_a_vacate() {
 
 #[test]
 fn a_page_of_an_end_table_that_is_unmapped_was_mapped_also_beside_a_vacate() {
-    explore(1, || map_and_unmap_beside(pages(1, 2))).are(&[
+    explore(2, || map_and_unmap_beside(pages(1, 2))).are(&[
         (Vacate::Done, Map::New, true),
         (Vacate::Done, Map::NotPopulated, false),
         (Vacate::StillMapped, Map::New, false),
