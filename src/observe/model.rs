@@ -10,7 +10,7 @@ use super::{
     hub::Hub,
     log::Log,
     record::Record,
-    shootdown::{Progress, Shootdown},
+    shootdown::Progress,
 };
 use crate::{
     addr::GpaRange,

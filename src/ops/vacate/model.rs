@@ -1,5 +1,10 @@
 //! One round of a claim, step by step, against one mapper: how each of the two may win.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "collects what the executions come to, outside of them"
+)]
+
 use std::{
     println,
     sync::{Arc as StdArc, Mutex as StdMutex},
