@@ -3,7 +3,7 @@
 //!
 //! Under the writer lock, in rounds:
 //!
-//! 1. *Claim* the range: [`claim`](crate::table::Claims) says what that is, and how a mapper breaks it.
+//! 1. *Claim* the range: [`Claim`] says what that is, and how a mapper breaks it.
 //! 2. *Scan.* Every page of the range must be populated and not mapped. Tables that lie in the range
 //!    whole are only read. In a table of which the range covers a part (there are at most two at each
 //!    level) the covered slots are marked, EMPTY to CLAIMED, one by one.
