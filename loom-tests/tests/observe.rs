@@ -201,10 +201,11 @@ fn a_shootdown_of_another_page_does_not_serve_a_flush() {
                 (served, reached)
             },
         );
-        assert!(reached, "nobody told the guest of the page");
-        served
+        assert!(!served, "nobody told the guest of the page");
+        reached
     })
-    .are(&[false]);
+    // It may also have come so early that it only knew that something was stale.
+    .are(&[true, false]);
 }
 
 /// A flush that nobody serves: the guest that enters after it was dropped comes with nothing.
