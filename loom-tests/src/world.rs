@@ -108,8 +108,21 @@ impl World {
     pub fn new(leaf_tables: u64) -> Self {
         let levels = format().levels();
         // The scenarios stay within 1 GiB: one table each of the levels above the leaf tables.
-        let frames = Frames(HeapFrames::new(u64::from(levels.count() - 1) + leaf_tables));
-        let table = PageTable::new(format(), frames).unwrap();
+        Self::with_frames(u64::from(levels.count() - 1) + leaf_tables)
+    }
+
+    /// Makes a table in which nothing is populated, with frames for so many leaf tables one after the
+    /// other: one that is vacated takes those above it along, and they too wait to be freed.
+    ///
+    /// # Panics
+    /// If the library fails.
+    #[must_use]
+    pub fn with_lives(lives: u64) -> Self {
+        Self::with_frames(1 + lives * u64::from(format().levels().count() - 1))
+    }
+
+    fn with_frames(frames: u64) -> Self {
+        let table = PageTable::new(format(), Frames(HeapFrames::new(frames))).unwrap();
         Self { table, pages: [Page::new(), Page::new(), Page::new(), Page::new()] }
     }
 

@@ -58,9 +58,9 @@ fn populate(cpu: &Cpu, range: GpaRange) {
     cpu.table().populate(range, PageSize::Size4K).unwrap();
 }
 
-/// A table whose first leaf table is populated, with frames for as many as that may become.
-fn populated(leaf_tables: u64) -> Arc<World> {
-    let world = World::new(leaf_tables);
+/// A table whose first leaf table is populated, with frames for as many lives of it.
+fn populated(lives: u64) -> Arc<World> {
+    let world = World::with_lives(lives);
     world.table.populate(pages(0, TABLE), PageSize::Size4K).unwrap();
     Arc::new(world)
 }
