@@ -279,13 +279,7 @@ pub fn race<A, B>(
 where
     B: Send + 'static,
 {
-    let gate = Arc::new(Gate::new(2));
-    let (here, there) = (Cpu::new(world), Cpu::new(world));
-    let second = start(&gate, there, two);
-    gate.pass();
-    let first = here.run(one);
-    let (second, _cpu) = second.join().unwrap();
-    (first, second)
+    race_unpinned(world, |cpu| cpu.run(one), |cpu| cpu.run(two))
 }
 
 /// As [`race`], where no pin is held but those that the sides take: for scenarios that free tables.
@@ -302,13 +296,7 @@ where
 {
     let gate = Arc::new(Gate::new(2));
     let (here, there) = (Cpu::new(world), Cpu::new(world));
-    let second = {
-        let gate = Arc::clone(&gate);
-        thread::spawn(move || {
-            gate.pass();
-            (two(&there), there)
-        })
-    };
+    let second = start(&gate, there, two);
     gate.pass();
     let first = one(&here);
     let (second, _cpu) = second.join().unwrap();
@@ -332,8 +320,8 @@ where
     let gate = Arc::new(Gate::new(3));
     let cpus = [Cpu::new(world), Cpu::new(world), Cpu::new(world)];
     let [here, there, yonder] = cpus;
-    let second = start(&gate, there, two);
-    let third = start(&gate, yonder, three);
+    let second = start(&gate, there, |cpu| cpu.run(two));
+    let third = start(&gate, yonder, |cpu| cpu.run(three));
     gate.pass();
     let first = here.run(one);
     let (second, _cpu) = second.join().unwrap();
@@ -350,7 +338,6 @@ fn start<T: Send + 'static>(
     let gate = Arc::clone(gate);
     thread::spawn(move || {
         gate.pass();
-        let result = cpu.run(run);
-        (result, cpu)
+        (run(&cpu), cpu)
     })
 }

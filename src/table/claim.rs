@@ -8,7 +8,7 @@
 //!            open                 commit
 //!   IDLE(n-1) --> CLAIMING(n) ------------> COMMITTED(n) --.
 //!        writer         |          writer                  | close
-//!                       | break_if_open                    | (writer)
+//!                       | judge, break_mark                | (writer)
 //!                       v (any mapper)                     v
 //!                  ABORTED(n) --------------------------> IDLE(n)
 //! ```

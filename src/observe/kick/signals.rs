@@ -19,14 +19,17 @@ pub struct BadSignal(pub i32);
 /// has left. The signal needs a handler, which may do nothing, installed without `SA_RESTART`; without
 /// one its default action ends the process.
 ///
-/// ```no_run
+/// ```
 /// use slat::SignalKicks;
 /// # use std::sync::{Arc, atomic::{AtomicU8, Ordering}};
-/// # use slat::{Ept, HeapFrames, Observer, Tracking};
-/// # fn vcpu(signal: i32, mut observer: Observer<Ept, HeapFrames>) -> Result<(), slat::BadSignal> {
+/// # use slat::{Ept, EptCaps, HeapFrames, Levels, PageTable, PhysWidth, Tracking};
 /// # struct Run { immediate_exit: AtomicU8 }
 /// # let kvm_run = Arc::new(Run { immediate_exit: AtomicU8::new(0) });
-/// let kicks = SignalKicks::new(signal)?;
+/// # let ept = Ept::new(Levels::Four, PhysWidth::MAX, EptCaps::USUAL);
+/// # let table = PageTable::new(ept, HeapFrames::new(8))?;
+/// # let mut observer = table.observer();
+/// # const SIGUSR1: i32 = 10;
+/// let kicks = SignalKicks::new(SIGUSR1)?;
 /// // On the vCPU's thread:
 /// let page = Arc::clone(&kvm_run);
 /// let arm = move || page.immediate_exit.store(1, Ordering::Relaxed);
@@ -36,8 +39,9 @@ pub struct BadSignal(pub i32);
 ///     drop(inside);
 ///     kvm_run.immediate_exit.store(0, Ordering::Relaxed);
 ///     // Handle the exit.
-/// })
-/// # }
+///     # break;
+/// });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct SignalKicks {
     signal: libc::c_int,

@@ -9,9 +9,10 @@ use crate::{
     arena::HeapFrames,
     attr::Prot,
     epoch::Participant,
-    format::{Ept, EptCaps, PhysWidth},
+    format::{Ept, EptCaps, PhysWidth, Tracking},
     level::Levels,
-    observe::Domain,
+    mmu::Access,
+    observe::{Domain, Observer},
     sync::Arc,
     table::Shape,
 };
@@ -119,5 +120,31 @@ fn a_late_map_takes_out_no_leaf_but_its_own() {
         );
         assert_eq!(mapped == Ok(Mapped::New), taken, "{mapped:?}");
         assert!(matches!(back, Err(MapError::Vacated { .. })), "{back:?}");
+    });
+}
+
+/// The MMU comes to the late leaf as by a stale paging-structure cache: what it writes is in the answer.
+#[test]
+fn a_late_map_reports_what_the_mmu_left_in_its_leaf() {
+    explore(|| {
+        let domain = Arc::new(Tables::new(EPT, HeapFrames::new(2)).unwrap());
+        domain.populate(TABLE, SIZE).unwrap();
+        let mut observer = Observer::new(Arc::clone(&domain));
+        let participant = domain.tree().epoch().join();
+        let pin = participant.pin();
+        let walker = domain.tree().walk(&pin);
+        let shape = walker.claims().sample();
+        let structure = domain.lock();
+        let claim = structure.writer().claim(TABLE);
+        assert!(claim.commit());
+        put(walker, shaped(walker, shape), 7);
+        let guest = thread::spawn(move || {
+            let written = observer.enter(Tracking::On).mmu().translate(GPA, Access::WRITE).is_ok();
+            (written, observer)
+        });
+        let mapped = walker.keep(shaped(walker, shape), GPA, SIZE, leaf(7));
+        let (written, _observer) = guest.join().unwrap();
+        let vacated = MapError::Vacated { gpa: GPA, accessed: written, dirty: written };
+        assert_eq!(mapped, Err(vacated));
     });
 }

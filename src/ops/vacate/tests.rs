@@ -12,12 +12,20 @@ use crate::{
 
 const EPT: Ept = Ept::new(Levels::Four, PhysWidth::MAX, EptCaps::USUAL);
 
+/// One leaf table.
+const RANGE: GpaRange = GpaRange::between(0, SLOTS as u64);
+
+/// Makes a domain in which one leaf table is populated.
+fn populated() -> Domain<Ept, HeapFrames> {
+    let domain = Domain::new(EPT, HeapFrames::new(4)).unwrap();
+    domain.populate(RANGE, PageSize::Size4K).unwrap();
+    domain
+}
+
 /// The walk begins behind the commit, and is in the table when that is unlinked and the claim closed.
 #[test]
 fn a_walk_that_began_behind_the_commit_neither_maps_nor_unmaps_when_the_claim_is_closed() {
-    let domain = Domain::new(EPT, HeapFrames::new(4)).unwrap();
-    let range = GpaRange::between(0, SLOTS as u64);
-    domain.populate(range, PageSize::Size4K).unwrap();
+    let domain = populated();
     let participant = domain.tree().epoch().join();
     let pin = participant.pin();
     let walker = domain.tree().walk(&pin);
@@ -25,10 +33,10 @@ fn a_walk_that_began_behind_the_commit_neither_maps_nor_unmaps_when_the_claim_is
     let late = walker.descend(1).place;
 
     let structure = domain.lock();
-    let claim = structure.writer().claim(range);
+    let claim = structure.writer().claim(RANGE);
     let mut scan = Scan::new(structure.writer(), &claim);
     let (root, level) = walker.root();
-    scan.part(root, level, range).unwrap();
+    scan.part(root, level, RANGE).unwrap();
     let plan = scan.plan;
     assert!(claim.commit());
     let slow = walker.resume(walker.top(1), 1).place;
@@ -44,16 +52,14 @@ fn a_walk_that_began_behind_the_commit_neither_maps_nor_unmaps_when_the_claim_is
     assert_eq!(late.slot.load(), leaf);
     walker.commit(late.slot, late.level, leaf, Entry::EMPTY).unwrap();
     assert_eq!(walker.map_at(slow, gpa, size, leaf), Err(MapError::NotPopulated { gpa }));
-    structure.retire(dead, range);
+    structure.retire(dead, RANGE);
 }
 
 /// The leaf of the first was unmapped. Then the second, whose walk began before the commit, puts the
 /// same one there, and the first takes it for its own.
 #[test]
 fn of_two_late_maps_of_one_frame_as_many_are_new_as_were_unmapped() {
-    let domain = Domain::new(EPT, HeapFrames::new(4)).unwrap();
-    let range = GpaRange::between(0, SLOTS as u64);
-    domain.populate(range, PageSize::Size4K).unwrap();
+    let domain = populated();
     let participant = domain.tree().epoch().join();
     let pin = participant.pin();
     let walker = domain.tree().walk(&pin);
@@ -63,7 +69,7 @@ fn of_two_late_maps_of_one_frame_as_many_are_new_as_were_unmapped() {
 
     walker.commit(place.slot, place.level, Entry::EMPTY, leaf).unwrap();
     assert!(walker.unmap(gpa).is_ok());
-    domain.vacate(range).unwrap();
+    domain.vacate(RANGE).unwrap();
     walker.commit(place.slot, place.level, Entry::EMPTY, leaf).unwrap();
 
     let vacated = MapError::Vacated { gpa, accessed: false, dirty: false };

@@ -49,46 +49,39 @@ impl Scene {
     }
 }
 
-/// What the mapper reads of one claim is not to be taken for the other's.
-#[test]
-fn a_map_stands_unless_its_range_was_committed_whatever_is_claimed_next() {
+/// Runs the mapper beside `writer`, which returns what the mapper must find.
+fn map_beside(writer: impl Fn(&Scene) -> Verdict + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
-    model.check(|| {
-        let scene = Arc::new(Scene {
-            claims: Claims::new(),
-            slot: AtomicU64::new(0),
-            live: AtomicU64::new(1),
-        });
+    model.check(move || {
+        let (slot, live) = (AtomicU64::new(0), AtomicU64::new(1));
+        let scene = Arc::new(Scene { claims: Claims::new(), slot, live });
         let mapper = {
             let scene = Arc::clone(&scene);
             thread::spawn(move || scene.map())
         };
+        let expected = writer(&scene);
+        assert_eq!(mapper.join().unwrap(), expected);
+    });
+}
+
+/// What the mapper reads of one claim is not to be taken for the other's.
+#[test]
+fn a_map_stands_unless_its_range_was_committed_whatever_is_claimed_next() {
+    map_beside(|scene| {
         let first = scene.vacate(FIRST);
         assert!(scene.vacate(SECOND), "nobody maps there");
-        let verdict = mapper.join().unwrap();
-        assert_eq!(verdict, if first { Verdict::Committed } else { Verdict::Stands });
+        if first { Verdict::Committed } else { Verdict::Stands }
     });
 }
 
 /// Nor are the pages of two claims, of which neither covers the table, to be taken for those of one.
 #[test]
 fn a_map_stands_beside_claims_that_do_not_cover_its_table() {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(|| {
-        let scene = Arc::new(Scene {
-            claims: Claims::new(),
-            slot: AtomicU64::new(0),
-            live: AtomicU64::new(1),
-        });
-        let mapper = {
-            let scene = Arc::clone(&scene);
-            thread::spawn(move || scene.map())
-        };
+    map_beside(|scene| {
         for (first, end) in [(0, 2), (2, 8)] {
             assert!(scene.vacate(GpaRange::between(first, end)), "nobody breaks it");
         }
-        assert_eq!(mapper.join().unwrap(), Verdict::Stands);
+        Verdict::Stands
     });
 }
