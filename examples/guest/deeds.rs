@@ -1,20 +1,20 @@
 //! Two accounts of the same pages: what the vCPUs did, and what the entries say. The audit compares.
 //!
-//! A page that is taken away and comes back lies in another frame, and its accessed and dirty bits begin
-//! anew. So both accounts are kept by [`Stay`]: one page in one frame, from its mapping to its unmapping.
+//! A page that is taken away and comes back begins anew, with zeroes, and clean. So both accounts are kept
+//! by [`Stay`], from when a page was faulted in until it was taken away.
 
 use std::collections::HashMap;
 
 use slat::Mapping;
 
-use crate::memory::Stay;
+use crate::{frame::Word, memory::Stay};
 
 /// What was done to a page during one stay; there are some only if it was accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deeds {
     pub(crate) stay: Stay,
     pub(crate) written: bool,
-    /// The sum of what was added to the page's words.
+    /// The sum of what was added to the page's words, modulo 2^24.
     pub(crate) sum: u64,
 }
 
@@ -30,6 +30,11 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) fn new(pages: usize) -> Self {
         Self { latest: vec![None; pages], earlier: Vec::new() }
+    }
+
+    /// Returns the latest stay of a page that this vCPU knows of.
+    pub(crate) fn latest(&self, page: usize) -> Option<Stay> {
+        self.latest[page].map(|deeds| deeds.stay)
     }
 
     /// Returns the deeds of a stay, to be added to: the latest of its page, or one that begins.
@@ -56,7 +61,7 @@ pub(crate) fn merge<'l>(logs: impl Iterator<Item = &'l Log>) -> HashMap<Stay, (u
         all.entry(one.stay)
             .and_modify(|(_, all)| {
                 all.written |= one.written;
-                all.sum = all.sum.wrapping_add(one.sum);
+                all.sum = (all.sum + one.sum) & Word::SUM;
             })
             .or_insert((page, one));
     }
@@ -64,10 +69,17 @@ pub(crate) fn merge<'l>(logs: impl Iterator<Item = &'l Log>) -> HashMap<Stay, (u
 }
 
 /// What the MMUs said of a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bits {
     pub(crate) accessed: bool,
     pub(crate) dirty: bool,
+}
+
+impl Bits {
+    /// Returns what two entries say together, of a page that was in the one and then in the other.
+    pub(crate) const fn or(self, other: Self) -> Self {
+        Self { accessed: self.accessed | other.accessed, dirty: self.dirty | other.dirty }
+    }
 }
 
 impl From<Mapping> for Bits {

@@ -85,17 +85,18 @@ impl Layout {
         self.regions.partition_point(|region| region.last() < gpa)
     }
 
-    /// Returns how many tables it takes to map all regions with 4 KiB pages.
-    pub(crate) fn tables(&self, levels: Levels) -> u64 {
-        tables(&self.regions, levels)
+    /// Returns the number of pages of the largest region.
+    pub(crate) fn largest(&self) -> usize {
+        (0..self.regions.len()).map(|region| self.pages_of(region).len()).max().unwrap_or(0)
     }
 }
 
-/// Returns how many tables it takes to map `regions`, which ascend, with 4 KiB pages: the root, and
+/// Returns how many tables it takes to map `regions`, which are disjoint, with 4 KiB pages: the root, and
 /// below it one for every span of a table in which there is a region.
-pub(crate) fn tables(regions: &[GpaRange], levels: Levels) -> u64 {
+pub(crate) fn tables(mut regions: Vec<GpaRange>, levels: Levels) -> u64 {
+    regions.sort_unstable_by_key(|region| region.start());
     let below_root = 1..levels.count();
-    1 + below_root.map(|level| spans(regions, level * INDEX_BITS)).sum::<u64>()
+    1 + below_root.map(|level| spans(&regions, level * INDEX_BITS)).sum::<u64>()
 }
 
 /// Returns how many aligned spans of `2^shift` pages the regions reach into.

@@ -8,29 +8,38 @@ use std::{
 };
 
 use anyhow::Context;
-use slat::{AnyFormat, Arena, Attr, Format, Gpa, LeafFlags, PAGE_BYTES, PageSize, PageTable, Prot};
+use slat::{
+    AnyFormat, Arena, ArenaOptions, Attr, Format, Gpa, GpaRange, HostPfn, LeafFlags, PAGE_BYTES,
+    PageSize, PageTable, Prot,
+};
 
 use crate::{
     deeds::Deeds,
-    layout::Layout,
-    manager::{Account, Flushing, MANAGERS, Manager, Site},
-    memory::{Frame, GuestMemory, Stamp, WORDS},
+    frame::WORDS,
+    kvm::{self, DataMemory, TABLES, Vm, VmError},
+    layout::{self, Layout},
+    manager::{Account, Change, Flushing, MANAGERS, Manager, Site},
+    memory::{GuestMemory, PAGE_COST},
+    native::NativeCpu,
     outcome::{Outcome, Tally},
     progress::{Progress, Ticker},
-    stage::Stage,
+    soft::SoftCpu,
+    stage::{Kicks, Stage},
     vcpu::Vcpu,
     workload::{Part, Workload},
 };
 
-/// A guest's memory and its translation.
+/// A guest's memory and its translation, and what runs the guest.
 pub(crate) struct Machine<'w> {
     pub(crate) table: PageTable<AnyFormat, Arena>,
     pub(crate) memory: GuestMemory,
     pub(crate) layout: &'w Layout,
     /// The attributes of every page: a guest may do anything with its memory.
     pub(crate) attr: Attr,
-    /// Whether memory stays as it is: a page that was faulted in is there for good.
-    pub(crate) is_fixed: bool,
+    /// What happens to memory; `None` if a page that was faulted in is there for good.
+    pub(crate) change: Option<Change>,
+    /// KVM, if its processors are to run the guest; else software MMUs do.
+    pub(crate) vm: Option<Vm>,
 }
 
 /// What came of a run.
@@ -55,16 +64,21 @@ impl Run {
 }
 
 impl<'w> Machine<'w> {
-    /// Makes the memory that a workload needs for `vcpus` vCPUs, none of it mapped yet.
+    /// Makes the memory that a workload needs for `vcpus` vCPUs, none of it mapped yet; `host` is the
+    /// KVM that shall run them, if it shall.
     pub(crate) fn new(
         format: AnyFormat,
         workload: &'w dyn Workload,
         vcpus: usize,
+        host: Option<&kvm::Host>,
     ) -> anyhow::Result<Self> {
         let layout = workload.layout();
-        let arena =
-            Arena::new(layout.tables(format.levels())).context("no memory for the tables")?;
-        let table = PageTable::new(format, arena).context("making the table failed")?;
+        let system = host.map(|_| kvm::region(vcpus));
+        let regions = layout.regions().iter().copied().chain(system).collect();
+        let tables = layout::tables(regions, format.levels());
+        let arena = ArenaOptions::new(tables).with_base(TABLES).with_memfd().create();
+        let table = PageTable::new(format, arena.context("no memory for the tables")?)
+            .context("making the table failed")?;
         for region in layout.regions() {
             table
                 .populate(*region, PageSize::Size4K)
@@ -74,10 +88,33 @@ impl<'w> Machine<'w> {
             AnyFormat::LongMode(_) => LeafFlags::USER,
             _ => LeafFlags::empty(),
         };
-        // Each vCPU can hold one frame that a lost race left over, or one that it mapped too late.
-        let memory = GuestMemory::new(layout.len() + vcpus);
+        let turnover = workload.turnover();
+        let change = turnover.map(|turnover| turnover.change);
+        // Each vCPU can hold one frame that a lost race left over, or one that it mapped too late; who
+        // moves a region has it twice.
+        let twice = match change {
+            Some(Change::Migrate) => MANAGERS * layout.largest(),
+            _ => 0,
+        };
+        let memory = GuestMemory::new(layout.len() + vcpus + twice);
+        let memory = memory.context("no memory for the guest")?;
+        let vm = host.map(|host| Vm::new(host, &table, memory.host(), vcpus)).transpose()?;
         let attr = Attr::new(Prot::RWX).with_flags(user);
-        Ok(Self { table, memory, layout, attr, is_fixed: workload.turnover().is_none() })
+        Ok(Self { table, memory, layout, attr, change, vm })
+    }
+
+    /// Returns all that is populated if so much of the layout is: KVM's guests have some memory besides.
+    pub(crate) fn populated(&self, layout: impl IntoIterator<Item = GpaRange>) -> Vec<GpaRange> {
+        layout.into_iter().chain(self.vm.as_ref().map(Vm::region)).collect()
+    }
+
+    /// Makes whoever copies translations without being told forget those that lead to `frames`: after the
+    /// entries were changed, and before that is shot down. A vCPU's own TLB is told when it enters.
+    pub(crate) fn forget(
+        &self,
+        frames: impl IntoIterator<Item = HostPfn>,
+    ) -> Result<(), VmError> {
+        self.vm.as_ref().map_or(Ok(()), |vm| vm.forget(frames))
     }
 
     /// Returns the address of a word.
@@ -98,20 +135,32 @@ impl<'w> Machine<'w> {
         let managers = if turnover.is_some() { MANAGERS.min(regions) } else { 0 };
         let rounds = turnover.map_or(0, |turnover| turnover.rounds);
         let flushing = turnover.map_or(Flushing::Served, |turnover| turnover.flushing);
-        let stage = Stage::new(regions, vcpus, managers, rounds);
+        let kicks = match &self.vm {
+            Some(_) => Kicks::by_signal(kvm::signal_kicks().context("cannot kick vCPUs")?),
+            None => Kicks::default(),
+        };
+        let stage = Stage::new(regions, vcpus, managers, rounds, kicks);
 
         let run_vcpu = |number, begun| {
             let _at_work = stage.vcpus.guard();
             let ticker = Ticker::new(progress, begun);
-            let (machine, observer) = (self, self.table.observer());
-            let vcpu = Vcpu { machine, stage: &stage, flushing, observer, ticker, begun };
+            let vcpu = Vcpu { machine: self, stage: &stage, flushing, ticker, begun };
             let part = Part { number, count: vcpus, begun, stage: &stage };
-            vcpu.run(&mut *workload.share(part))
+            let mut share = workload.share(part);
+            match &self.vm {
+                None => Ok(vcpu.run(&mut SoftCpu::new(self, &stage.kicks), &mut *share)),
+                Some(vm) => {
+                    let mut cpu = NativeCpu::new(self, vm.cpu(number)?);
+                    let (id, arm) = (cpu.cpu().observer_id(), cpu.cpu().arm());
+                    Ok(stage.kicks.run(id, arm, || vcpu.run(&mut cpu, &mut *share)))
+                }
+            }
         };
         let run_manager = |number| {
             let _at_work = stage.managers.guard();
             let site = Site { machine: self, stage: &stage, flushing };
-            Manager::new(site, (number..regions).step_by(managers)).run(progress)
+            let manager = Manager::new(site, (number..regions).step_by(managers));
+            turnover.map(|turnover| manager.run(turnover.change, progress))
         };
         // All begin together, so that they meet in the same pages; `None` if they shall not.
         let gate: OnceLock<Option<Instant>> = OnceLock::new();
@@ -125,7 +174,7 @@ impl<'w> Machine<'w> {
             let vcpus: anyhow::Result<Vec<_>> = vcpus.collect();
             let managers = (0..managers).map(|number| {
                 let run = &run_manager;
-                let run = move || gate.wait().map(|_| run(number));
+                let run = move || gate.wait().and_then(|_| run(number));
                 spawn(scope, format!("manager-{number}"), run)
             });
             let managers: anyhow::Result<Vec<_>> = managers.collect();
@@ -156,12 +205,11 @@ fn join<T>(threads: Vec<ScopedJoinHandle<'_, Option<T>>>) -> anyhow::Result<Vec<
 /// Fails if the machine that this runs on has no memory for `pages` pages of guest memory.
 pub(crate) fn check_host(pages: u64, vcpus: u64) -> anyhow::Result<()> {
     anyhow::ensure!(
-        pages <= Stamp::PAGES,
+        pages <= GuestMemory::PAGES,
         "{pages} pages of guest memory are more than the example tells apart"
     );
-    let frame = PAGE_BYTES + size_of::<OnceLock<Frame>>() as u64;
     let known = size_of::<Gpa>() as u64 + vcpus * size_of::<Option<Deeds>>() as u64;
-    let needed = pages.saturating_mul(frame + known);
+    let needed = pages.saturating_mul(PAGE_COST + known);
     if let Some(available) = available_memory() {
         anyhow::ensure!(
             needed <= available,

@@ -1,26 +1,30 @@
-//! A manager: takes regions of guest memory away under the running vCPUs, and brings others back.
+//! A manager: changes regions of guest memory under the running vCPUs.
 //!
-//! This is the other half of what a hypervisor does with the library, for memory that is hot-unplugged,
-//! ballooned or migrated. A region goes in steps, of which none waits for a lock that a fault takes:
+//! This is the other half of what a hypervisor does with the library. In `churn` memory is hot-unplugged
+//! or ballooned, and comes back. A region goes in steps, of which none waits for a lock that a fault takes:
 //!
 //! 1. *unmap* its pages; the entries are returned with their last accessed and dirty bits;
 //! 2. *shoot down*: until every vCPU has been out, or is told, the frames are still in use;
 //! 3. *give back* the frames, which the next fault anywhere may get;
 //! 4. *vacate* the region, so that its tables go too. A vCPU may have faulted a page in again meanwhile:
 //!    begin again.
+//!
+//! What `migrate` does is in [`mover`](crate::mover).
 
 use std::{collections::VecDeque, thread};
 
 use slat::{
-    AnyFormat, Arena, Flush, InsideGuest, Mapping, PageSize, PopulateError, Reader,
-    UnmapRangeError, VacateError,
+    AnyFormat, Arena, Flush, Gpa, GpaRange, HostPfn, InsideGuest, MapError, Mapping, PageSize, PopulateError,
+    ProtectError, Reader, UnmapRangeError, VacateError,
 };
 
 use crate::{
-    deeds::Life,
+    deeds::{Bits, Life},
+    kvm::VmError,
     machine::Machine,
+    memory::Stay,
     progress::Progress,
-    stage::{Kicks, Leaving, Stage},
+    stage::{Leaving, Stage},
 };
 
 /// Managers of one run, if there is a region for each.
@@ -31,9 +35,19 @@ const PATIENCE: u32 = 2;
 /// What is to become of the memory of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turnover {
-    /// How many times a region is taken away.
+    pub(crate) change: Change,
+    /// How many times a region is changed.
     pub(crate) rounds: u64,
     pub(crate) flushing: Flushing,
+}
+
+/// In which way a region is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It is taken away; another is brought back.
+    Churn,
+    /// Its pages are moved to other frames.
+    Migrate,
 }
 
 /// What is done with the duty to flush.
@@ -44,16 +58,13 @@ pub(crate) enum Flushing {
     Skipped,
 }
 
-impl Flushing {
-    /// Sees to it that nobody uses the pages of `flush` any more, or omits that; returns how many
-    /// shoot-downs it took.
-    pub(crate) fn serve(self, flush: Flush<'_>, kicks: &Kicks) -> Result<u64, InsideGuest> {
-        if flush.is_empty() || self == Self::Skipped {
-            return Ok(0);
-        }
-        flush.shootdown().wait(kicks)?;
-        Ok(1)
-    }
+/// Why a flush could not be served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unserved {
+    #[error("a shoot-down would wait for ever: {0}")]
+    InsideGuest(#[from] InsideGuest),
+    #[error("KVM cannot be made to forget pages: {0}")]
+    Vm(#[from] VmError),
 }
 
 /// Something that must not happen to a manager; it stops there.
@@ -65,18 +76,31 @@ pub(crate) enum Stuck {
     Vacate(#[from] VacateError),
     #[error("populating failed: {0}")]
     Populate(#[from] PopulateError),
-    #[error("a shoot-down would wait for ever: {0}")]
-    InsideGuest(#[from] InsideGuest),
+    #[error(transparent)]
+    Unserved(#[from] Unserved),
     #[error("{} was mapped to frame {}, which is not the guest's", .0.gpa, .0.pfn)]
     Stray(Mapping),
+    #[error("protecting failed: {0}")]
+    Protect(#[from] ProtectError),
+    #[error("mapping a page to its new frame failed: {0}")]
+    Map(#[from] MapError),
+    #[error("there is no frame for {gpa} to move to")]
+    OutOfFrames { gpa: Gpa },
+    #[error("pages of {range} were mapped or unmapped while they were moved")]
+    Disturbed { range: GpaRange },
 }
 
 /// What a manager did.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
-    /// Regions that were taken away.
+    /// Regions that were changed.
     pub(crate) rounds: u64,
     pub(crate) shootdowns: u64,
+    /// Pages that were moved and stayed readable meanwhile, and such that were unmapped first.
+    pub(crate) copied: u64,
+    pub(crate) unmapped_first: u64,
+    /// What the entries said of pages that were moved.
+    pub(crate) moved: Vec<(Stay, Bits)>,
     /// Attempts to vacate a region in which a page was mapped again.
     pub(crate) still_mapped: u64,
     /// Attempts to vacate a region in which pages were just being mapped.
@@ -90,25 +114,6 @@ pub(crate) struct Account {
     pub(crate) stuck: Option<Stuck>,
 }
 
-impl Account {
-    /// Gives back the frames of pages that were unmapped, when nobody can reach them any more.
-    fn settle(
-        &mut self,
-        site: Site<'_>,
-        flush: Flush<'_>,
-        unmapped: Vec<Mapping>,
-    ) -> Result<(), Stuck> {
-        let Machine { layout, memory, .. } = site.machine;
-        self.shootdowns += site.flushing.serve(flush, &site.stage.kicks)?;
-        for mapping in unmapped {
-            let page = layout.page_at(mapping.gpa);
-            let life = page.and_then(|page| memory.give_back(page, mapping.pfn, mapping.into()));
-            self.lives.push(life.ok_or(Stuck::Stray(mapping))?);
-        }
-        Ok(())
-    }
-}
-
 /// Where managers work.
 #[derive(Clone, Copy)]
 pub(crate) struct Site<'m> {
@@ -117,13 +122,30 @@ pub(crate) struct Site<'m> {
     pub(crate) flushing: Flushing,
 }
 
-/// One thread that moves memory.
+impl<'m> Site<'m> {
+    /// Sees to it that nobody uses the translations of `flush` any more, which led to these frames, or
+    /// omits that; returns how many shoot-downs it took.
+    pub(crate) fn serve(
+        self,
+        flush: Flush<'_>,
+        frames: impl IntoIterator<Item = HostPfn>,
+    ) -> Result<u64, Unserved> {
+        if flush.is_empty() || self.flushing == Flushing::Skipped {
+            return Ok(0);
+        }
+        self.machine.forget(frames)?;
+        flush.shootdown().wait(&self.stage.kicks)?;
+        Ok(1)
+    }
+}
+
+/// One thread that changes memory.
 pub(crate) struct Manager<'m> {
-    site: Site<'m>,
-    reader: Reader<AnyFormat, Arena>,
+    pub(crate) site: Site<'m>,
+    pub(crate) reader: Reader<AnyFormat, Arena>,
     /// The regions that are its own, and there.
     present: Vec<usize>,
-    account: Account,
+    pub(crate) account: Account,
 }
 
 impl<'m> Manager<'m> {
@@ -133,13 +155,17 @@ impl<'m> Manager<'m> {
         Self { site, reader: site.machine.table.reader(), present, account }
     }
 
-    /// Takes regions away and brings them back, until all rounds are done or all vCPUs gone.
-    pub(crate) fn run(mut self, progress: &Progress) -> Account {
+    /// Changes regions, until all rounds are done or all vCPUs gone.
+    pub(crate) fn run(mut self, change: Change, progress: &Progress) -> Account {
         // Up to half of them may be away.
         let most_away = self.present.len() / 2;
         while self.site.stage.take_round() {
             let Some(region) = self.pick() else { break };
-            if let Err(stuck) = self.move_memory(region, most_away) {
+            let changed = match change {
+                Change::Churn => self.exchange(region, most_away),
+                Change::Migrate => self.move_region(region),
+            };
+            if let Err(stuck) = changed {
                 self.account.stuck = Some(stuck);
                 break;
             }
@@ -161,15 +187,17 @@ impl<'m> Manager<'m> {
         while self.site.stage.vcpus.any() {
             let in_use = |&region: &usize| self.site.stage.places[region].is_in_use();
             if let Some(at) = self.present.iter().position(in_use) {
-                return Some(self.present.swap_remove(at));
+                return Some(self.present[at]);
             }
             thread::yield_now();
         }
         None
     }
 
-    fn move_memory(&mut self, region: usize, most_away: usize) -> Result<(), Stuck> {
+    /// Takes a region away, and brings another back if many are.
+    fn exchange(&mut self, region: usize, most_away: usize) -> Result<(), Stuck> {
         self.take_away(region)?;
+        self.present.retain(|&present| present != region);
         self.account.away.push_back(region);
         if self.account.away.len() > most_away {
             let back = self.account.away.pop_front().expect("one has just been taken away");
@@ -180,33 +208,42 @@ impl<'m> Manager<'m> {
     }
 
     fn take_away(&mut self, region: usize) -> Result<(), Stuck> {
-        let Self { site, reader, account, .. } = self;
-        let Machine { table, layout, .. } = site.machine;
-        let (range, place) = (layout.regions()[region], &site.stage.places[region]);
+        let Site { machine, stage, .. } = self.site;
+        let Machine { table, layout, .. } = machine;
+        let (range, place) = (layout.regions()[region], &stage.places[region]);
         for attempt in 0.. {
             if attempt == PATIENCE {
                 place.set_leaving(Leaving::Yes);
             }
             let mut unmapped = Vec::new();
-            let (_, flush) = reader.pin().unmap_range(range, |mapping| unmapped.push(mapping))?;
-            let vacated = if attempt == 0 {
-                account.settle(*site, flush, unmapped)?;
-                table.vacate(range)
-            } else {
-                // Tables may go before the shoot-down as well; that leaves the vCPUs less time.
-                let vacated = table.vacate(range);
-                account.settle(*site, flush, unmapped)?;
-                vacated
-            };
+            let collect = |mapping| unmapped.push(mapping);
+            let (_, flush) = self.reader.pin().unmap_range(range, collect)?;
+            // Tables may go before the shoot-down as well; that leaves the vCPUs less time.
+            let early = (attempt > 0).then(|| table.vacate(range));
+            let frames = unmapped.iter().map(|mapping| mapping.pfn);
+            self.account.shootdowns += self.site.serve(flush, frames)?;
+            self.give_back(&unmapped)?;
+            let vacated = early.unwrap_or_else(|| table.vacate(range));
             match vacated {
                 Ok(()) => break,
-                Err(VacateError::StillMapped { .. }) => account.still_mapped += 1,
-                Err(VacateError::Busy) => account.busy += 1,
+                Err(VacateError::StillMapped { .. }) => self.account.still_mapped += 1,
+                Err(VacateError::Busy) => self.account.busy += 1,
                 Err(other) => return Err(other.into()),
             }
         }
         place.set_leaving(Leaving::No);
-        account.rounds += 1;
+        self.account.rounds += 1;
+        Ok(())
+    }
+
+    /// Gives back the frames of pages that were unmapped, when nobody can reach them any more.
+    fn give_back(&mut self, unmapped: &[Mapping]) -> Result<(), Stuck> {
+        let Machine { layout, memory, .. } = self.site.machine;
+        for &mapping in unmapped {
+            let page = layout.page_at(mapping.gpa);
+            let life = page.and_then(|page| memory.give_back(page, mapping.pfn, mapping.into()));
+            self.account.lives.push(life.ok_or(Stuck::Stray(mapping))?);
+        }
         Ok(())
     }
 

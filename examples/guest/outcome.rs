@@ -3,9 +3,13 @@
 use std::{fmt, time::Duration};
 
 use serde::Serialize;
-use slat::{Gpa, HostPfn, InsideGuest, MapError, mmu::Fault};
+use slat::{Gpa, HostPfn, MapError, mmu::Fault};
 
-use crate::deeds::{Life, Log};
+use crate::{
+    deeds::{Life, Log},
+    kvm::{Crash, LoadError},
+    manager::Unserved,
+};
 
 /// What a vCPU counted.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -19,6 +23,8 @@ pub(crate) struct Tally {
     pub(crate) mapped: u64,
     /// Faults for which another vCPU was first.
     pub(crate) lost: u64,
+    /// Faults at a page that was just being moved.
+    pub(crate) moving: u64,
     /// Faults where there is no memory, or is about to be none.
     pub(crate) away: u64,
     /// Faults for which this vCPU mapped a frame too late: the region was gone.
@@ -35,6 +41,7 @@ impl Tally {
             faults: self.faults + other.faults,
             mapped: self.mapped + other.mapped,
             lost: self.lost + other.lost,
+            moving: self.moving + other.moving,
             away: self.away + other.away,
             late: self.late + other.late,
             stale: self.stale + other.stale,
@@ -59,26 +66,28 @@ pub(crate) enum Broken {
     Stray { gpa: Gpa, pfn: HostPfn },
     #[error("read {found:#x} at {gpa}, expected {expected:#x}")]
     Value { gpa: Gpa, expected: u64, found: u64 },
-    #[error("a shoot-down would wait for ever: {0}")]
-    InsideGuest(#[from] InsideGuest),
+    #[error(transparent)]
+    Unserved(#[from] Unserved),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Crash(#[from] Crash),
 }
 
 /// An access through a translation that should have been gone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stale {
     pub(crate) gpa: Gpa,
-    pub(crate) pfn: HostPfn,
     /// Where the page is that has the frame; `None` if the frame is free.
     pub(crate) tenant: Option<Gpa>,
 }
 
 impl fmt::Display for Stale {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { gpa, pfn, tenant } = self;
-        write!(f, "{gpa} in frame {pfn}, ")?;
+        let Self { gpa, tenant } = self;
         match tenant {
-            Some(tenant) => write!(f, "which {tenant} has now"),
-            None => write!(f, "which is free"),
+            Some(tenant) => write!(f, "{gpa} in the frame that {tenant} has now"),
+            None => write!(f, "{gpa} in a frame that is free"),
         }
     }
 }

@@ -3,9 +3,12 @@
 
 #![expect(clippy::disallowed_types, reason = "the library's facade is private to it")]
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{
+    PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
-use slat::{Kick, ObserverId, ThreadKicks, ThreadSeat};
+use slat::{Kick, ObserverId, SignalKicks, ThreadKicks, ThreadSeat};
 
 // Relaxed in all of this: these words decide when something is tried, never whether it is right. What
 // orders the threads' use of memory is the table.
@@ -24,10 +27,16 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Makes the stage for a layout with so many regions, and for so many vCPUs and managers.
-    pub(crate) fn new(regions: usize, vcpus: usize, managers: usize, rounds: u64) -> Self {
+    pub(crate) fn new(
+        regions: usize,
+        vcpus: usize,
+        managers: usize,
+        rounds: u64,
+        kicks: Kicks,
+    ) -> Self {
         Self {
             places: (0..regions).map(|_| Place::default()).collect(),
-            kicks: Kicks::default(),
+            kicks,
             vcpus: Present::new(vcpus),
             managers: Present::new(managers),
             rounds: AtomicU64::new(rounds),
@@ -46,6 +55,9 @@ impl Stage {
 pub(crate) struct Place {
     guests: AtomicU64,
     leaving: AtomicBool,
+    /// Held by who moves pages here; and for a moment, shared, by who handles a fault where pages are
+    /// moved: nobody waits for it in a fault handler.
+    moving: RwLock<()>,
 }
 
 impl Place {
@@ -70,6 +82,20 @@ impl Place {
 
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Keeps the pages here where they are; `None` if they are just being moved.
+    pub(crate) fn try_hold(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        match self.moving.try_read() {
+            Ok(held) => Some(held),
+            Err(TryLockError::Poisoned(held)) => Some(held.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Makes this thread the one that may move pages here; waits for fault handlers that are at it.
+    pub(crate) fn begin_move(&self) -> RwLockWriteGuard<'_, ()> {
+        self.moving.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,15 +135,35 @@ impl Drop for AtWork<'_> {
     }
 }
 
-/// How vCPUs are made to come out of the guest, with a count.
+/// How vCPUs are made to come out of the guest, with a count: by a word that a software MMU looks at, or
+/// by a signal that ends KVM_RUN.
 #[derive(Debug, Default)]
 pub(crate) struct Kicks {
     seats: ThreadKicks,
+    signals: Option<SignalKicks>,
     sent: AtomicU64,
 }
 
 impl Kicks {
-    /// Registers this thread as the one that runs the observer's vCPU.
+    /// Makes those for vCPUs that KVM runs.
+    pub(crate) fn by_signal(signals: SignalKicks) -> Self {
+        Self { signals: Some(signals), ..Self::default() }
+    }
+
+    /// Runs a vCPU of KVM's on this thread.
+    pub(crate) fn run<T>(
+        &self,
+        observer: ObserverId,
+        arm: impl Fn() + Send + 'static,
+        vcpu: impl FnOnce() -> T,
+    ) -> T {
+        match &self.signals {
+            Some(signals) => signals.run(observer, arm, vcpu),
+            None => vcpu(),
+        }
+    }
+
+    /// Registers this thread as the one that runs the observer's vCPU, in software.
     pub(crate) fn sit(&self, observer: ObserverId) -> ThreadSeat<'_> {
         self.seats.sit(observer)
     }
@@ -132,5 +178,8 @@ impl Kick for Kicks {
     fn kick(&self, observer: ObserverId) {
         self.sent.fetch_add(1, Ordering::Relaxed);
         self.seats.kick(observer);
+        if let Some(signals) = &self.signals {
+            signals.kick(observer);
+        }
     }
 }

@@ -12,9 +12,9 @@ use std::{
 use slat::mmu::Access;
 
 use crate::{
+    frame::{WORDS, Word},
     layout::Layout,
     manager::Turnover,
-    memory::WORDS,
     progress::Length,
     stage::Stage,
     trace::{Kind, Step, Trace},
@@ -59,8 +59,11 @@ pub(crate) struct Part<'s> {
 pub(crate) trait Share {
     fn next(&mut self) -> Option<Op>;
 
-    /// Says that the last one was in vain: there is no memory.
+    /// Says that one was in vain, and none that follows was done: there is no memory.
     fn absent(&mut self) {}
+
+    /// Says that all so far were done, or are not to be done any more.
+    fn settled(&mut self) {}
 }
 
 impl<I: Iterator<Item = Op>> Share for I {
@@ -124,7 +127,7 @@ impl Touch {
     /// read and must stay clean.
     fn stamp(&self, page: usize) -> (usize, Option<u64>) {
         let hash = mix(self.seed ^ page as u64);
-        (hash as usize % WORDS, (page % 4 != 3).then_some(hash | 1))
+        (hash as usize % WORDS, (page % 4 != 3).then_some(hash & Word::SUM | 1))
     }
 }
 

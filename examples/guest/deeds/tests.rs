@@ -1,23 +1,17 @@
-use std::num::NonZeroU32;
-
-use slat::HostPfn;
-
 use super::*;
-
-fn stay(pfn: u64, term: u32) -> Stay {
-    Stay { pfn: HostPfn::new(pfn), term: NonZeroU32::new(term).unwrap() }
-}
 
 #[test]
 fn deeds_are_kept_by_stay_and_added_up_over_vcpus() {
-    let (first, second) = (stay(7, 1), stay(7, 2));
+    let stay = |number| Stay::new(number).unwrap();
+    let (first, second) = (stay(1), stay(2));
     let mut one = Log::new(2);
     one.at(1, first).sum += 1;
     one.at(1, first).sum += 1;
     one.at(1, second).written = true;
+    assert_eq!(one.latest(1), Some(second));
     let mut other = Log::new(2);
     other.at(1, second).sum += 5;
-    other.at(0, stay(8, 1));
+    other.at(0, stay(8));
     assert_eq!(one.iter().count(), 2);
 
     let merged = merge([&one, &other].into_iter());
@@ -27,5 +21,5 @@ fn deeds_are_kept_by_stay_and_added_up_over_vcpus() {
     assert_eq!(merged.len(), 3);
     expect(1, first, false, 2);
     expect(1, second, true, 5);
-    expect(0, stay(8, 1), false, 0);
+    expect(0, stay(8), false, 0);
 }

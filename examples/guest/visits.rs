@@ -1,15 +1,18 @@
-//! The workload `churn`: vCPUs that settle in a region, while managers take regions away.
+//! The workloads `churn` and `migrate`: vCPUs that settle in a region, while managers take regions away,
+//! or move their pages to other frames.
 //!
 //! A vCPU *visits* one region after the other: it picks a few pages there and uses them again and again,
 //! so that its translation cache knows them. Once it has settled it says so, and a
-//! [manager](crate::manager) comes and takes just that region away. Regions are where they are wanted,
-//! so a shoot-down that is forgotten does not pass unnoticed.
+//! [manager](crate::manager) comes and changes just that region. Regions are where they are wanted, so a
+//! shoot-down that is forgotten does not pass unnoticed.
 
 use std::ops::Range;
 
+use slat::RangeError;
+
 use crate::{
     layout::Layout,
-    manager::{Flushing, Turnover},
+    manager::{Change, Turnover},
     progress::Length,
     workload::{Act, Numbers, Op, Part, Share, Workload, access},
 };
@@ -22,31 +25,28 @@ const WINDOW: usize = 32;
 const SPOTS: usize = 4;
 /// Accesses after which a vCPU has settled, and those of a whole visit.
 const SETTLED: u32 = 8 * WINDOW as u32;
-const VISIT: u32 = 32 * SETTLED;
+const VISIT: u32 = 64 * SETTLED;
 
-/// Memory that comes and goes.
-pub(crate) struct Churn {
+/// Visits to memory that comes and goes, or moves.
+pub(crate) struct Visits {
     layout: Layout,
     seed: u64,
     turnover: Turnover,
 }
 
-impl Churn {
-    /// Makes the workload for `bytes` of memory from which regions are taken `rounds` times.
-    pub(crate) fn new(
-        bytes: u64,
-        seed: u64,
-        rounds: u64,
-        flushing: Flushing,
-    ) -> Result<Self, slat::RangeError> {
-        let layout = Layout::split(bytes, REGIONS)?;
-        Ok(Self { layout, seed, turnover: Turnover { rounds, flushing } })
+impl Visits {
+    /// Makes the workload for `bytes` of memory.
+    pub(crate) fn new(bytes: u64, seed: u64, turnover: Turnover) -> Result<Self, RangeError> {
+        Ok(Self { layout: Layout::split(bytes, REGIONS)?, seed, turnover })
     }
 }
 
-impl Workload for Churn {
+impl Workload for Visits {
     fn name(&self) -> &str {
-        "churn"
+        match self.turnover.change {
+            Change::Churn => "churn",
+            Change::Migrate => "migrate",
+        }
     }
 
     fn layout(&self) -> &Layout {
@@ -83,7 +83,9 @@ struct Visitor<'s> {
 struct Visit {
     region: usize,
     window: Range<usize>,
-    done: u32,
+    /// Accesses that were planned.
+    planned: u32,
+    has_settled: bool,
 }
 
 impl Visitor<'_> {
@@ -94,11 +96,11 @@ impl Visitor<'_> {
         let width = pages.len().min(WINDOW);
         let spot = self.numbers.next() as usize % SPOTS;
         let start = pages.start + (pages.len() - width) * spot / SPOTS;
-        Visit { region, window: start..start + width, done: 0 }
+        Visit { region, window: start..start + width, planned: 0, has_settled: false }
     }
 
     fn depart(&mut self) {
-        if let Some(Visit { region, done: SETTLED.., .. }) = self.visit.take() {
+        if let Some(Visit { region, has_settled: true, .. }) = self.visit.take() {
             self.part.stage.places[region].depart();
         }
     }
@@ -107,7 +109,7 @@ impl Visitor<'_> {
 impl Share for Visitor<'_> {
     /// Goes on with the visit, or begins the next if the managers are still at work.
     fn next(&mut self) -> Option<Op> {
-        if self.visit.as_ref().is_none_or(|visit| visit.done == VISIT) {
+        if self.visit.as_ref().is_none_or(|visit| visit.planned == VISIT) {
             self.depart();
             if !self.part.stage.managers.any() {
                 return None;
@@ -115,13 +117,10 @@ impl Share for Visitor<'_> {
             self.visit = Some(self.arrive());
         }
         let visit = self.visit.as_mut()?;
-        visit.done += 1;
-        if visit.done == SETTLED {
-            self.part.stage.places[visit.region].arrive();
-        }
+        visit.planned += 1;
         let random = self.numbers.next();
         let page = visit.window.start + (random >> 1) as usize % visit.window.len();
-        if visit.done % SETTLED == 0 {
+        if visit.planned % SETTLED == 0 {
             // Processors are taken from guests at any moment, also while they are in the guest; where
             // threads are many, and processors few, it happens here.
             return Some(Op { page, word: 0, act: Act::Pause });
@@ -131,6 +130,16 @@ impl Share for Visitor<'_> {
 
     fn absent(&mut self) {
         self.depart();
+    }
+
+    fn settled(&mut self) {
+        if let Some(visit) = &mut self.visit
+            && visit.planned >= SETTLED
+            && !visit.has_settled
+        {
+            visit.has_settled = true;
+            self.part.stage.places[visit.region].arrive();
+        }
     }
 }
 
