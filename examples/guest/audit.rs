@@ -3,19 +3,23 @@
 //! Nothing here trusts the fault path. Resident pages and their accessed and dirty bits are read back
 //! from the entries, contents from the frames that the entries name, and each is compared with the
 //! vCPUs' logs. Pages that were taken away are compared in the same way: by what their entries and
-//! frames showed then. Where memory came and went, all of it is then taken away, and every frame must
-//! be back.
+//! frames showed then; and pages that were moved by what all their entries showed. Where memory came and
+//! went, all of it is then taken away, and every frame must be back.
+//!
+//! A processor may set accessed bits without an access, when it looks ahead (Intel SDM vol. 3A, 4.8): so of
+//! KVM's guests too many are none of our business.
 
 use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
-use slat::{Format, FrameSource, Gpa, Mapping, ObserverId, PageSize};
+use slat::{Format, FrameSource, Gpa, Level, Mapping, ObserverId, PAGE_BYTES, PageSize};
 
 use crate::{
-    deeds::{Deeds, Life, merge},
-    layout::tables,
+    deeds::{Bits, Deeds, Life, merge},
+    frame::Word,
+    layout::{INDEX_BITS, tables},
     machine::{Machine, Run},
-    manager::{Account, Flushing, Manager, Site},
+    manager::{Account, Change, Flushing, Manager, Site},
     memory::Stay,
     outcome::Tally,
     workload::Workload,
@@ -39,14 +43,55 @@ pub(crate) struct Audit {
     pub(crate) resident: Pages,
     pub(crate) accessed: Pages,
     pub(crate) dirty: Pages,
+    /// The sums of all words of all pages, added up: what is there, or was there in the end, and what was
+    /// written. Those of a page are modulo 2^24.
+    pub(crate) sums: Pages,
+    /// What the entries of each level say, the root's first: of those that lead to the pages.
+    pub(crate) levels: Vec<LevelBits>,
     /// Frames that the tables take.
     pub(crate) table_frames: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) churn: Option<Churned>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) migrate: Option<Migrated>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kvm: Option<Forgotten>,
     /// What is wrong; nothing, if all is well.
     pub(crate) wrong: Vec<String>,
     /// How much more is wrong than `wrong` lists.
     pub(crate) unlisted: u64,
+}
+
+/// What the entries of one level say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct LevelBits {
+    pub(crate) level: u32,
+    pub(crate) entries: u64,
+    pub(crate) accessed: u64,
+    pub(crate) dirty: u64,
+}
+
+/// What became of memory that moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Migrated {
+    /// Regions whose pages were moved.
+    pub(crate) rounds: u64,
+    /// Pages that were copied while they could be read, and such that were unmapped first.
+    pub(crate) copied: u64,
+    pub(crate) unmapped_first: u64,
+    pub(crate) shootdowns: u64,
+    pub(crate) kicks: u64,
+    /// Accesses through translations that should have been gone.
+    pub(crate) stale: u64,
+}
+
+/// What KVM was made to forget of its translations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Forgotten {
+    /// For leaves: those that led to so many frames.
+    pub(crate) frames: u64,
+    /// For upper entries: all of them, so many times.
+    pub(crate) zaps: u64,
 }
 
 /// What became of memory that came and went.
@@ -68,7 +113,8 @@ pub(crate) struct Churned {
     /// How many times data frames were handed out, and given back when all memory was taken away.
     pub(crate) frames_handed_out: u64,
     pub(crate) frames_given_back: u64,
-    /// Tables that were left then: the root; and those that waited still: none.
+    /// Tables that were left then: the root, and those of KVM's guest itself; and such as waited still:
+    /// none.
     pub(crate) tables_left: u64,
     pub(crate) tables_waiting: u64,
 }
@@ -83,11 +129,20 @@ impl Audit {
         lives.extend(run.managers.iter().flat_map(|manager| &manager.lives));
         lives.extend(run.vcpus.iter().flat_map(|vcpu| &vcpu.lives));
         let deeds = merge(run.vcpus.iter().map(|vcpu| &vcpu.log));
+        let moved = run.managers.iter().flat_map(|manager| &manager.moved);
+        add_bits(&mut lives, moved.copied());
         audit.check_lives(machine, &lives, deeds);
+        audit.levels = levels(machine);
         audit.check_counts(machine, workload, run);
-        if let Some(turnover) = workload.turnover() {
-            audit.check_churn(machine, run, turnover.rounds);
+        match workload.turnover() {
+            Some(turnover) if turnover.change == Change::Churn => {
+                audit.check_churn(machine, run, turnover.rounds);
+            }
+            Some(turnover) => audit.check_migrate(run, turnover.rounds),
+            None => {}
         }
+        let vm = machine.vm.as_ref();
+        audit.kvm = vm.map(|vm| Forgotten { frames: vm.forgotten(), zaps: vm.zaps() });
         audit
     }
 
@@ -156,7 +211,8 @@ impl Audit {
     ) -> Option<Life> {
         let Mapping { gpa, pfn, .. } = mapping;
         let life = machine.memory.life(page, pfn, mapping.into());
-        let tenant = machine.memory.frame(pfn).and_then(|frame| frame.stamp().page);
+        let stay = machine.memory.frame(pfn).and_then(|frame| frame.stay());
+        let tenant = stay.and_then(|stay| machine.memory.tenant(stay));
         if tenant != Some(page) {
             self.complain(format!("{gpa} is mapped to frame {pfn}, which was not meant for it"));
         }
@@ -177,51 +233,73 @@ impl Audit {
             self.accessed.count(bits.accessed, accessed);
             self.dirty.count(bits.dirty, written);
             // Memory that goes may be gone before the vCPU that faulted it in is back.
-            if machine.is_fixed && !accessed {
+            if machine.change.is_none() && !accessed {
                 self.complain(differ(gpa, "mapped", true));
             }
-            if bits.accessed != accessed {
+            if bits.accessed != accessed && (accessed || machine.vm.is_none()) {
                 self.complain(differ(gpa, "accessed", bits.accessed));
             }
             if bits.dirty != written {
                 self.complain(differ(gpa, "dirty", bits.dirty));
             }
-            let expected = done.map_or(0, |deeds| deeds.sum);
+            let expected = done.map_or(0, |deeds| deeds.sum & Word::SUM);
+            self.sums.entries += sum;
+            self.sums.workload += expected;
             if sum != expected {
                 self.complain(format!("{gpa} adds up to {sum:#x}, {expected:#x} was written"));
             }
         }
         let mut unmapped: Vec<_> = deeds.into_iter().collect();
         unmapped.sort_unstable_by_key(|&(stay, (page, _))| (page, stay));
-        for (Stay { pfn, .. }, (page, deeds)) in unmapped {
+        for (_, (page, deeds)) in unmapped {
             self.accessed.count(false, true);
             self.dirty.count(false, deeds.written);
+            self.sums.workload += deeds.sum & Word::SUM;
             let gpa = machine.layout.gpa(page);
-            self.complain(format!("{gpa} was used in frame {pfn}, and no entry says so"));
+            self.complain(format!("{gpa} was used, and no entry says so"));
         }
     }
 
     /// Checks that nothing was lost: every frame is in use or was given back, every fault was
     /// resolved by somebody, the tables take what they must.
     fn check_counts(&mut self, machine: &Machine<'_>, workload: &dyn Workload, run: &Run) {
-        let Tally { mapped, lost, away, late, faults, .. } = run.total();
+        let Tally { mapped, lost, moving, away, late, faults, .. } = run.total();
         let unmapped = run.managers.iter().map(|manager| manager.lives.len() as u64).sum();
         let resident = self.resident.entries;
         self.resident.workload = mapped.saturating_sub(unmapped);
         self.table_frames = table_frames(machine);
         let present = run.present().map(|region| machine.layout.regions()[region]);
-        let needed = tables(&present.collect::<Vec<_>>(), machine.table.format().levels());
+        let needed = tables(machine.populated(present), machine.table.format().levels());
         let stats = machine.table.stats();
         let pages = machine.layout.len() as u64;
         self.compare(&[
             ("frames that are in use", machine.memory.traffic().in_use(), resident),
             ("pages that the vCPUs mapped", mapped, resident + unmapped),
-            ("faults that were resolved", mapped + lost + away + late, faults),
+            ("faults that were resolved", mapped + lost + moving + away + late, faults),
             ("frames in tables", self.table_frames, needed),
             ("tables that are linked", stats.tables, needed),
             ("tables that wait", stats.waiting, 0),
             ("pages of the workload", if workload.touches_all() { resident } else { pages }, pages),
         ]);
+    }
+
+    fn check_migrate(&mut self, run: &Run, rounds: u64) {
+        let sum = |count: fn(&Account) -> u64| run.managers.iter().map(count).sum::<u64>();
+        let migrated = Migrated {
+            rounds: sum(|manager| manager.rounds),
+            copied: sum(|manager| manager.copied),
+            unmapped_first: sum(|manager| manager.unmapped_first),
+            shootdowns: sum(|manager| manager.shootdowns),
+            kicks: run.stage.kicks.sent(),
+            stale: run.total().stale,
+        };
+        let moved = migrated.copied + migrated.unmapped_first;
+        let given_back: u64 = run.managers.iter().map(|manager| manager.moved.len() as u64).sum();
+        self.compare(&[
+            ("regions that were moved", migrated.rounds, rounds),
+            ("pages that were moved", given_back, moved),
+        ]);
+        self.migrate = Some(migrated);
     }
 
     /// Takes all memory away, and checks that every frame comes back.
@@ -230,6 +308,7 @@ impl Audit {
         self.check_manager(&Manager::new(site, run.present()).clear());
         reclaim(machine);
         let (stats, traffic) = (machine.table.stats(), machine.memory.traffic());
+        let least = tables(machine.populated([]), machine.table.format().levels());
         let sum = |count: fn(&Account) -> u64| run.managers.iter().map(count).sum::<u64>();
         let churned = Churned {
             rounds: sum(|manager| manager.rounds),
@@ -248,9 +327,9 @@ impl Audit {
         self.compare(&[
             ("regions that were taken away", churned.rounds, rounds),
             ("frames that were given back", traffic.given_back, traffic.handed_out),
-            ("tables that are left in the end", stats.tables, 1),
+            ("tables that are left in the end", stats.tables, least),
             ("tables that wait in the end", stats.waiting, 0),
-            ("frames in tables in the end", table_frames(machine), 1),
+            ("frames in tables in the end", table_frames(machine), least),
         ]);
         self.churn = Some(churned);
     }
@@ -283,6 +362,46 @@ impl Pages {
 /// Frees the tables that were unlinked: there is no vCPU any more that could walk them.
 fn reclaim(machine: &Machine<'_>) {
     machine.table.reclaim(&|_: ObserverId| ());
+}
+
+/// Adds what was said of pages when they were moved to what is said of them in the end.
+fn add_bits(lives: &mut [Life], moved: impl Iterator<Item = (Stay, Bits)>) {
+    let mut before: HashMap<Stay, Bits> = HashMap::new();
+    for (stay, bits) in moved {
+        let all = before.entry(stay).or_default();
+        *all = all.or(bits);
+    }
+    for life in lives {
+        life.bits = life.bits.or(before.get(&life.stay).copied().unwrap_or_default());
+    }
+}
+
+/// Reads the accessed and dirty bits of all entries on the way to the pages.
+fn levels(machine: &Machine<'_>) -> Vec<LevelBits> {
+    let format = machine.table.format();
+    let reader = machine.table.reader();
+    let pin = reader.pin();
+    let mut levels = Vec::<LevelBits>::new();
+    // Where the last page went: pages ascend, so what is new is on the way to this one.
+    let mut last: Option<Gpa> = None;
+    for page in 0..machine.layout.len() {
+        let gpa = machine.layout.gpa(page);
+        for (depth, step) in pin.walk(gpa, Level::L1).iter().enumerate() {
+            let level = format.levels().count() - depth as u32;
+            if levels.len() == depth {
+                levels.push(LevelBits { level, entries: 0, accessed: 0, dirty: 0 });
+            }
+            let span = |gpa: Gpa| gpa.get() / PAGE_BYTES >> ((level - 1) * INDEX_BITS);
+            if last.is_none_or(|last| span(last) != span(gpa)) && format.is_present(step.entry) {
+                let bits = &mut levels[depth];
+                bits.entries += 1;
+                bits.accessed += u64::from(step.entry.has(format.accessed_bit()));
+                bits.dirty += u64::from(step.entry.has(format.dirty_bit()));
+            }
+        }
+        last = Some(gpa);
+    }
+    levels
 }
 
 /// Returns how many frames the tables have taken from their source.

@@ -5,7 +5,7 @@ use std::{iter, ops::Range};
 use slat::{Gpa, GpaRange, Levels, PAGE_BYTES, PageSize, RangeError};
 
 /// Slots of a table, as a shift.
-const INDEX_BITS: u32 = 9;
+pub(crate) const INDEX_BITS: u32 = 9;
 
 /// The guest's memory. Workloads know its pages by their index, in ascending order of address.
 #[derive(Debug)]

@@ -1,39 +1,45 @@
-//! A guest without a hypervisor: vCPU threads run a memory workload on software MMUs, and each
-//! resolves its own page faults through one [`PageTable`](slat::PageTable) that all of them share,
-//! while managers take memory away under them.
+//! A guest whose page tables are ours: vCPU threads run a memory workload, on KVM or on software MMUs, and
+//! each resolves its own page faults through one [`PageTable`](slat::PageTable) that all of them share,
+//! while managers take memory away under them, or move it.
 //!
 //! ```sh
-//! cargo run --release --example guest                      # touches, churn, a real program
+//! cargo run --release --example guest                      # a tour of all there is
 //! cargo run --release --example guest -- --workload shared # all vCPUs fault on the same pages
 //! # The negative control: frames are used again without a shoot-down, and it is found out.
-//! cargo run --release --example guest -- --workload churn --skip-flush
+//! cargo run --release --example guest -- --workload migrate --skip-flush
 //! valgrind --tool=lackey --trace-mem=yes ls 2>&1 >/dev/null |
 //!     cargo run --release --example guest -- --trace -
 //! ```
 //!
-//! Read [`vcpu`] first, which enters the guest and handles its faults, and [`manager`], which takes
-//! memory away; then [`machine`], which sets the table up and lets all of them go; [`audit`] says what
-//! must hold afterwards.
+//! Read [`vcpu`] first, which runs the guest and handles its faults, and [`manager`], which changes
+//! memory; then [`machine`], which sets the table up and lets all of them go; [`kvm`] for how a guest comes
+//! to walk our tables; [`audit`] says what must hold afterwards.
 
 #![cfg(not(any(loom, shuttle)))]
 
 mod audit;
-mod churn;
+mod batch;
+mod compare;
 mod deeds;
+mod frame;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-#[cfg_attr(not(test), expect(dead_code, reason = "no run of the example uses it yet"))]
 mod kvm;
 mod layout;
 mod machine;
 mod manager;
 mod memory;
+mod mover;
+mod native;
 mod options;
 mod outcome;
+mod processor;
 mod progress;
 mod report;
+mod soft;
 mod stage;
 mod trace;
 mod vcpu;
+mod visits;
 mod workload;
 
 use std::{
@@ -49,13 +55,15 @@ use slat::{AnyFormat, PAGE_BYTES};
 
 use crate::{
     audit::Audit,
-    churn::Churn,
+    kvm::Host,
     layout::Layout,
     machine::{Machine, check_host},
-    options::{Options, Pattern},
+    manager::Change,
+    options::{Backend, Options, Pattern},
     progress::Progress,
     report::{Document, Report, Verdict},
     trace::Trace,
+    visits::Visits,
     workload::{Random, Replay, Shared, Touch, Workload},
 };
 
@@ -69,11 +77,12 @@ const BAD_INPUT: u8 = 2;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let workloads = match workloads(&options) {
-        Ok(workloads) => workloads,
-        Err(error) => return failed(&error, BAD_INPUT),
+    let plan = match Plan::new(options) {
+        Ok(plan) => plan,
+        Err(NoPlan::Unavailable(error)) => return failed(&error, FAILED),
+        Err(NoPlan::BadInput(error)) => return failed(&error, BAD_INPUT),
     };
-    match run(&options, &workloads) {
+    match plan.run() {
         Ok(verdict) => ExitCode::from(status(verdict)),
         Err(error) => failed(&error, FAILED),
     }
@@ -91,13 +100,93 @@ fn failed(error: &anyhow::Error, status: u8) -> ExitCode {
     ExitCode::from(status)
 }
 
+/// What is to be run, and on what.
+struct Plan {
+    options: Options,
+    format: AnyFormat,
+    /// Each workload runs on all of them, one after the other: KVM, or `None` for software MMUs.
+    processors: Vec<Option<Host>>,
+    workloads: Vec<Box<dyn Workload>>,
+}
+
+/// Why nothing is run.
+enum NoPlan {
+    /// This machine has no KVM that can do it.
+    Unavailable(anyhow::Error),
+    BadInput(anyhow::Error),
+}
+
+impl From<anyhow::Error> for NoPlan {
+    fn from(error: anyhow::Error) -> Self {
+        Self::BadInput(error)
+    }
+}
+
+impl Plan {
+    fn new(options: Options) -> Result<Self, NoPlan> {
+        options.check()?;
+        let processors = processors(&options)?;
+        let host = processors.iter().flatten().next();
+        let format = options.table_format(host.map(Host::phys_width))?;
+        let workloads = workloads(&options, format)?;
+        Ok(Self { options, format, processors, workloads })
+    }
+
+    /// Runs all of it, and prints what came of that.
+    fn run(&self) -> anyhow::Result<Verdict> {
+        let mut reports = Vec::new();
+        for workload in &self.workloads {
+            for host in &self.processors {
+                reports.push(self.run_one(workload.as_ref(), host.as_ref())?);
+            }
+        }
+        let document = Document::new(reports);
+        let text = if self.options.json { document.to_json()? } else { document.to_tables() };
+        match io::stdout().write_all(text.as_bytes()) {
+            // Whoever reads has seen enough; the exit status still tells.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+            written => written.context("cannot write to standard output")?,
+        }
+        Ok(document.verdict)
+    }
+
+    fn run_one(&self, workload: &dyn Workload, host: Option<&Host>) -> anyhow::Result<Report> {
+        let vcpus = usize::from(self.options.vcpus);
+        let machine = Machine::new(self.format, workload, vcpus, host)?;
+        let progress = Progress::new(workload.name(), workload.length(vcpus))?;
+        let run = machine.run(workload, vcpus, &progress)?;
+        progress.finish();
+        let audit = Audit::of(&machine, workload, &run);
+        Ok(Report::new(&machine, workload, &run, audit))
+    }
+}
+
+/// Returns what the options want the guest to run on.
+fn processors(options: &Options) -> Result<Vec<Option<Host>>, NoPlan> {
+    let open = || Host::open().map_err(|error| NoPlan::Unavailable(error.into()));
+    Ok(match options.backend {
+        Some(Backend::Soft) => vec![None],
+        Some(Backend::Kvm) => vec![Some(open()?)],
+        Some(Backend::Both) => vec![Some(open()?), None],
+        // Nobody asked: KVM is for those tables that its guests can walk.
+        None if !options.suits_kvm() => vec![None],
+        None => match Host::open() {
+            Ok(host) if options.is_tour() => vec![Some(host), None],
+            Ok(host) => vec![Some(host)],
+            Err(unavailable) => {
+                eprintln!("note: {unavailable}");
+                eprintln!("note: so the guest runs on software MMUs");
+                vec![None]
+            }
+        },
+    })
+}
+
 /// Returns the workloads that the options ask for.
-fn workloads(options: &Options) -> anyhow::Result<Vec<Box<dyn Workload>>> {
-    let format = options.table_format()?;
-    options.check()?;
-    let by_default = options.workload.is_none() && options.trace.is_none();
+fn workloads(options: &Options, format: AnyFormat) -> anyhow::Result<Vec<Box<dyn Workload>>> {
+    options.check_memory(format)?;
     let patterns = match options.workload {
-        None if by_default => vec![Pattern::Touch, Pattern::Churn],
+        None if options.is_tour() => vec![Pattern::Touch, Pattern::Churn, Pattern::Migrate],
         chosen => Vec::from_iter(chosen),
     };
     let mut workloads: Vec<Box<dyn Workload>> = Vec::new();
@@ -106,7 +195,7 @@ fn workloads(options: &Options) -> anyhow::Result<Vec<Box<dyn Workload>>> {
     }
     if let Some(path) = &options.trace {
         workloads.push(Box::new(load(path, format, options.vcpus)?));
-    } else if by_default {
+    } else if options.is_tour() {
         let (name, text) = TRUE;
         workloads.push(Box::new(replay(name, text, format, options.vcpus)?));
     }
@@ -115,14 +204,16 @@ fn workloads(options: &Options) -> anyhow::Result<Vec<Box<dyn Workload>>> {
 
 /// Makes a workload over plain guest memory.
 fn pattern(options: &Options, pattern: Pattern) -> anyhow::Result<Box<dyn Workload>> {
-    let Options { memory, seed, seconds: time, rounds, .. } = *options;
+    let Options { memory, seed, seconds: time, .. } = *options;
     check_host(memory / PAGE_BYTES, options.vcpus.into())?;
     let layout = || Layout::linear(memory);
+    let visits = |change| Visits::new(memory, seed, options.turnover(change));
     Ok(match pattern {
         Pattern::Touch => Box::new(Touch { layout: layout()?, seed }),
         Pattern::Random => Box::new(Random { layout: layout()?, seed, time }),
         Pattern::Shared => Box::new(Shared { layout: layout()? }),
-        Pattern::Churn => Box::new(Churn::new(memory, seed, rounds, options.flushing())?),
+        Pattern::Churn => Box::new(visits(Change::Churn)?),
+        Pattern::Migrate => Box::new(visits(Change::Migrate)?),
     })
 }
 
@@ -140,27 +231,4 @@ fn replay(name: &str, text: impl BufRead, format: AnyFormat, vcpus: u16) -> anyh
     let trace = Trace::read(text, format).context(name.to_owned())?;
     check_host(trace.layout.len() as u64, vcpus.into()).context(name.to_owned())?;
     Ok(Replay { name: format!("trace {name}"), trace })
-}
-
-/// Runs one workload after the other, and prints what came of them.
-fn run(options: &Options, workloads: &[Box<dyn Workload>]) -> anyhow::Result<Verdict> {
-    let reports = workloads.iter().map(|workload| run_one(options, workload.as_ref()));
-    let document = Document::new(reports.collect::<anyhow::Result<_>>()?);
-    let text = if options.json { document.to_json()? } else { document.to_tables() };
-    match io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads has seen enough; the exit status still tells.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-        written => written.context("cannot write to standard output")?,
-    }
-    Ok(document.verdict)
-}
-
-fn run_one(options: &Options, workload: &dyn Workload) -> anyhow::Result<Report> {
-    let vcpus = usize::from(options.vcpus);
-    let machine = Machine::new(options.table_format()?, workload, vcpus)?;
-    let progress = Progress::new(workload.name(), workload.length(vcpus))?;
-    let run = machine.run(workload, vcpus, &progress)?;
-    progress.finish();
-    let audit = Audit::of(&machine, workload, &run);
-    Ok(Report::new(options, workload, &run, audit))
 }

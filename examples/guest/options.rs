@@ -4,11 +4,14 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use slat::{
-    AnyFormat, BadPhysWidth, Ept, EptCaps, Format, Gpa, GpaRange, Levels, LongMode, Npt,
+    AnyFormat, Ept, EptCaps, Format, Gpa, GpaRange, Levels, LongMode, Npt,
     PAGE_BYTES, PhysWidth,
 };
 
-use crate::{manager::Flushing, memory::WORDS};
+use crate::{
+    frame::WORDS,
+    manager::{Change, Flushing, Turnover},
+};
 
 /// Width of physical addresses: usual for a server.
 const PHYS_BITS: u8 = 46;
@@ -18,18 +21,23 @@ const MOST_VCPUS: i64 = WORDS as i64;
 const MOST_ROUNDS: u64 = 100_000;
 const LONGEST_SECONDS: f64 = 86_400.0;
 
-/// Runs a guest on software MMUs: every vCPU is a thread whose page faults are resolved through a
-/// slat table that all of them share, while the others run on.
+/// Runs a guest, on KVM or on software MMUs: every vCPU is a thread whose page faults are resolved
+/// through a slat table that all of them share, while the others run on.
 ///
 /// Afterwards the entries are compared with what the workload did: resident pages, accessed and dirty
 /// bits, the contents of memory, the frames; and no access may have gone through a translation that
-/// should have been gone. Exits with status 0 if all of it is right, 1 if anything is wrong, and 2 for
-/// bad options or a bad trace.
+/// should have been gone. Exits with status 0 if all of it is right, 1 if anything is wrong or KVM was
+/// asked for and is not there, and 2 for bad options or a bad trace.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "guest", version)]
 pub(crate) struct Options {
-    /// What the vCPUs do [default: touch, then churn, then the trace of /bin/true that comes with the
-    /// example]
+    /// What runs the guest [default: KVM, where there is one and the format is what its guests have, else
+    /// software MMUs; without a workload, both]
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<Backend>,
+
+    /// What the vCPUs do [default: touch, churn, migrate, and then the trace of /bin/true that comes with
+    /// the example]
     #[arg(long, value_enum)]
     pub(crate) workload: Option<Pattern>,
 
@@ -44,32 +52,32 @@ pub(crate) struct Options {
     pub(crate) vcpus: u16,
 
     /// Guest memory: bytes, or a number with K, M, G or T; traces bring their own addresses
-    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = bytes)]
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = bytes)]
     pub(crate) memory: u64,
 
     /// How long `random` runs; the others run until they are done
     #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
     pub(crate) seconds: Duration,
 
-    /// How many times `churn` takes a region of memory away
+    /// How many times `churn` takes a region of memory away, and `migrate` moves one
     #[arg(long, value_name = "N", default_value_t = 200,
           value_parser = clap::value_parser!(u64).range(1..=MOST_ROUNDS))]
     pub(crate) rounds: u64,
 
-    /// Let `churn` use frames again without a shoot-down: a mistake, which must be found out
+    /// Let `churn` and `migrate` use frames again without a shoot-down: a mistake, which must be found out
     #[arg(long)]
     pub(crate) skip_flush: bool,
 
-    /// The entry format of the table
-    #[arg(long, value_enum, default_value_t = FormatName::Ept)]
-    pub(crate) format: FormatName,
+    /// The entry format of the table [default: long-mode if KVM runs the guest, else ept]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<FormatName>,
 
     /// The levels of the table: 48-bit or 57-bit addresses
     #[arg(long, value_name = "4|5", default_value_t = 4,
           value_parser = clap::value_parser!(u8).range(4..=5))]
     pub(crate) levels: u8,
 
-    /// Where the random numbers of `random` and `churn` and the values that `touch` writes start
+    /// Where the random numbers of the workloads and the values that `touch` writes start
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
 
@@ -90,6 +98,19 @@ pub(crate) enum Pattern {
     /// vCPUs use a few pages here and a few there, and managers take away just the regions that are in
     /// use, give their frames to others, and bring the regions back
     Churn,
+    /// vCPUs use a few pages here and a few there, and managers move just these to other frames
+    Migrate,
+}
+
+/// What runs the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    /// KVM: the guest's CR3 points at the table. The guest runs natively
+    Kvm,
+    /// A software MMU for each vCPU
+    Soft,
+    /// KVM, then software MMUs; their counts are compared
+    Both,
 }
 
 /// An entry format by name.
@@ -103,42 +124,55 @@ pub(crate) enum FormatName {
     LongMode,
 }
 
-impl FormatName {
-    /// Returns the name as it is given on the command line.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ept => "ept",
-            Self::Npt => "npt",
-            Self::LongMode => "long-mode",
-        }
-    }
-}
-
 impl Options {
-    /// Returns the format that the options describe.
-    pub(crate) fn table_format(&self) -> Result<AnyFormat, BadPhysWidth> {
+    /// Tells whether neither a workload nor a trace was chosen.
+    pub(crate) const fn is_tour(&self) -> bool {
+        self.workload.is_none() && self.trace.is_none()
+    }
+
+    /// Tells whether a KVM guest can walk the table that is asked for.
+    pub(crate) fn suits_kvm(&self) -> bool {
+        self.format.is_none_or(|format| format == FormatName::LongMode) && self.levels == 4
+    }
+
+    /// Returns the format that the options describe: for KVM, if it is to walk it, whose guests have
+    /// addresses of `kvm` bits.
+    pub(crate) fn table_format(&self, kvm: Option<PhysWidth>) -> anyhow::Result<AnyFormat> {
         let levels = if self.levels == 5 { Levels::Five } else { Levels::Four };
-        let width = PhysWidth::new(PHYS_BITS)?;
-        Ok(match self.format {
+        let width = PhysWidth::new(kvm.map_or(PHYS_BITS, |kvm| kvm.bits().min(PHYS_BITS)))?;
+        let default = if kvm.is_some() { FormatName::LongMode } else { FormatName::Ept };
+        Ok(match self.format.unwrap_or(default) {
             FormatName::Ept => Ept::new(levels, width, EptCaps::USUAL).into(),
             FormatName::Npt => Npt::new(levels, width).into(),
             FormatName::LongMode => LongMode::new(levels, width).into(),
         })
     }
 
-    /// Returns what `churn` does with the duty to flush.
-    pub(crate) const fn flushing(&self) -> Flushing {
-        if self.skip_flush { Flushing::Skipped } else { Flushing::Served }
+    /// Returns what is to become of memory.
+    pub(crate) const fn turnover(&self, change: Change) -> Turnover {
+        let flushing = if self.skip_flush { Flushing::Skipped } else { Flushing::Served };
+        Turnover { change, rounds: self.rounds, flushing }
     }
 
     /// Checks what one option alone does not tell.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        let only_churn = self.workload == Some(Pattern::Churn) && self.trace.is_none();
+        let changes = matches!(self.workload, Some(Pattern::Churn | Pattern::Migrate));
         anyhow::ensure!(
-            !self.skip_flush || only_churn,
-            "--skip-flush needs --workload churn, and no trace: nothing else takes memory away"
+            !self.skip_flush || changes && self.trace.is_none(),
+            "--skip-flush needs --workload churn or migrate, and no trace: nothing else takes memory \
+             away"
         );
-        let format = self.table_format()?;
+        let wants_kvm = matches!(self.backend, Some(Backend::Kvm | Backend::Both));
+        anyhow::ensure!(
+            !wants_kvm || self.suits_kvm(),
+            "--backend kvm needs --format long-mode and --levels 4: its guests walk no other tables of \
+             a process"
+        );
+        Ok(())
+    }
+
+    /// Checks that all of guest memory can be translated.
+    pub(crate) fn check_memory(&self, format: AnyFormat) -> anyhow::Result<()> {
         let reachable =
             GpaRange::new(Gpa::new(0), self.memory).is_ok_and(|range| format.admits_range(range));
         anyhow::ensure!(

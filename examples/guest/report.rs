@@ -5,10 +5,12 @@ use std::{iter, time::Duration};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use slat::{AnyFormat, Format};
+
 use crate::{
-    audit::{Audit, Churned},
-    machine::Run,
-    options::Options,
+    audit::{Audit, Churned, Forgotten, LevelBits, Migrated},
+    compare::Comparison,
+    machine::{Machine, Run},
     outcome::Tally,
     workload::Workload,
 };
@@ -16,24 +18,28 @@ use crate::{
 /// One workload's results.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    workload: String,
+    pub(crate) workload: String,
+    pub(crate) backend: &'static str,
     format: &'static str,
-    levels: u8,
+    table_levels: u32,
     /// Pages that the workload may touch.
     guest_pages: u64,
     seconds: f64,
     vcpus: Vec<Line>,
-    total: Line,
+    pub(crate) total: Line,
+    /// Whether all that is counted follows from the workload alone.
+    #[serde(skip)]
+    pub(crate) is_determined: bool,
     #[serde(flatten)]
-    audit: Audit,
+    pub(crate) audit: Audit,
     verdict: Verdict,
 }
 
 /// What one vCPU did, or all of them.
 #[derive(Debug, Serialize)]
-struct Line {
+pub(crate) struct Line {
     #[serde(flatten)]
-    tally: Tally,
+    pub(crate) tally: Tally,
     faults_per_second: f64,
 }
 
@@ -52,13 +58,16 @@ pub(crate) enum Verdict {
 #[derive(Debug, Serialize)]
 pub(crate) struct Document {
     runs: Vec<Report>,
+    comparisons: Vec<Comparison>,
     pub(crate) verdict: Verdict,
 }
 
 impl Document {
     pub(crate) fn new(runs: Vec<Report>) -> Self {
-        let failed = runs.iter().any(|run| run.verdict == Verdict::Failed);
-        Self { runs, verdict: Verdict::of(!failed) }
+        let comparisons = Comparison::of(&runs);
+        let clean = runs.iter().all(|run| run.verdict == Verdict::Ok);
+        let agree = comparisons.iter().all(Comparison::agrees);
+        Self { runs, comparisons, verdict: Verdict::of(clean && agree) }
     }
 
     /// Returns the results as JSON.
@@ -68,7 +77,9 @@ impl Document {
 
     /// Returns the results as tables.
     pub(crate) fn to_tables(&self) -> String {
-        self.runs.iter().map(Report::to_tables).collect::<Vec<_>>().join("\n")
+        let runs = self.runs.iter().map(Report::to_tables);
+        let comparisons = self.comparisons.iter().map(Comparison::to_text);
+        runs.chain(comparisons).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -87,46 +98,61 @@ impl Line {
 }
 
 impl Report {
-    pub(crate) fn new(options: &Options, workload: &dyn Workload, run: &Run, audit: Audit) -> Self {
+    pub(crate) fn new(
+        machine: &Machine<'_>,
+        workload: &dyn Workload,
+        run: &Run,
+        audit: Audit,
+    ) -> Self {
         let elapsed = run.vcpus.iter().map(|vcpu| vcpu.elapsed).max().unwrap_or_default();
         Self {
             workload: workload.name().to_owned(),
-            format: options.format.as_str(),
-            levels: options.levels,
+            backend: if machine.vm.is_some() { "kvm" } else { "soft" },
+            format: match machine.table.format() {
+                AnyFormat::Ept(_) => "ept",
+                AnyFormat::Npt(_) => "npt",
+                AnyFormat::LongMode(_) => "long-mode",
+            },
+            table_levels: machine.table.format().levels().count(),
             guest_pages: workload.layout().len() as u64,
             seconds: elapsed.as_secs_f64(),
             vcpus: run.vcpus.iter().map(|vcpu| Line::new(vcpu.tally, vcpu.elapsed)).collect(),
             total: Line::new(run.total(), elapsed),
+            is_determined: machine.change.is_none() && workload.touches_all(),
             verdict: Verdict::of(audit.is_clean()),
             audit,
         }
     }
 
     fn to_tables(&self) -> String {
-        let Self { workload, format, levels, guest_pages, seconds, .. } = self;
+        let Self { workload, backend, format, table_levels, guest_pages, seconds, .. } = self;
         let head = format!(
-            "{workload}: {} vCPUs, {guest_pages} pages, {levels}-level {format}, {seconds:.3} s",
+            "{workload} on {backend}: {} vCPUs, {guest_pages} pages, {table_levels}-level {format}, \
+             {seconds:.3} s",
             self.vcpus.len(),
         );
         let churn = self.audit.churn.as_ref().map(churn_table);
-        let tables = [Some(self.vcpu_table()), Some(self.audit_table()), churn];
+        let migrate = self.audit.migrate.as_ref().map(migrate_table);
+        let tables = [Some(self.vcpu_table()), Some(self.audit_table()), churn, migrate];
         let tables = tables.iter().flatten().map(Table::to_string);
         let parts = iter::once(head).chain(tables).chain([self.verdict_text() + "\n"]);
         parts.collect::<Vec<_>>().join("\n")
     }
 
     fn vcpu_table(&self) -> Table {
-        let columns: [Column; 7] = [
+        let columns: [Column; 8] = [
             ("accesses", |line| line.tally.accesses.to_string()),
             ("entries", |line| line.tally.entries.to_string()),
             ("faults", |line| line.tally.faults.to_string()),
             ("faults/s", |line| format!("{:.0}", line.faults_per_second)),
             ("lost to another vCPU", |line| line.tally.lost.to_string()),
+            ("just moving", |line| line.tally.moving.to_string()),
             ("no memory", |line| (line.tally.away + line.tally.late).to_string()),
             ("stale accesses", |line| line.tally.stale.to_string()),
         ];
-        // Where memory stays, nothing of the last two can happen; if it does, the verdict says so.
-        let shown = if self.audit.churn.is_some() { &columns[..] } else { &columns[..5] };
+        // Where memory stays, nothing of the last three can happen; if it does, the verdict says so.
+        let changes = self.audit.churn.is_some() || self.audit.migrate.is_some();
+        let shown = if changes { &columns[..] } else { &columns[..5] };
         let mut table = plain(iter::once("vCPU").chain(shown.iter().map(|&(name, _)| name)));
         let lines = self.vcpus.iter().enumerate().map(|(number, line)| (number.to_string(), line));
         for (name, line) in lines.chain([("all".to_owned(), &self.total)]) {
@@ -137,18 +163,30 @@ impl Report {
 
     fn audit_table(&self) -> Table {
         let audit = &self.audit;
-        let mut table = plain(["pages", "in the entries", "by the workload"]);
+        let mut table = plain(["pages", "in entries and frames", "by the workload"]);
         for (what, pages) in
             [("resident", audit.resident), ("accessed", audit.accessed), ("dirty", audit.dirty)]
         {
             table.add_row([what.to_owned(), pages.entries.to_string(), pages.workload.to_string()]);
         }
+        let sums = audit.sums;
+        let [there, written] = [sums.entries, sums.workload].map(|sum| sum.to_string());
+        table.add_row(["sum of all words".to_owned(), there, written]);
         table
     }
 
     fn verdict_text(&self) -> String {
-        let Audit { table_frames, wrong, unlisted, .. } = &self.audit;
-        let mut text = format!("{table_frames} frames in tables\n");
+        let Audit { table_frames, wrong, unlisted, levels, kvm, .. } = &self.audit;
+        let mut text = format!("{table_frames} frames in tables; ");
+        for (at, bits) in levels.iter().enumerate() {
+            let LevelBits { level, entries, accessed, .. } = bits;
+            let comma = if at == 0 { "" } else { ", " };
+            text += &format!("{comma}L{level}: {accessed} of {entries} entries accessed");
+        }
+        text += "\n";
+        if let Some(Forgotten { frames, zaps }) = kvm {
+            text += &format!("KVM was made to forget {frames} frames, and {zaps} times all\n");
+        }
         match self.verdict {
             Verdict::Ok => text += "verdict: ok",
             Verdict::Failed => {
@@ -183,8 +221,24 @@ fn churn_table(churned: &Churned) -> Table {
     table
 }
 
+/// Returns what became of memory that moved, as a table.
+fn migrate_table(migrated: &Migrated) -> Table {
+    let mut table = plain(["memory moved", "times"]);
+    for (what, number) in [
+        ("regions", migrated.rounds),
+        ("pages copied while readable", migrated.copied),
+        ("pages unmapped first", migrated.unmapped_first),
+        ("shoot-downs", migrated.shootdowns),
+        ("kicks", migrated.kicks),
+        ("stale accesses", migrated.stale),
+    ] {
+        table.add_row([what.to_owned(), number.to_string()]);
+    }
+    table
+}
+
 /// Makes an empty table with a name in its first column and numbers in the others.
-fn plain<'h>(header: impl IntoIterator<Item = &'h str>) -> Table {
+pub(crate) fn plain<'h>(header: impl IntoIterator<Item = &'h str>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(header);
