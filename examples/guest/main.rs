@@ -20,6 +20,9 @@
 mod audit;
 mod churn;
 mod deeds;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "no run of the example uses it yet"))]
+mod kvm;
 mod layout;
 mod machine;
 mod manager;

@@ -1,0 +1,55 @@
+//! vCPUs that KVM runs, whose CR3 points at the library's tables.
+//!
+//! A process can hand hardware only one kind of its tables: the long-mode tables of a guest. So to the
+//! library a [`Gpa`](slat::Gpa) is what the guest calls a linear address, and a
+//! [`HostPfn`](slat::HostPfn) the number of a guest-physical frame; [`memory_map`] says what lies where.
+//! The guest is a few instructions of ours ([`code`]) that do the accesses they are told to and report
+//! each page fault to the host, which handles it by [mapping](slat::Pinned::map) a page.
+//!
+//! From the bottom up: [`host`] says whether KVM can do what is needed here; [`vm`] gives a guest its
+//! memory, and makes KVM forget translations; [`vcpu`] enters the guest through an
+//! [`Observer`](slat::Observer), and is the part to take into a VMM; [`boot`] puts a vCPU into long mode;
+//! [`cpu`] makes a worker of it that executes batches of accesses; [`crash`] tells what is wrong when it
+//! does not.
+//!
+//! # What KVM caches, and what makes it forget
+//!
+//! With nested paging the processor walks the guest's tables itself. Without, KVM keeps *shadow pages*:
+//! tables of its own, made of ours, as a translation cache of any size, for all vCPUs together. It learns
+//! that a guest changed its tables by write-protecting them; of stores that the *host* makes to them, as
+//! the library's are, it learns nothing. So it must be told, and so must the processor's own cache, of
+//! which KVM takes care when it changes something.
+//!
+//! - For leaves: [`Vm::forget`]. To give up the host's mapping of a *data* frame (`madvise`, where the
+//!   frame is in a shared file and keeps its contents) makes KVM drop all translations to that frame, and
+//!   flush, before the call returns, also under running vCPUs: it must not use a host frame that the
+//!   process has no longer. The guest's next access walks our tables anew.
+//! - For upper entries: [`Vm::invalidate`]. Deleting a memslot, any, makes KVM drop all shadow pages.
+//!   Giving up data frames is wrong there: when an upper entry was pointed at another table, the shadow of
+//!   the old one stays linked, and fills itself from the old one again.
+//!
+//! What looks as if it would do and does not: the guest's own INVLPG and loads of CR3 (KVM trusts its
+//! shadow pages, which it believes to be write-protected); KVM_SET_SREGS, for the same reason; `madvise`
+//! of the *table's* page (no guest has a translation to that; and it would clear the table).
+
+mod boot;
+mod code;
+mod cpu;
+mod crash;
+mod host;
+mod mapping;
+mod memory_map;
+#[cfg(test)]
+mod tests;
+mod vcpu;
+mod vm;
+
+#[expect(unused_imports, reason = "no run of the example uses it yet")]
+pub(crate) use self::{
+    cpu::{Cpu, Exit, Kind, LoadError, NotAtFault, PageFault, PageFaultCode, RawOp},
+    crash::Crash,
+    host::{Host, Unavailable},
+    memory_map::{BATCH, DATA, TABLES, region},
+    vcpu::signal_kicks,
+    vm::{DataMemory, Vm, VmError},
+};

@@ -1,0 +1,148 @@
+//! A table, some memory, and a guest on both.
+
+#![expect(unsafe_code, reason = "gives memory to a guest")]
+
+use std::{mem, os::fd::AsFd, thread};
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use slat::{
+    AnyFormat, Arena, ArenaOptions, Attr, Gpa, GpaRange, HostPfn, LeafFlags, Level, Levels,
+    LongMode, Mapped, PAGE_BYTES, PageSize, PageTable, Prot,
+};
+
+use crate::kvm::{
+    Cpu, DATA, DataMemory, Exit, Host, Kind, PageFault, RawOp, TABLES, Vm, mapping::Mapping,
+};
+
+/// Where the workload's memory begins for the guest.
+pub(super) const BASE: Gpa = Gpa::new(0x80_0000_0000);
+
+/// Runs `test` on a guest with `vcpus` vCPUs and `pages` pages of memory, if there is KVM here.
+pub(super) fn with_guest(vcpus: usize, pages: u64, test: impl FnOnce(&Rig)) {
+    match Host::open() {
+        Ok(host) => test(&Rig::new(&host, vcpus, pages)),
+        Err(reason) => {
+            let thread = thread::current();
+            println!("skipped: {}: {reason}", thread.name().unwrap_or("a test"));
+        }
+    }
+}
+
+pub(super) struct Rig {
+    // Before the memory that it uses.
+    pub(super) vm: Vm,
+    pub(super) table: PageTable<AnyFormat, Arena>,
+    pub(super) data: Mapping,
+    pub(super) pages: u64,
+}
+
+impl Rig {
+    fn new(host: &Host, vcpus: usize, pages: u64) -> Self {
+        let format = LongMode::new(Levels::Four, host.phys_width());
+        let arena = ArenaOptions::new(256).with_base(TABLES).create().expect("there is memory");
+        let table = PageTable::new(format.into(), arena).expect("the arena is not empty");
+        table.populate(range(0, pages), PageSize::Size4K).expect("the arena is large enough");
+
+        let bytes = pages * PAGE_BYTES;
+        let file = memfd_create("guest", MemfdFlags::CLOEXEC).expect("the system has memfds");
+        ftruncate(&file, bytes).expect("it may grow");
+        let data = Mapping::of_file(file.as_fd(), bytes as usize).expect("there is memory");
+        // SAFETY: it is a shared mapping of a memfd, lives as long as the `Vm` (field order of `Rig`), and
+        // is only accessed atomically (invariant of `Mapping`).
+        let memory = unsafe { DataMemory::new(data.start(), data.bytes()) };
+        let vm = Vm::new(host, &table, memory, vcpus).expect("the table is one for KVM");
+        Self { vm, table, data, pages }
+    }
+
+    pub(super) fn cpu(&self, number: usize) -> Cpu<'_> {
+        self.vm.cpu(number).expect("KVM makes vCPUs")
+    }
+
+    /// Maps page `page` to data frame `frame`, with these rights for the worker.
+    pub(super) fn map(&self, page: u64, frame: u64, prot: Prot) -> Mapped {
+        let attr = Attr::new(prot).with_flags(LeafFlags::USER);
+        let mapped = self.table.pin().map(gpa(page), pfn(frame), PageSize::Size4K, attr);
+        mapped.expect("it is populated")
+    }
+
+    /// Unmaps a page, and tells nobody.
+    pub(super) fn unmap(&self, page: u64) -> HostPfn {
+        let (mapping, flush) = self.table.pin().unmap(gpa(page)).expect("it is mapped");
+        // Not even that a flush was dropped: then everything would be due.
+        mem::forget(flush);
+        mapping.pfn
+    }
+
+    /// Changes the rights of a page, and tells nobody.
+    pub(super) fn protect(&self, page: u64, prot: Prot) {
+        let (_, flush) = self.table.pin().protect(range(page, 1), prot).expect("it is mapped");
+        mem::forget(flush);
+    }
+
+    /// Runs a batch, and maps to the frame of the same number, with all rights, every page that it
+    /// faults on; returns how many that were.
+    pub(super) fn run(&self, cpu: &mut Cpu<'_>, ops: &[RawOp]) -> u64 {
+        cpu.load(ops).expect("it is short");
+        let mut faults = 0;
+        loop {
+            match cpu.stay().unwrap_or_else(|crash| panic!("{crash}")) {
+                Exit::Done => break,
+                Exit::Kicked => {}
+                Exit::Fault(fault) => {
+                    faults += 1;
+                    let page = (fault.address.get() - BASE.get()) / PAGE_BYTES;
+                    self.map(page, page, Prot::RWX);
+                }
+            }
+        }
+        assert_eq!(cpu.progress(), ops.len());
+        faults
+    }
+
+    /// Runs a batch that must not fault.
+    pub(super) fn run_through(&self, cpu: &mut Cpu<'_>, ops: &[RawOp]) {
+        cpu.load(ops).expect("it is short");
+        assert_eq!(cpu.stay().unwrap_or_else(|crash| panic!("{crash}")), Exit::Done);
+    }
+
+    /// Runs a batch of which the first operation must fault.
+    pub(super) fn run_into(&self, cpu: &mut Cpu<'_>, ops: &[RawOp]) -> PageFault {
+        cpu.load(ops).expect("it is short");
+        match cpu.stay().unwrap_or_else(|crash| panic!("{crash}")) {
+            Exit::Fault(fault) => fault,
+            other => panic!("{other:?} instead of a page fault"),
+        }
+    }
+
+    /// Returns the value that the guest reads in a page.
+    pub(super) fn seen(&self, cpu: &mut Cpu<'_>, page: u64) -> u64 {
+        self.run_through(cpu, &[load(page)]);
+        cpu.result(0)
+    }
+
+    /// Returns the raw entries on the way to a page, the root's first.
+    pub(super) fn path(&self, page: u64) -> Vec<u64> {
+        let walk = self.table.pin().walk(gpa(page), Level::L1);
+        walk.iter().map(|step| step.entry.raw()).collect()
+    }
+}
+
+pub(super) fn gpa(page: u64) -> Gpa {
+    Gpa::new(BASE.get() + page * PAGE_BYTES)
+}
+
+pub(super) fn range(page: u64, pages: u64) -> GpaRange {
+    GpaRange::from_pages(gpa(page), pages).expect("it is short")
+}
+
+pub(super) fn pfn(frame: u64) -> HostPfn {
+    HostPfn::new(DATA.get() + frame)
+}
+
+pub(super) fn load(page: u64) -> RawOp {
+    RawOp::new(Kind::Load, gpa(page), 0)
+}
+
+pub(super) fn add(page: u64, amount: u64) -> RawOp {
+    RawOp::new(Kind::Add, gpa(page), amount)
+}

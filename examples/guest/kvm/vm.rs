@@ -1,0 +1,352 @@
+//! A guest's memory, and what makes KVM forget translations; why those ways is said [above](super).
+
+#![expect(unsafe_code, reason = "gives memory to a guest")]
+#![expect(clippy::disallowed_types, reason = "the library's facade is private to it")]
+
+use std::{
+    io,
+    ptr::NonNull,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use kvm_bindings::{CpuId, kvm_userspace_memory_region};
+use kvm_ioctls::{VcpuFd, VmFd};
+use rustix::mm::{Advice, madvise};
+use slat::{
+    AnyFormat, Arena, Due, Format, Generation, HostPfn, Levels, PAGE_BYTES, PageSize, PageTable,
+    PhysWidth, PopulateError, Scope,
+};
+
+use super::{
+    boot,
+    code::{kernel, worker},
+    cpu::Cpu,
+    host::Host,
+    mapping::Mapping,
+    memory_map::{DATA, MemoryMap, NOWHERE, SYSTEM, TABLES},
+    vcpu::Vcpu,
+};
+
+/// Where KVM, on Intel processors, may put three pages of its own (`KVM_SET_TSS_ADDR`): below 4 GiB, and
+/// in no memslot.
+const KVM_PAGES: u64 = 0xfffb_d000;
+
+/// Why a guest could not be made, or KVM not be told to forget.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum VmError {
+    #[error("KVM runs guests on 4-level long-mode tables, not on {levels}-level {name} ones")]
+    Format { name: &'static str, levels: u32 },
+    #[error("the table is made for {table}-bit addresses, and the guest's have {guest} bits")]
+    PhysWidth { table: u8, guest: u8 },
+    #[error(
+        "the arena's frames {base} and up, {bytes:#x} bytes, are not between {TABLES} and {DATA}"
+    )]
+    Tables { base: HostPfn, bytes: usize },
+    #[error("the workload's memory is not whole pages: {bytes:#x} bytes at {start:p}")]
+    Data { start: NonNull<u8>, bytes: usize },
+    #[error("{asked} vCPUs are none, or more than the {most} that KVM runs in a guest")]
+    Vcpus { asked: usize, most: usize },
+    #[error("there is no vCPU {number} in a guest of {vcpus}")]
+    NoVcpu { number: usize, vcpus: usize },
+    #[error("frame {0} is not of the workload's memory")]
+    NotData(HostPfn),
+    #[error("populating what the guest itself needs failed: {0}")]
+    Populate(#[from] PopulateError),
+    #[error("{call} failed: {error}")]
+    System {
+        call: &'static str,
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// Turns a failed call into an error that names it.
+fn failed<E: Into<io::Error>>(call: &'static str) -> impl Fn(E) -> VmError {
+    move |error| VmError::System { call, error: error.into() }
+}
+
+/// The memory of the workload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DataMemory {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: it is an address; the caller of `new` vouches for what lies there, for any thread.
+unsafe impl Send for DataMemory {}
+// SAFETY: as above.
+unsafe impl Sync for DataMemory {}
+
+impl DataMemory {
+    /// Names the memory that becomes the frames from [`DATA`] on.
+    ///
+    /// # Safety
+    /// The `bytes` bytes at `start` are a shared, writable mapping of a file in memory, and stay it until
+    /// the [`Vm`] is dropped that gets them. Until then the guest may write there at any time, so others
+    /// access them atomically.
+    pub(crate) const unsafe fn new(start: NonNull<u8>, bytes: usize) -> Self {
+        Self { start, bytes }
+    }
+
+    fn is_whole_pages(self) -> bool {
+        let page = PAGE_BYTES as usize;
+        self.start.addr().get().is_multiple_of(page)
+            && self.bytes.is_multiple_of(page)
+            && self.bytes > 0
+    }
+
+    fn frames(self) -> u64 {
+        self.bytes as u64 / PAGE_BYTES
+    }
+}
+
+/// The memslots.
+#[derive(Clone, Copy)]
+enum Slot {
+    System,
+    Tables,
+    Data,
+    /// One that comes and goes at once.
+    Dummy,
+}
+
+/// A guest, with all the memory that it can reach.
+pub(crate) struct Vm {
+    // First, since it goes first: without it there is no guest that could still use the memory. (Its
+    // vCPUs are gone by then: they borrow it.)
+    fd: VmFd,
+    system: Mapping,
+    data: DataMemory,
+    /// Keeps the arena, and the tables in it.
+    table: PageTable<AnyFormat, Arena>,
+    map: MemoryMap,
+    cpuid: CpuId,
+    /// A generation that was read before the last zap began.
+    last_zap: Mutex<Option<Generation>>,
+    zaps: AtomicU64,
+    forgotten: AtomicU64,
+}
+
+impl Vm {
+    /// Makes a guest of `vcpus` vCPUs that runs on `table`, and maps what it needs itself:
+    /// [`region`](super::region), of which nothing may be populated yet, and which stays the guest's.
+    ///
+    /// # Errors
+    /// [`VmError`] if the table is not one that KVM's guests can walk, or a call fails.
+    pub(crate) fn new(
+        host: &Host,
+        table: &PageTable<AnyFormat, Arena>,
+        data: DataMemory,
+        vcpus: usize,
+    ) -> Result<Self, VmError> {
+        check(host, table, data, vcpus)?;
+        let map = MemoryMap { vcpus };
+        let system = Mapping::anonymous(map.bytes()).map_err(failed("mmap"))?;
+        system.write(MemoryMap::KERNEL.offset(), kernel());
+        system.write(MemoryMap::WORKER.offset(), worker());
+        boot::write_idt(&system);
+        for part in map.parts() {
+            table.populate_mapped(part.range, PageSize::Size4K, part.first, part.attr)?;
+        }
+        let fd = host.kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
+        fd.set_tss_address(KVM_PAGES as usize).map_err(failed("KVM_SET_TSS_ADDR"))?;
+        let vm = Self {
+            fd,
+            system,
+            data,
+            table: table.clone(),
+            map,
+            cpuid: host.cpuid.clone(),
+            last_zap: Mutex::new(None),
+            zaps: AtomicU64::new(0),
+            forgotten: AtomicU64::new(0),
+        };
+        let arena = table.frames();
+        // SAFETY:
+        // 1. `system` lives as long as the guest (field order), and is only accessed atomically.
+        // 2. The guest's code accesses it, in ring 3 only what the worker is for.
+        unsafe {
+            vm.set_slot(Slot::System, SYSTEM, vm.system.start().as_ptr(), vm.system.bytes())
+        }?;
+        // SAFETY:
+        // 1. The arena lives as long as the handle in `vm`, so as long as the guest.
+        // 2. The guest has no mapping of it, so it is accessed by MMU walks alone, in tables that
+        //    observers keep.
+        unsafe { vm.set_slot(Slot::Tables, TABLES, arena.as_ptr(), arena.len_bytes()) }?;
+        // SAFETY: the caller of `DataMemory::new` vouches for it.
+        unsafe { vm.set_slot(Slot::Data, DATA, data.start.as_ptr(), data.bytes) }?;
+        Ok(vm)
+    }
+
+    /// Makes the vCPU with this number; each can be made once.
+    ///
+    /// # Errors
+    /// [`VmError`] if there is no such vCPU, or a call fails.
+    pub(crate) fn cpu(&self, number: usize) -> Result<Cpu<'_>, VmError> {
+        let vcpus = self.map.vcpus;
+        if number >= vcpus {
+            return Err(VmError::NoVcpu { number, vcpus });
+        }
+        let fd = self.fd.create_vcpu(number as u64).map_err(failed("KVM_CREATE_VCPU"))?;
+        fd.set_cpuid2(&self.cpuid).map_err(failed("KVM_SET_CPUID2"))?;
+        boot::write_descriptors(&self.system, self.map, number);
+        Ok(Cpu::new(self, number, self.vcpu(fd, number)?))
+    }
+
+    fn vcpu(&self, fd: VcpuFd, number: usize) -> Result<Vcpu<AnyFormat, Arena>, VmError> {
+        let reset = fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
+        let (regs, sregs) = (boot::regs(self.map, number), boot::sregs(self.map, number, reset));
+        Vcpu::new(fd, self.table.observer(), regs, sregs).map_err(failed("setting a vCPU up"))
+    }
+
+    /// Makes KVM forget all translations to these data frames: for leaves that were taken out or lost
+    /// rights, after that, and before their shoot-down.
+    ///
+    /// # Errors
+    /// [`VmError`] if one is not a data frame, or the kernel refuses; some may have been forgotten.
+    ///
+    /// # Concurrency
+    /// When it returns, no vCPU uses a translation to them that it had before; they may all be running.
+    pub(crate) fn forget(&self, pfns: impl IntoIterator<Item = HostPfn>) -> Result<(), VmError> {
+        let mut pfns = Vec::from_iter(pfns);
+        pfns.sort_unstable();
+        pfns.dedup();
+        // One call for many pages costs each of them a tenth of what a call of its own would.
+        for run in pfns.chunk_by(|one, next| one.checked_add(1) == Some(*next)) {
+            self.forget_run(run[0], run.len())?;
+        }
+        self.forgotten.fetch_add(pfns.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn forget_run(&self, first: HostPfn, count: usize) -> Result<(), VmError> {
+        let offset = first.get().checked_sub(DATA.get()).ok_or(VmError::NotData(first))?;
+        if offset.saturating_add(count as u64) > self.data.frames() {
+            return Err(VmError::NotData(first));
+        }
+        let start = self.data.start.as_ptr().wrapping_add(offset as usize * PAGE_BYTES as usize);
+        let bytes = count * PAGE_BYTES as usize;
+        // SAFETY:
+        // 1. The range lies in the workload's memory, as was just checked, which is mapped (promise to
+        //    `DataMemory::new`).
+        // 2. It is a shared mapping of a file (the same), so the contents stay: whoever reads or writes
+        //    there next gets the same page again.
+        unsafe { madvise(start.cast(), bytes, Advice::LinuxDontNeed) }.map_err(failed("madvise"))
+    }
+
+    /// Makes KVM forget what a vCPU finds due when it enters, at this generation. Stale leaves alone are
+    /// no work: their frames were [forgotten](Self::forget) before it was said that they are due.
+    ///
+    /// # Errors
+    /// [`VmError`] if KVM refuses.
+    pub(crate) fn invalidate(&self, due: &Due, generation: Generation) -> Result<(), VmError> {
+        let is_structural = match due {
+            Due::None => false,
+            Due::Ranges(stale) => stale.iter().any(|stale| stale.scope == Scope::Structure),
+            Due::All => true,
+        };
+        if !is_structural {
+            return Ok(());
+        }
+        let mut last = self.last_zap.lock().unwrap_or_else(PoisonError::into_inner);
+        // A zap drops what was cached before it began, for all vCPUs. All that was stale at a generation
+        // was so before that was read; so a zap serves whoever entered at the generation that was read
+        // before it began, or at an earlier one.
+        if last.is_none_or(|last| last < generation) {
+            self.zap()?;
+            *last = Some(generation);
+        }
+        Ok(())
+    }
+
+    /// Makes KVM forget everything.
+    fn zap(&self) -> Result<(), VmError> {
+        // Any memory does: no guest has a mapping of it.
+        let (start, bytes) = (self.system.start().as_ptr(), PAGE_BYTES as usize);
+        // SAFETY: `system` lives as long as the guest (field order), which cannot reach it there.
+        unsafe { self.set_slot(Slot::Dummy, NOWHERE, start, bytes) }?;
+        // SAFETY: with no bytes it takes the slot away.
+        unsafe { self.set_slot(Slot::Dummy, NOWHERE, start, 0) }?;
+        self.zaps.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// # Safety
+    /// The guest may read and write the `bytes` bytes at `start` until it is gone.
+    unsafe fn set_slot(
+        &self,
+        slot: Slot,
+        first: HostPfn,
+        start: *mut u8,
+        bytes: usize,
+    ) -> Result<(), VmError> {
+        let region = kvm_userspace_memory_region {
+            slot: slot as u32,
+            flags: 0,
+            guest_phys_addr: first.get() * PAGE_BYTES,
+            memory_size: bytes as u64,
+            userspace_addr: start.addr() as u64,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.fd.set_user_memory_region(region) }
+            .map_err(failed("KVM_SET_USER_MEMORY_REGION"))
+    }
+
+    /// Returns how often KVM was made to forget everything.
+    pub(crate) fn zaps(&self) -> u64 {
+        self.zaps.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many frames KVM was made to forget.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn system(&self) -> &Mapping {
+        &self.system
+    }
+
+    pub(super) fn map(&self) -> MemoryMap {
+        self.map
+    }
+
+    pub(super) fn table(&self) -> &PageTable<AnyFormat, Arena> {
+        &self.table
+    }
+}
+
+fn check(
+    host: &Host,
+    table: &PageTable<AnyFormat, Arena>,
+    data: DataMemory,
+    vcpus: usize,
+) -> Result<(), VmError> {
+    let format = table.format();
+    let levels = format.levels();
+    if levels != Levels::Four || !matches!(format, AnyFormat::LongMode(_)) {
+        return Err(VmError::Format { name: format.name(), levels: levels.count() });
+    }
+    let [of_table, of_guest] = [format.phys_width(), host.phys_width()].map(PhysWidth::bits);
+    // A wider table could have bits set that are reserved here; a narrower one has only fewer frames.
+    if of_table > of_guest {
+        return Err(VmError::PhysWidth { table: of_table, guest: of_guest });
+    }
+    let arena = table.frames();
+    let (base, bytes) = (arena.base(), arena.len_bytes());
+    // The last frame before the data is `NOWHERE`.
+    if base != TABLES || bytes as u64 / PAGE_BYTES > NOWHERE.get() - TABLES.get() {
+        return Err(VmError::Tables { base, bytes });
+    }
+    if !data.is_whole_pages() {
+        return Err(VmError::Data { start: data.start, bytes: data.bytes });
+    }
+    let most = host.most_vcpus();
+    if vcpus == 0 || vcpus > most {
+        return Err(VmError::Vcpus { asked: vcpus, most });
+    }
+    Ok(())
+}
