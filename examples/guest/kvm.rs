@@ -30,7 +30,7 @@
 //!
 //! What looks as if it would do and does not: the guest's own INVLPG and loads of CR3 (KVM trusts its
 //! shadow pages, which it believes to be write-protected); KVM_SET_SREGS, for the same reason; `madvise`
-//! of the *table's* page (nothing translates to that, and the shadow stays).
+//! of the *table's* page (no guest has a translation to that; and it would clear the table).
 
 mod boot;
 mod code;

@@ -6,7 +6,7 @@ use kvm_bindings::{
     KVM_INTERNAL_ERROR_DELIVERY_EV, KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_SIMUL_EX,
     KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON, kvm_regs, kvm_sregs,
 };
-use slat::{AnyFormat, Arena, Format, Gpa, Level, PageTable, Walk};
+use slat::{AnyFormat, Arena, Entry, Format, Gpa, Level, PageTable, Walk};
 
 use super::{cpu::PageFault, vm::VmError};
 
@@ -157,10 +157,15 @@ impl fmt::Display for Path {
             writeln!(f, "    none: the address is not canonical")?;
         }
         for step in &*self.walk {
-            write!(f, "    {:?} {:#018x} ", step.level, step.entry.raw())?;
-            let letters =
-                LETTERS.map(|(bit, letter)| if step.entry.has(bit) { letter } else { '-' });
-            writeln!(f, "{}", String::from_iter(letters))?;
+            let entry = step.entry;
+            write!(f, "    {:?} {:#018x} ", step.level, entry.raw())?;
+            let letters = LETTERS.map(|(bit, letter)| if entry.has(bit) { letter } else { '-' });
+            f.write_str(&String::from_iter(letters))?;
+            f.write_str(match entry {
+                Entry::UNPOPULATED => " (not populated)\n",
+                Entry::EMPTY => " (not mapped)\n",
+                _ => "\n",
+            })?;
         }
         Ok(())
     }
@@ -207,8 +212,5 @@ impl fmt::Display for Crash {
     }
 }
 
-impl std::error::Error for Crash {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.0.cause)
-    }
-}
+/// Without a source: all that there is to say is in its text.
+impl std::error::Error for Crash {}

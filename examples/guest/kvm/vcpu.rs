@@ -12,7 +12,6 @@
 //!    flag that it sets keeps KVM_RUN from entering the guest, and the signal makes it return.
 
 #![expect(unsafe_code, reason = "reads a union, borrows a descriptor, installs a signal handler")]
-#![expect(clippy::disallowed_types, reason = "the library's facade is private to it")]
 
 use std::{
     io,

@@ -145,35 +145,30 @@ fn kvm_accessed_is_set_at_every_level_and_dirty_in_the_leaf() {
 
 #[test]
 fn kvm_a_kick_ends_a_stay() {
-    with_guest(1, 1, |rig| {
+    with_guest(1, 2, |rig| {
+        const FOR_EVER: u64 = 0xfeeb; // a jump to itself
         let kicks = signal_kicks().expect("the signal is a usual one");
         let mut cpu = rig.cpu(0);
         rig.map(0, 0, Prot::RW);
-        // Long enough, if nobody kicks, to be done a thousand times over.
-        let ops = vec![RawOp::new(Kind::Pause, BASE, 0); BATCH - 1];
-        let started = Barrier::new(2);
+        rig.map(1, 1, Prot::RX);
+        rig.data.store(PAGE_BYTES as usize, FOR_EVER);
+        cpu.load(&[add(0, 1), RawOp::new(Kind::Fetch, gpa(1), 0)]).expect("it is short");
         let observer = cpu.observer_id();
         thread::scope(|scope| {
-            let (kicks, started) = (&kicks, &started);
+            let kicks = &kicks;
             let vcpu = scope.spawn(move || {
-                kicks.run(observer, cpu.arm(), || {
-                    started.wait();
-                    loop {
-                        cpu.load(&ops).expect("it is short");
-                        match cpu.stay().unwrap_or_else(|crash| panic!("{crash}")) {
-                            Exit::Kicked => break,
-                            other => assert_eq!(other, Exit::Done),
-                        }
-                    }
-                    // And it can go on where it was.
-                    assert!(matches!(cpu.stay(), Ok(Exit::Done)));
-                    assert_eq!(cpu.progress(), ops.len());
-                });
+                let exit = kicks.run(observer, cpu.arm(), || cpu.stay());
+                assert!(matches!(exit, Ok(Exit::Kicked)));
+                assert!(cpu.progress() < 2, "the second never ends");
+                rig.run(&mut cpu, &[add(0, 1)]);
             });
-            started.wait();
+            while rig.data.load(0) == 0 && !vcpu.is_finished() {
+                thread::yield_now();
+            }
             kicks.kick(observer);
             vcpu.join().expect("the vCPU came out");
         });
+        assert_eq!(rig.data.load(0), 2);
     });
 }
 

@@ -1,11 +1,11 @@
 //! That there is a cache that goes stale, and what makes KVM forget.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, thread};
 
 use slat::{Due, PAGE_BYTES, PageSize, Prot};
 
 use super::rig::{Rig, add, gpa, load, pfn, range, with_guest};
-use crate::kvm::{Cpu, Exit};
+use crate::kvm::{Cpu, Exit, signal_kicks};
 
 /// Marks the first frames, so that what is read tells which frame was reached.
 fn mark(rig: &Rig) {
@@ -142,5 +142,44 @@ fn kvm_one_zap_serves_all_that_it_can() {
         rig.vm.forget([mapping.pfn]).expect("it is a data frame");
         flush.shootdown().wait(&|_| unreachable!("all are out")).expect("all are out");
         assert_eq!(enter(&mut cpus), 2);
+    });
+}
+
+#[test]
+fn kvm_nothing_is_lost_when_a_page_moves_under_running_vcpus() {
+    const VCPUS: usize = 2;
+    const BATCHES: usize = 200;
+    const MOVES: u64 = 100;
+    with_guest(VCPUS, 4, |rig| {
+        let kicks = signal_kicks().expect("the signal is a usual one");
+        let kicks = &kicks;
+        rig.map(0, 0, Prot::RW);
+        let work = move |number| {
+            let mut cpu = rig.cpu(number);
+            kicks.run(cpu.observer_id(), cpu.arm(), || {
+                for _ in 0..BATCHES {
+                    cpu.load(&[add(0, 1); 100]).expect("it is short");
+                    while cpu.stay().unwrap_or_else(|crash| panic!("{crash}")) != Exit::Done {
+                        // It is on its way, and comes back.
+                        thread::yield_now();
+                    }
+                }
+            });
+        };
+        let word = |frame: u64| (frame * PAGE_BYTES) as usize;
+        thread::scope(|scope| {
+            (0..VCPUS).for_each(|number| drop(scope.spawn(move || work(number))));
+            for round in 0..MOVES {
+                let [from, to] = [round % 2, (round + 1) % 2];
+                let (mapping, flush) = rig.table.pin().unmap(gpa(0)).expect("it is mapped");
+                rig.vm.forget([mapping.pfn]).expect("it is a data frame");
+                flush.shootdown().wait(kicks).expect("no observer is this thread's");
+                rig.data.store(word(to), rig.data.load(word(from)));
+                rig.data.store(word(from), 0);
+                rig.map(0, to, Prot::RW);
+            }
+        });
+        let sum = rig.data.load(word(0)) + rig.data.load(word(1));
+        assert_eq!(sum, (VCPUS * BATCHES * 100) as u64);
     });
 }
