@@ -1,16 +1,12 @@
 //! What lies in a frame of guest memory, word by word.
 
-#![expect(unsafe_code, reason = "guest memory is a mapping")]
 #![expect(clippy::disallowed_types, reason = "the library's facade is private to it")]
 
-use std::{
-    slice,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use slat::{Arena, PAGE_BYTES};
+use slat::PAGE_BYTES;
 
-use crate::memory::Stay;
+use crate::{mapping::Mapping, memory::Stay};
 
 /// Words of 64 bits in a page.
 pub(crate) const WORDS: usize = PAGE_BYTES as usize / 8;
@@ -65,19 +61,9 @@ pub(crate) struct Frame<'m>(&'m [AtomicU64]);
 // Relaxed in all of this: who may look at a frame was given it by the table, and who gets it next by a
 // shoot-down. That these order is the library's promise, and tested so.
 impl<'m> Frame<'m> {
-    /// Returns the frame that is the `number`-th of an arena from which nobody allocates, if it has so
-    /// many.
-    pub(crate) fn of(arena: &'m Arena, number: u64) -> Option<Self> {
-        if number >= arena.capacity() {
-            return None;
-        }
-        let start = arena.as_ptr().wrapping_add(number as usize * PAGE_BYTES as usize);
-        // SAFETY:
-        // 1. The frame lies in the arena's mapping, as was checked, which lives as long as the arena.
-        // 2. It is page-aligned, readable and writable.
-        // 3. Whoever uses it meanwhile, here or in a guest, does so by atomic accesses of aligned words;
-        //    the arena itself does not, as it hands out nothing.
-        Some(Self(unsafe { slice::from_raw_parts(start.cast(), WORDS) }))
+    /// Returns the frame that is the `number`-th of a mapping, which has so many.
+    pub(crate) fn of(mapping: &'m Mapping, number: u64) -> Self {
+        Self(mapping.words(number as usize * PAGE_BYTES as usize, WORDS))
     }
 
     pub(crate) fn load(self, word: usize) -> Word {

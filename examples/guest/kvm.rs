@@ -37,19 +37,17 @@ mod code;
 mod cpu;
 mod crash;
 mod host;
-mod mapping;
 mod memory_map;
 #[cfg(test)]
 mod tests;
 mod vcpu;
 mod vm;
 
-#[expect(unused_imports, reason = "no run of the example uses it yet")]
 pub(crate) use self::{
-    cpu::{Cpu, Exit, Kind, LoadError, NotAtFault, PageFault, PageFaultCode, RawOp},
+    cpu::{Cpu, Exit, Kind, LoadError, RawOp},
     crash::Crash,
-    host::{Host, Unavailable},
+    host::Host,
     memory_map::{BATCH, DATA, TABLES, region},
     vcpu::signal_kicks,
-    vm::{DataMemory, Vm, VmError},
+    vm::{Vm, VmError},
 };

@@ -2,21 +2,21 @@
 
 use std::{
     fs,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     thread::{self, Scope, ScopedJoinHandle},
     time::Instant,
 };
 
 use anyhow::Context;
 use slat::{
-    AnyFormat, Arena, ArenaOptions, Attr, Format, Gpa, GpaRange, HostPfn, LeafFlags, PAGE_BYTES,
-    PageSize, PageTable, Prot,
+    AnyFormat, Arena, ArenaOptions, Attr, Due, Format, Generation, Gpa, GpaRange, HostPfn,
+    LeafFlags, PageSize, PageTable, Prot,
 };
 
 use crate::{
     deeds::Deeds,
     frame::WORDS,
-    kvm::{self, DataMemory, TABLES, Vm, VmError},
+    kvm::{self, TABLES, Vm, VmError},
     layout::{self, Layout},
     manager::{Account, Change, Flushing, MANAGERS, Manager, Site},
     memory::{GuestMemory, PAGE_COST},
@@ -38,6 +38,7 @@ pub(crate) struct Machine<'w> {
     pub(crate) attr: Attr,
     /// What happens to memory; `None` if a page that was faulted in is there for good.
     pub(crate) change: Option<Change>,
+    pub(crate) flushing: Flushing,
     /// KVM, if its processors are to run the guest; else software MMUs do.
     pub(crate) vm: Option<Vm>,
 }
@@ -98,9 +99,11 @@ impl<'w> Machine<'w> {
         };
         let memory = GuestMemory::new(layout.len() + vcpus + twice);
         let memory = memory.context("no memory for the guest")?;
-        let vm = host.map(|host| Vm::new(host, &table, memory.host(), vcpus)).transpose()?;
+        let vm = host.map(|host| Vm::new(host, &table, Arc::clone(memory.mapping()), vcpus));
+        let vm = vm.transpose().context("making the guest failed")?;
         let attr = Attr::new(Prot::RWX).with_flags(user);
-        Ok(Self { table, memory, layout, attr, change, vm })
+        let flushing = turnover.map_or(Flushing::Served, |turnover| turnover.flushing);
+        Ok(Self { table, memory, layout, attr, change, flushing, vm })
     }
 
     /// Returns all that is populated if so much of the layout is: KVM's guests have some memory besides.
@@ -110,11 +113,18 @@ impl<'w> Machine<'w> {
 
     /// Makes whoever copies translations without being told forget those that lead to `frames`: after the
     /// entries were changed, and before that is shot down. A vCPU's own TLB is told when it enters.
-    pub(crate) fn forget(
-        &self,
-        frames: impl IntoIterator<Item = HostPfn>,
-    ) -> Result<(), VmError> {
+    pub(crate) fn forget(&self, frames: impl IntoIterator<Item = HostPfn>) -> Result<(), VmError> {
         self.vm.as_ref().map_or(Ok(()), |vm| vm.forget(frames))
+    }
+
+    /// Makes KVM forget what a vCPU finds due when it enters.
+    pub(crate) fn invalidate(&self, due: &Due, generation: Generation) -> Result<(), VmError> {
+        match &self.vm {
+            // What was not said when it was due is not to be made good by accident: for KVM one vCPU's
+            // entry would do it for all.
+            Some(vm) if self.flushing == Flushing::Served => vm.invalidate(due, generation),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the address of a word.
@@ -134,7 +144,7 @@ impl<'w> Machine<'w> {
         let turnover = workload.turnover();
         let managers = if turnover.is_some() { MANAGERS.min(regions) } else { 0 };
         let rounds = turnover.map_or(0, |turnover| turnover.rounds);
-        let flushing = turnover.map_or(Flushing::Served, |turnover| turnover.flushing);
+        let flushing = self.flushing;
         let kicks = match &self.vm {
             Some(_) => Kicks::by_signal(kvm::signal_kicks().context("cannot kick vCPUs")?),
             None => Kicks::default(),
@@ -181,7 +191,8 @@ impl<'w> Machine<'w> {
             gate.get_or_init(|| (vcpus.is_ok() && managers.is_ok()).then(Instant::now));
             anyhow::Ok((join(vcpus?)?, join(managers?)?))
         })?;
-        Ok(Run { vcpus, managers, stage })
+        let vcpus = vcpus.into_iter().collect::<Result<_, VmError>>();
+        Ok(Run { vcpus: vcpus.context("making a vCPU failed")?, managers, stage })
     }
 }
 

@@ -27,6 +27,7 @@ mod kvm;
 mod layout;
 mod machine;
 mod manager;
+mod mapping;
 mod memory;
 mod mover;
 mod native;

@@ -14,8 +14,8 @@
 use std::{collections::VecDeque, thread};
 
 use slat::{
-    AnyFormat, Arena, Flush, Gpa, GpaRange, HostPfn, InsideGuest, MapError, Mapping, PageSize, PopulateError,
-    ProtectError, Reader, UnmapRangeError, VacateError,
+    AnyFormat, Arena, Flush, Gpa, GpaRange, HostPfn, InsideGuest, MapError, Mapping, PageSize,
+    PopulateError, ProtectError, Reader, UnmapRangeError, VacateError,
 };
 
 use crate::{

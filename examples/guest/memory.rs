@@ -8,19 +8,21 @@
 #![expect(clippy::disallowed_types, reason = "the library's facade is private to it")]
 
 use std::{
+    io,
     num::NonZeroU32,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use slat::{Arena, ArenaError, ArenaOptions, HostPfn, PAGE_BYTES};
+use slat::{HostPfn, PAGE_BYTES};
 
 use crate::{
     deeds::{Bits, Life},
     frame::Frame,
     kvm::DATA as FIRST,
+    mapping::Mapping,
 };
 
 /// One stay of a page in memory: from when a frame was filled for it until that was given back. A page
@@ -44,8 +46,9 @@ impl Stay {
 /// A fixed number of frames. Memory is spent on those that were handed out.
 #[derive(Debug)]
 pub(crate) struct GuestMemory {
-    /// Here only its memory is wanted: it is shared, so that a KVM guest can have it too.
-    arena: Arena,
+    /// KVM's guest has it as well.
+    mapping: Arc<Mapping>,
+    capacity: u64,
     /// How many frames were ever handed out, or more, if some were asked for in vain.
     next: AtomicU64,
     pool: Mutex<Pool>,
@@ -75,9 +78,11 @@ impl GuestMemory {
     /// The greatest number of pages that are told apart.
     pub(crate) const PAGES: u64 = 1 << 31;
 
-    pub(crate) fn new(frames: usize) -> Result<Self, ArenaError> {
+    pub(crate) fn new(frames: usize) -> io::Result<Self> {
+        let bytes = frames.checked_mul(PAGE_BYTES as usize).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {
-            arena: ArenaOptions::new(frames as u64).with_base(FIRST).with_memfd().create()?,
+            mapping: Arc::new(Mapping::anonymous(bytes)?),
+            capacity: frames as u64,
             next: AtomicU64::new(0),
             pool: Mutex::default(),
             pooled: AtomicU64::new(0),
@@ -85,9 +90,9 @@ impl GuestMemory {
         })
     }
 
-    /// Returns where the frames are in this process.
-    pub(crate) fn host(&self) -> &Arena {
-        &self.arena
+    /// Returns where the frames are in this process, one after the other.
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
     }
 
     /// Hands out a frame, or `None` if there is none left. Takes a lock only if frames were given back.
@@ -97,7 +102,7 @@ impl GuestMemory {
         }
         // Relaxed: the number alone matters, and no two vCPUs get the same.
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        (number < self.arena.capacity()).then(|| HostPfn::new(FIRST.get() + number))
+        (number < self.capacity).then(|| HostPfn::new(FIRST.get() + number))
     }
 
     fn recycled(&self) -> Option<HostPfn> {
@@ -161,12 +166,12 @@ impl GuestMemory {
         let number = pfn.get().checked_sub(FIRST.get())?;
         // Relaxed: as in `allocate`.
         let is_out = number < self.next.load(Ordering::Relaxed);
-        is_out.then(|| Frame::of(&self.arena, number)).flatten()
+        (is_out && number < self.capacity).then(|| Frame::of(&self.mapping, number))
     }
 
     /// Returns how many times frames were handed out and given back, each from the first time on.
     pub(crate) fn traffic(&self) -> Traffic {
-        let fresh = self.next.load(Ordering::Relaxed).min(self.arena.capacity());
+        let fresh = self.next.load(Ordering::Relaxed).min(self.capacity);
         let Traffic { handed_out, given_back } = self.pool().traffic;
         Traffic { handed_out: fresh + handed_out, given_back }
     }

@@ -1,14 +1,16 @@
 //! The processor that KVM has: batches are handed to the guest, and faults come back from it.
 
 use crate::{
-    batch::Batch,
+    batch::{BATCH, Batch},
     frame::Word,
-    kvm::{Cpu, Exit as Stop, Kind, LoadError, RawOp},
+    kvm::{self, Cpu, Exit as Stop, Kind, LoadError, RawOp},
     machine::Machine,
     outcome::Broken,
     processor::{Exit, Processor},
     workload::{Act, Op},
 };
+
+const _: () = assert!(BATCH <= kvm::BATCH, "the guest has room for a batch");
 
 /// A vCPU that KVM runs.
 pub(crate) struct NativeCpu<'m> {
@@ -51,7 +53,8 @@ impl Processor for NativeCpu<'_> {
             self.load(batch)?;
             self.loaded = Some(batch.number());
         }
-        let stop = self.cpu.stay();
+        let machine = self.machine;
+        let stop = self.cpu.stay(|due, generation| machine.invalidate(due, generation));
         for done in batch.done()..self.cpu.progress() {
             batch.found(Word::from_raw(self.cpu.result(done)));
         }

@@ -4,8 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use slat::{
-    AnyFormat, Ept, EptCaps, Format, Gpa, GpaRange, Levels, LongMode, Npt,
-    PAGE_BYTES, PhysWidth,
+    AnyFormat, Ept, EptCaps, Format, Gpa, GpaRange, Levels, LongMode, Npt, PAGE_BYTES, PhysWidth,
 };
 
 use crate::{

@@ -112,6 +112,7 @@ impl Report {
                 AnyFormat::Ept(_) => "ept",
                 AnyFormat::Npt(_) => "npt",
                 AnyFormat::LongMode(_) => "long-mode",
+                other => other.name(),
             },
             table_levels: machine.table.format().levels().count(),
             guest_pages: workload.layout().len() as u64,

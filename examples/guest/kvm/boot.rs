@@ -9,9 +9,9 @@ use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
 
 use super::{
     code::{PORT_DONE, VECTORS, exception_offset},
-    mapping::Mapping,
     memory_map::{MemoryMap, Place},
 };
+use crate::mapping::Mapping;
 
 /// Offsets in the page of descriptors.
 const GDT: usize = 0;

@@ -67,8 +67,8 @@ slat_worker:
     mov ecx, eax
     and ecx, {kinds}
     and rax, {address}
-    # Each of these may fault, in its only access to the workload's memory, before it has changed
-    # anything: so it can be tried again.
+    # Each access to the workload's memory may fault, before it has changed anything: so it can be tried
+    # again.
     cmp ecx, {add}
     jb 3f
     je 4f
@@ -76,18 +76,16 @@ slat_worker:
     je 5f
     pause
     jmp 6f
-3:  mov rbx, [rax]
-    jmp 7f
 4:  lock xadd [rax], rbx
     jmp 7f
     # There is a RET. It is the fetch there that faults: the return address lies on our stack already,
-    # and stays.
+    # and stays. Then the word is read, to say which it was.
 5:  call rax
+3:  mov rbx, [rax]
+    jmp 7f
 6:  xor ebx, ebx
 7:  mov [r12 + 8], rbx
     # Only now: an operation counts as done when its result is there.
-    .globl slat_next
-slat_next:
     add r12, {op}
     jmp 2b
     # The host sets r12 and r13 anew before it lets the vCPU go on.
@@ -127,7 +125,6 @@ unsafe extern "C" {
     static slat_exceptions: u8;
     static slat_kernel_end: u8;
     static slat_worker: u8;
-    static slat_next: u8;
     static slat_worker_end: u8;
 }
 
@@ -147,11 +144,6 @@ pub(super) fn worker() -> &'static [u8] {
 pub(super) fn exception_offset(vector: u16) -> usize {
     let stubs = (&raw const slat_exceptions).addr() - (&raw const slat_kernel).addr();
     stubs + STUB_BYTES * usize::from(vector)
-}
-
-/// Returns how far into the worker it lies where an operation counts as done.
-pub(super) fn next_offset() -> usize {
-    (&raw const slat_next).addr() - (&raw const slat_worker).addr()
 }
 
 /// Returns what lies between two symbols.

@@ -4,15 +4,15 @@
 use std::{fmt, sync::Arc};
 
 use bitflags::bitflags;
-use slat::{AnyFormat, Arena, Gpa, ObserverId, mmu};
+use slat::{AnyFormat, Arena, Due, Generation, Gpa, ObserverId, mmu};
 
 use super::{
     boot::{self, Frame},
     code::{self, PORT_DONE, PORT_EXCEPTION, PORT_FAULT, VECTORS},
     crash::{Cause, Crash, Registers},
-    memory_map::{BATCH, MemoryMap, OP_BYTES, Place},
+    memory_map::{BATCH, OP_BYTES, Place},
     vcpu::{StayError, Stop, Vcpu},
-    vm::Vm,
+    vm::{Vm, VmError},
 };
 
 /// What an operation does.
@@ -22,7 +22,7 @@ pub(crate) enum Kind {
     Load,
     /// Adds the argument to the word, atomically; what was there before is the result.
     Add,
-    /// Calls the word, which begins with a RET (0xc3); the result is 0.
+    /// Calls the word, which begins with a RET (0xc3), and then reads it; it is the result.
     Fetch,
     /// Does not access memory, but takes a moment; the result is 0.
     Pause,
@@ -94,18 +94,11 @@ pub(crate) enum Exit {
 #[error("{0} operations are more than the {BATCH} of a batch")]
 pub(crate) struct LoadError(pub(crate) usize);
 
-/// There is no faulting operation that could be passed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the vCPU did not come out with a page fault")]
-pub(crate) struct NotAtFault;
-
 /// Where the worker is while the vCPU is out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     /// Where it asks for a batch.
     Done,
-    /// In the page-fault handler.
-    Fault,
     /// Anywhere.
     Within,
 }
@@ -156,24 +149,24 @@ impl<'v> Cpu<'v> {
         self.at = At::Within;
     }
 
-    /// Lets it work until it comes out.
+    /// Lets it work until it comes out; `invalidate` is told what is due before, and makes
+    /// [KVM forget](Vm::invalidate) it.
     ///
     /// # Errors
     /// [`Crash`] if the guest, or KVM, does something that it must not; it cannot go on then.
-    pub(crate) fn stay(&mut self) -> Result<Exit, Crash> {
-        let vm = self.vm;
+    pub(crate) fn stay(
+        &mut self,
+        invalidate: impl FnOnce(&Due, Generation) -> Result<(), VmError>,
+    ) -> Result<Exit, Crash> {
         self.at = At::Within;
-        let cause = match self.vcpu.stay(|due, generation| vm.invalidate(due, generation)) {
+        let cause = match self.vcpu.stay(invalidate) {
             Ok(Stop::Out(PORT_DONE)) => {
                 self.at = At::Done;
                 return Ok(Exit::Done);
             }
             Ok(Stop::Kicked) => return Ok(Exit::Kicked),
             Ok(Stop::Out(PORT_FAULT)) => match self.fault() {
-                Ok(fault) => {
-                    self.at = At::Fault;
-                    return Ok(Exit::Fault(fault));
-                }
+                Ok(fault) => return Ok(Exit::Fault(fault)),
                 Err(cause) => cause,
             },
             Ok(Stop::Out(port)) => match port.checked_sub(PORT_EXCEPTION) {
@@ -227,24 +220,6 @@ impl<'v> Cpu<'v> {
         registers.rflags = self.read(frame.flags());
         registers.cs = self.read(frame.code_segment()) as u16;
         registers.ss = self.read(frame.stack_segment()) as u16;
-    }
-
-    /// Passes over the operation that came out with a page fault: where it accesses there is no memory,
-    /// and will be none. It counts as done, and has no result.
-    ///
-    /// # Errors
-    /// [`NotAtFault`] if the last stay did not end with one.
-    pub(crate) fn skip(&mut self) -> Result<(), NotAtFault> {
-        if self.at != At::Fault {
-            return Err(NotAtFault);
-        }
-        let frame = self.fault_frame();
-        let next = MemoryMap::WORKER.plus(code::next_offset());
-        // A fetch has a return address on the stack.
-        let stack = self.vm.map().user_stack(self.number);
-        self.vm.system().store(frame.instruction().offset(), next.linear());
-        self.vm.system().store(frame.stack_pointer().offset(), stack.linear());
-        Ok(())
     }
 
     /// Returns how many operations of the batch are done.

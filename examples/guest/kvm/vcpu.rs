@@ -25,7 +25,7 @@ use kvm_bindings::{kvm_regs, kvm_run, kvm_sregs, kvm_sync_regs};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 use slat::{Due, Format, FrameSource, Generation, Observer, ObserverId, SignalKicks, Tracking};
 
-use super::mapping::Mapping;
+use crate::mapping::Mapping;
 
 /// The signal that kicks a vCPU's thread.
 const KICK: i32 = libc::SIGUSR1;

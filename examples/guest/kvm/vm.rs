@@ -5,19 +5,17 @@
 
 use std::{
     io,
-    ptr::NonNull,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use kvm_bindings::{CpuId, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
-use rustix::mm::{Advice, madvise};
 use slat::{
-    AnyFormat, Arena, Due, Format, Generation, HostPfn, Levels, PAGE_BYTES, PageSize, PageTable,
-    PhysWidth, PopulateError, Scope,
+    AnyFormat, Arena, Due, Format, Generation, GpaRange, HostPfn, Levels, PAGE_BYTES, PageSize,
+    PageTable, PhysWidth, PopulateError, Scope,
 };
 
 use super::{
@@ -25,10 +23,10 @@ use super::{
     code::{kernel, worker},
     cpu::Cpu,
     host::Host,
-    mapping::Mapping,
-    memory_map::{DATA, MemoryMap, NOWHERE, SYSTEM, TABLES},
+    memory_map::{DATA, MemoryMap, NOWHERE, SYSTEM, TABLES, region},
     vcpu::Vcpu,
 };
+use crate::mapping::Mapping;
 
 /// Where KVM, on Intel processors, may put three pages of its own (`KVM_SET_TSS_ADDR`): below 4 GiB, and
 /// in no memslot.
@@ -46,8 +44,8 @@ pub(crate) enum VmError {
         "the arena's frames {base} and up, {bytes:#x} bytes, are not between {TABLES} and {DATA}"
     )]
     Tables { base: HostPfn, bytes: usize },
-    #[error("the workload's memory is not whole pages: {bytes:#x} bytes at {start:p}")]
-    Data { start: NonNull<u8>, bytes: usize },
+    #[error("the workload's memory is not whole pages: {bytes:#x} bytes")]
+    Data { bytes: usize },
     #[error("{asked} vCPUs are none, or more than the {most} that KVM runs in a guest")]
     Vcpus { asked: usize, most: usize },
     #[error("there is no vCPU {number} in a guest of {vcpus}")]
@@ -69,41 +67,6 @@ fn failed<E: Into<io::Error>>(call: &'static str) -> impl Fn(E) -> VmError {
     move |error| VmError::System { call, error: error.into() }
 }
 
-/// The memory of the workload.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct DataMemory {
-    start: NonNull<u8>,
-    bytes: usize,
-}
-
-// SAFETY: it is an address; the caller of `new` vouches for what lies there, for any thread.
-unsafe impl Send for DataMemory {}
-// SAFETY: as above.
-unsafe impl Sync for DataMemory {}
-
-impl DataMemory {
-    /// Names the memory that becomes the frames from [`DATA`] on.
-    ///
-    /// # Safety
-    /// The `bytes` bytes at `start` are a shared, writable mapping of a file in memory, and stay it until
-    /// the [`Vm`] is dropped that gets them. Until then the guest may write there at any time, so others
-    /// access them atomically.
-    pub(crate) const unsafe fn new(start: NonNull<u8>, bytes: usize) -> Self {
-        Self { start, bytes }
-    }
-
-    fn is_whole_pages(self) -> bool {
-        let page = PAGE_BYTES as usize;
-        self.start.addr().get().is_multiple_of(page)
-            && self.bytes.is_multiple_of(page)
-            && self.bytes > 0
-    }
-
-    fn frames(self) -> u64 {
-        self.bytes as u64 / PAGE_BYTES
-    }
-}
-
 /// The memslots.
 #[derive(Clone, Copy)]
 enum Slot {
@@ -120,7 +83,7 @@ pub(crate) struct Vm {
     // vCPUs are gone by then: they borrow it.)
     fd: VmFd,
     system: Mapping,
-    data: DataMemory,
+    data: Arc<Mapping>,
     /// Keeps the arena, and the tables in it.
     table: PageTable<AnyFormat, Arena>,
     map: MemoryMap,
@@ -140,10 +103,10 @@ impl Vm {
     pub(crate) fn new(
         host: &Host,
         table: &PageTable<AnyFormat, Arena>,
-        data: DataMemory,
+        data: Arc<Mapping>,
         vcpus: usize,
     ) -> Result<Self, VmError> {
-        check(host, table, data, vcpus)?;
+        check(host, table, &data, vcpus)?;
         let map = MemoryMap { vcpus };
         let system = Mapping::anonymous(map.bytes()).map_err(failed("mmap"))?;
         system.write(MemoryMap::KERNEL.offset(), kernel());
@@ -177,8 +140,9 @@ impl Vm {
         // 2. The guest has no mapping of it, so it is accessed by MMU walks alone, in tables that
         //    observers keep.
         unsafe { vm.set_slot(Slot::Tables, TABLES, arena.as_ptr(), arena.len_bytes()) }?;
-        // SAFETY: the caller of `DataMemory::new` vouches for it.
-        unsafe { vm.set_slot(Slot::Data, DATA, data.start.as_ptr(), data.bytes) }?;
+        // SAFETY: `data` lives as long as the guest (field order), and is only accessed atomically
+        // (invariant of `Mapping`).
+        unsafe { vm.set_slot(Slot::Data, DATA, vm.data.start().as_ptr(), vm.data.bytes()) }?;
         Ok(vm)
     }
 
@@ -224,18 +188,12 @@ impl Vm {
     }
 
     fn forget_run(&self, first: HostPfn, count: usize) -> Result<(), VmError> {
-        let offset = first.get().checked_sub(DATA.get()).ok_or(VmError::NotData(first))?;
-        if offset.saturating_add(count as u64) > self.data.frames() {
+        let page = PAGE_BYTES as usize;
+        let number = first.get().checked_sub(DATA.get()).ok_or(VmError::NotData(first))?;
+        if number.saturating_add(count as u64) > (self.data.bytes() / page) as u64 {
             return Err(VmError::NotData(first));
         }
-        let start = self.data.start.as_ptr().wrapping_add(offset as usize * PAGE_BYTES as usize);
-        let bytes = count * PAGE_BYTES as usize;
-        // SAFETY:
-        // 1. The range lies in the workload's memory, as was just checked, which is mapped (promise to
-        //    `DataMemory::new`).
-        // 2. It is a shared mapping of a file (the same), so the contents stay: whoever reads or writes
-        //    there next gets the same page again.
-        unsafe { madvise(start.cast(), bytes, Advice::LinuxDontNeed) }.map_err(failed("madvise"))
+        self.data.drop_pages(number as usize * page, count * page).map_err(failed("madvise"))
     }
 
     /// Makes KVM forget what a vCPU finds due when it enters, at this generation. Stale leaves alone are
@@ -306,6 +264,11 @@ impl Vm {
         self.forgotten.load(Ordering::Relaxed)
     }
 
+    /// Returns the linear addresses that the guest itself has.
+    pub(crate) fn region(&self) -> GpaRange {
+        region(self.map.vcpus)
+    }
+
     pub(super) fn system(&self) -> &Mapping {
         &self.system
     }
@@ -322,7 +285,7 @@ impl Vm {
 fn check(
     host: &Host,
     table: &PageTable<AnyFormat, Arena>,
-    data: DataMemory,
+    data: &Mapping,
     vcpus: usize,
 ) -> Result<(), VmError> {
     let format = table.format();
@@ -341,8 +304,9 @@ fn check(
     if base != TABLES || bytes as u64 / PAGE_BYTES > NOWHERE.get() - TABLES.get() {
         return Err(VmError::Tables { base, bytes });
     }
-    if !data.is_whole_pages() {
-        return Err(VmError::Data { start: data.start, bytes: data.bytes });
+    let bytes = data.bytes();
+    if bytes == 0 || !bytes.is_multiple_of(PAGE_BYTES as usize) {
+        return Err(VmError::Data { bytes });
     }
     let most = host.most_vcpus();
     if vcpus == 0 || vcpus > most {

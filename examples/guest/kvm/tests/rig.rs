@@ -1,17 +1,15 @@
 //! A table, some memory, and a guest on both.
 
-#![expect(unsafe_code, reason = "gives memory to a guest")]
+use std::{mem, sync::Arc, thread};
 
-use std::{mem, os::fd::AsFd, thread};
-
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use slat::{
     AnyFormat, Arena, ArenaOptions, Attr, Gpa, GpaRange, HostPfn, LeafFlags, Level, Levels,
     LongMode, Mapped, PAGE_BYTES, PageSize, PageTable, Prot,
 };
 
-use crate::kvm::{
-    Cpu, DATA, DataMemory, Exit, Host, Kind, PageFault, RawOp, TABLES, Vm, mapping::Mapping,
+use crate::{
+    kvm::{Cpu, DATA, Exit, Host, Kind, PageFault, RawOp, TABLES, Vm},
+    mapping::Mapping,
 };
 
 /// Where the workload's memory begins for the guest.
@@ -29,10 +27,9 @@ pub(super) fn with_guest(vcpus: usize, pages: u64, test: impl FnOnce(&Rig)) {
 }
 
 pub(super) struct Rig {
-    // Before the memory that it uses.
     pub(super) vm: Vm,
     pub(super) table: PageTable<AnyFormat, Arena>,
-    pub(super) data: Mapping,
+    pub(super) data: Arc<Mapping>,
     pub(super) pages: u64,
 }
 
@@ -43,14 +40,9 @@ impl Rig {
         let table = PageTable::new(format.into(), arena).expect("the arena is not empty");
         table.populate(range(0, pages), PageSize::Size4K).expect("the arena is large enough");
 
-        let bytes = pages * PAGE_BYTES;
-        let file = memfd_create("guest", MemfdFlags::CLOEXEC).expect("the system has memfds");
-        ftruncate(&file, bytes).expect("it may grow");
-        let data = Mapping::of_file(file.as_fd(), bytes as usize).expect("there is memory");
-        // SAFETY: it is a shared mapping of a memfd, lives as long as the `Vm` (field order of `Rig`), and
-        // is only accessed atomically (invariant of `Mapping`).
-        let memory = unsafe { DataMemory::new(data.start(), data.bytes()) };
-        let vm = Vm::new(host, &table, memory, vcpus).expect("the table is one for KVM");
+        let data = Mapping::anonymous((pages * PAGE_BYTES) as usize).expect("there is memory");
+        let data = Arc::new(data);
+        let vm = Vm::new(host, &table, Arc::clone(&data), vcpus).expect("the table is one for KVM");
         Self { vm, table, data, pages }
     }
 

@@ -11,16 +11,17 @@ use std::{
     io,
     os::fd::BorrowedFd,
     ptr::{self, NonNull},
+    slice,
     sync::atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 const READ_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
-/// A mapping, unmapped on drop.
+/// A shared mapping, unmapped on drop.
 #[derive(Debug)]
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     /// The first of `bytes` bytes that are mapped, readable and writable, for as long as this lives; to
     /// Rust they are an allocation of their own, which is only accessed atomically.
     start: NonNull<c_void>,
@@ -34,15 +35,15 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps `bytes` bytes of new memory, zero at first; nothing exists until it is touched.
-    pub(super) fn anonymous(bytes: usize) -> io::Result<Self> {
+    pub(crate) fn anonymous(bytes: usize) -> io::Result<Self> {
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: without MAP_FIXED nothing is replaced that was mapped before.
-        let start =
-            unsafe { mmap_anonymous(ptr::null_mut(), bytes, READ_WRITE, MapFlags::SHARED) }?;
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), bytes, READ_WRITE, flags) }?;
         Self::owning(start, bytes)
     }
 
     /// Maps the first `bytes` bytes of a file, shared.
-    pub(super) fn of_file(file: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+    pub(crate) fn of_file(file: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
         // SAFETY: without MAP_FIXED nothing is replaced that was mapped before.
         let start = unsafe { mmap(ptr::null_mut(), bytes, READ_WRITE, MapFlags::SHARED, file, 0) }?;
         Self::owning(start, bytes)
@@ -53,16 +54,16 @@ impl Mapping {
         Ok(Self { start, bytes })
     }
 
-    pub(super) fn start(&self) -> NonNull<u8> {
+    pub(crate) fn start(&self) -> NonNull<u8> {
         self.start.cast()
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Returns the byte at `offset`.
-    pub(super) fn byte(&self, offset: usize) -> &AtomicU8 {
+    pub(crate) fn byte(&self, offset: usize) -> &AtomicU8 {
         assert!(offset < self.bytes, "{offset:#x} is outside of the mapping");
         // SAFETY:
         // 1. The byte lies in the mapping, as was just checked, which outlives the borrow (invariant of
@@ -71,31 +72,51 @@ impl Mapping {
         unsafe { AtomicU8::from_ptr(self.start.as_ptr().cast::<u8>().wrapping_add(offset)) }
     }
 
-    /// Returns the word at `offset`, a multiple of 8.
-    fn word(&self, offset: usize) -> &AtomicU64 {
+    /// Returns `count` words from `offset` on, a multiple of 8.
+    pub(crate) fn words(&self, offset: usize, count: usize) -> &[AtomicU64] {
         assert!(offset.is_multiple_of(8), "{offset:#x} is not that of a word");
-        assert!(offset + 8 <= self.bytes, "{offset:#x} is outside of the mapping");
+        let fits = self.bytes.checked_sub(offset).is_some_and(|left| count <= left / 8);
+        assert!(fits, "{count} words from {offset:#x} on are not all in the mapping");
+        let first = self.start.as_ptr().wrapping_byte_add(offset);
         // SAFETY:
-        // 1. The word lies in the mapping, as was just checked, which outlives the borrow (invariant of
-        //    `start`); mappings begin at a page, so it is aligned.
-        // 2. It is only accessed atomically (the same).
-        unsafe { AtomicU64::from_ptr(self.start.as_ptr().wrapping_byte_add(offset).cast()) }
+        // 1. The words lie in the mapping, as was just checked, which outlives the borrow (invariant of
+        //    `start`); mappings begin at a page, so they are aligned.
+        // 2. They are only accessed atomically (the same).
+        unsafe { slice::from_raw_parts(first.cast(), count) }
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        &self.words(offset, 1)[0]
+    }
+
+    /// Gives up the process's hold of some pages. The mapping is shared, so their contents stay: whoever
+    /// accesses them next finds them again. But a guest that has them as its memory loses all translations
+    /// to them before this returns.
+    pub(crate) fn drop_pages(&self, offset: usize, bytes: usize) -> io::Result<()> {
+        let fits = self.bytes.checked_sub(offset).is_some_and(|left| bytes <= left);
+        assert!(fits, "{bytes} bytes from {offset:#x} on are not all in the mapping");
+        let start = self.start.as_ptr().wrapping_byte_add(offset);
+        // SAFETY:
+        // 1. The range lies in the mapping, as was just checked.
+        // 2. All mappings here are shared, so no contents are lost.
+        unsafe { madvise(start, bytes, Advice::LinuxDontNeed) }?;
+        Ok(())
     }
 
     /// Reads the word at `offset`, a multiple of 8.
-    pub(super) fn load(&self, offset: usize) -> u64 {
+    pub(crate) fn load(&self, offset: usize) -> u64 {
         // Relaxed, here and below: a thread shares this with a vCPU that it runs itself, and KVM_RUN
         // orders the two.
         self.word(offset).load(Ordering::Relaxed)
     }
 
     /// Writes the word at `offset`, a multiple of 8.
-    pub(super) fn store(&self, offset: usize, value: u64) {
+    pub(crate) fn store(&self, offset: usize, value: u64) {
         self.word(offset).store(value, Ordering::Relaxed);
     }
 
     /// Writes `text` from `offset` on.
-    pub(super) fn write(&self, offset: usize, text: &[u8]) {
+    pub(crate) fn write(&self, offset: usize, text: &[u8]) {
         for (at, byte) in (offset..).zip(text) {
             self.byte(at).store(*byte, Ordering::Relaxed);
         }
