@@ -158,9 +158,9 @@ impl<'w> Machine<'w> {
             let part = Part { number, count: vcpus, begun, stage: &stage };
             let mut share = workload.share(part);
             match &self.vm {
-                None => Ok(vcpu.run(&mut SoftCpu::new(self, &stage.kicks), &mut *share)),
+                None => Ok(vcpu.run(&mut SoftCpu::new(self, &stage), &mut *share)),
                 Some(vm) => {
-                    let mut cpu = NativeCpu::new(self, vm.cpu(number)?);
+                    let mut cpu = NativeCpu::new(self, &stage, vm.cpu(number)?);
                     let (id, arm) = (cpu.cpu().observer_id(), cpu.cpu().arm());
                     Ok(stage.kicks.run(id, arm, || vcpu.run(&mut cpu, &mut *share)))
                 }

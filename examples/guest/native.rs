@@ -7,6 +7,7 @@ use crate::{
     machine::Machine,
     outcome::Broken,
     processor::{Exit, Processor},
+    stage::Stage,
     workload::{Act, Op},
 };
 
@@ -15,14 +16,15 @@ const _: () = assert!(BATCH <= kvm::BATCH, "the guest has room for a batch");
 /// A vCPU that KVM runs.
 pub(crate) struct NativeCpu<'m> {
     machine: &'m Machine<'m>,
+    stage: &'m Stage,
     cpu: Cpu<'m>,
     /// The batch that the guest has.
     loaded: Option<u64>,
 }
 
 impl<'m> NativeCpu<'m> {
-    pub(crate) fn new(machine: &'m Machine<'m>, cpu: Cpu<'m>) -> Self {
-        Self { machine, cpu, loaded: None }
+    pub(crate) fn new(machine: &'m Machine<'m>, stage: &'m Stage, cpu: Cpu<'m>) -> Self {
+        Self { machine, stage, cpu, loaded: None }
     }
 
     pub(crate) fn cpu(&self) -> &Cpu<'m> {
@@ -56,6 +58,10 @@ impl Processor for NativeCpu<'_> {
         let machine = self.machine;
         let stop = self.cpu.stay(|due, generation| machine.invalidate(due, generation));
         for done in batch.done()..self.cpu.progress() {
+            let Op { page, act, .. } = batch.ops()[done];
+            if act == Act::Pause {
+                self.stage.places[machine.layout.region_of(page)].pause();
+            }
             batch.found(Word::from_raw(self.cpu.result(done)));
         }
         Ok(match stop? {
