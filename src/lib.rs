@@ -80,6 +80,8 @@ pub mod docs {
     pub mod readme {}
     #[doc = include_str!("../docs/THEORY.md")]
     pub mod theory {}
+    #[doc = include_str!("../docs/GUEST.md")]
+    pub mod guest {}
     #[doc = include_str!("../docs/FORMATS.md")]
     pub mod formats {}
     #[doc = include_str!("../docs/ORDERING.md")]
