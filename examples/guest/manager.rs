@@ -148,8 +148,8 @@ pub(crate) struct Manager<'m> {
     pub(crate) reader: Reader<AnyFormat, Arena>,
     /// The regions that are its own, and there.
     present: Vec<usize>,
-    /// How often each region had been used when it was picked last.
-    uses: HashMap<usize, u64>,
+    /// What was known of the use of each region when this looked last.
+    uses: HashMap<usize, Option<u64>>,
     pub(crate) account: Account,
 }
 
@@ -187,14 +187,17 @@ impl<'m> Manager<'m> {
         self.account
     }
 
-    /// Waits until vCPUs have settled in a region, and have used it since it was picked last; returns it,
-    /// or `None` if there are no vCPUs.
+    /// Waits until vCPUs that have settled in a region pause there, and returns it; `None` if there are no
+    /// vCPUs.
+    ///
+    /// They have settled while they were out, and pause while they are in the guest, on a processor that
+    /// knows the region: that is the moment to come.
     fn pick(&mut self) -> Option<usize> {
         while self.site.stage.vcpus.any() {
             for &region in &self.present {
                 let uses = self.site.stage.places[region].uses();
-                if let Some(uses) = uses.filter(|uses| self.uses.get(&region) != Some(uses)) {
-                    self.uses.insert(region, uses);
+                let before = self.uses.insert(region, uses).flatten();
+                if before.is_some() && uses.is_some() && before != uses {
                     return Some(region);
                 }
             }

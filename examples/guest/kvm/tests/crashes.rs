@@ -3,7 +3,10 @@
 use slat::{Gpa, Prot};
 
 use super::rig::{Rig, gpa, load, with_guest};
-use crate::kvm::{Cpu, Kind, RawOp, crash::Cause};
+use crate::kvm::{
+    cpu::{Cpu, Kind, RawOp},
+    crash::Cause,
+};
 
 /// Runs one operation, which must end the guest; returns the crash's cause, and its text.
 fn crash(

@@ -6,7 +6,10 @@ use slat::{Gpa, Kick, PAGE_BYTES, Prot};
 
 use super::rig::{BASE, add, gpa, load, pfn, with_guest};
 use crate::kvm::{
-    BATCH, Exit, Kind, LoadError, RawOp, VmError, cpu::PageFaultCode, region, signal_kicks,
+    LoadError, VmError,
+    cpu::{Exit, Kind, PageFaultCode, RawOp},
+    memory_map::{BATCH, region},
+    signal_kicks,
 };
 
 const ACCESSED: u64 = 1 << 5;

@@ -5,7 +5,10 @@ use std::thread;
 use slat::{PAGE_BYTES, PageSize, Prot};
 
 use super::rig::{Rig, add, gpa, load, pfn, range, with_guest};
-use crate::kvm::{Cpu, Exit, signal_kicks};
+use crate::kvm::{
+    cpu::{Cpu, Exit},
+    signal_kicks,
+};
 
 /// Marks the first frames, so that what is read tells which frame was reached.
 fn mark(rig: &Rig) {

@@ -8,7 +8,10 @@ use slat::{
 };
 
 use crate::{
-    kvm::{Cpu, Crash, DATA, Exit, Host, Kind, RawOp, TABLES, Vm, cpu::PageFault},
+    kvm::{
+        Crash, DATA, Host, TABLES, Vm,
+        cpu::{Cpu, Exit, Kind, PageFault, RawOp},
+    },
     mapping::Mapping,
 };
 
