@@ -4,6 +4,7 @@ use slat::{Gpa, Prot};
 
 use super::rig::{Rig, gpa, load, with_guest};
 use crate::kvm::{
+    code::{PORT_DONE, PORT_EXCEPTION, PORT_FAULT},
     cpu::{Cpu, Kind, RawOp},
     crash::Cause,
 };
@@ -68,6 +69,24 @@ fn kvm_code_that_is_none_is_a_crash_at_its_place() {
         assert!(text.contains("#UD, invalid opcode\n"));
         assert!(text.contains(&format!("walk of rip, {}:", gpa(0))), "it was interrupted there");
         assert!(text.contains(&leaf(rig, 0)));
+    });
+}
+
+#[test]
+fn kvm_the_worker_can_use_one_port_and_no_other() {
+    with_guest(1, 1, |rig| {
+        rig.map(0, 0, Prot::RX);
+        let mut cpu = rig.cpu(0);
+        let call = RawOp::new(Kind::Fetch, gpa(0), 0);
+        let out = |port: u16| rig.data.store(0, 0xe6 | u64::from(port) << 8); // OUT port, AL
+        out(PORT_DONE);
+        rig.run_through(&mut cpu, &[call]);
+        for port in [PORT_DONE - 1, PORT_FAULT, PORT_EXCEPTION, 0xff] {
+            out(port);
+            let restart = |cpu: &mut Cpu<'_>| cpu.vcpu.set_regs(|regs| regs.rip = gpa(0).get());
+            let (cause, _) = crash(rig, &mut cpu, call, restart);
+            assert!(matches!(cause, Cause::Exception { vector: 13, .. }), "{port:#x}: {cause:?}");
+        }
     });
 }
 
