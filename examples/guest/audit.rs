@@ -10,15 +10,18 @@
 //! bits (Intel SDM vol. 3A, 4.8); and a KVM that walks the tables itself sets both kinds, and then lets the
 //! guest try again, which may find that its page has just been taken away.
 
+mod levels;
+
 use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
-use slat::{Format, FrameSource, Gpa, Level, Mapping, ObserverId, PAGE_BYTES, PageSize};
+use slat::{Format, FrameSource, Gpa, Mapping, ObserverId, PageSize};
 
+pub(crate) use self::levels::LevelBits;
 use crate::{
     deeds::{Bits, Deeds, Life, merge},
     frame::{Frame, Word},
-    layout::{INDEX_BITS, tables},
+    layout::tables,
     machine::{Machine, Run},
     manager::{Account, Change, Flushing, Manager, Site},
     memory::Stay,
@@ -61,15 +64,6 @@ pub(crate) struct Audit {
     pub(crate) wrong: Vec<String>,
     /// How much more is wrong than `wrong` lists.
     pub(crate) unlisted: u64,
-}
-
-/// What the entries of one level say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct LevelBits {
-    pub(crate) level: u32,
-    pub(crate) entries: u64,
-    pub(crate) accessed: u64,
-    pub(crate) dirty: u64,
 }
 
 /// What became of memory that moved.
@@ -133,7 +127,7 @@ impl Audit {
         let moved = run.managers.iter().flat_map(|manager| &manager.moved);
         add_bits(&mut lives, moved.copied());
         audit.check_lives(machine, &lives, deeds);
-        audit.levels = levels(machine);
+        audit.levels = LevelBits::of(machine);
         audit.check_counts(machine, workload, run);
         match workload.turnover() {
             Some(turnover) if turnover.change == Change::Churn => {
@@ -377,34 +371,6 @@ fn add_bits(lives: &mut [Life], moved: impl Iterator<Item = (Stay, Bits)>) {
     for life in lives {
         life.bits = life.bits.or(before.get(&life.stay).copied().unwrap_or_default());
     }
-}
-
-/// Reads the accessed and dirty bits of all entries on the way to the pages.
-fn levels(machine: &Machine<'_>) -> Vec<LevelBits> {
-    let format = machine.table.format();
-    let reader = machine.table.reader();
-    let pin = reader.pin();
-    let mut levels = Vec::<LevelBits>::new();
-    // Where the last page went: pages ascend, so what is new is on the way to this one.
-    let mut last: Option<Gpa> = None;
-    for page in 0..machine.layout.len() {
-        let gpa = machine.layout.gpa(page);
-        for (depth, step) in pin.walk(gpa, Level::L1).iter().enumerate() {
-            let level = format.levels().count() - depth as u32;
-            if levels.len() == depth {
-                levels.push(LevelBits { level, entries: 0, accessed: 0, dirty: 0 });
-            }
-            let span = |gpa: Gpa| gpa.get() / PAGE_BYTES >> ((level - 1) * INDEX_BITS);
-            if last.is_none_or(|last| span(last) != span(gpa)) && format.is_present(step.entry) {
-                let bits = &mut levels[depth];
-                bits.entries += 1;
-                bits.accessed += u64::from(step.entry.has(format.accessed_bit()));
-                bits.dirty += u64::from(step.entry.has(format.dirty_bit()));
-            }
-        }
-        last = Some(gpa);
-    }
-    levels
 }
 
 /// Returns how many frames the tables have taken from their source.

@@ -3,4 +3,4 @@
 mod crashes;
 mod faults;
 mod flushes;
-mod rig;
+pub(super) mod rig;

@@ -24,7 +24,7 @@ pub(super) fn with_guest(vcpus: usize, pages: u64, test: impl FnOnce(&Rig)) {
 }
 
 /// Runs `test` if there is KVM here.
-pub(super) fn with_host(test: impl FnOnce(&Host)) {
+pub(in crate::kvm) fn with_host(test: impl FnOnce(&Host)) {
     match Host::open() {
         Ok(host) => test(&host),
         Err(reason) => {
