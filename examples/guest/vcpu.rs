@@ -244,3 +244,6 @@ impl<'m> Running<'m> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
