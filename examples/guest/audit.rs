@@ -126,7 +126,7 @@ impl Audit {
         let deeds = merge(run.vcpus.iter().map(|vcpu| &vcpu.log));
         let moved = run.managers.iter().flat_map(|manager| &manager.moved);
         add_bits(&mut lives, moved.copied());
-        audit.check_lives(machine, &lives, deeds);
+        audit.check_lives(machine, &lives, deeds, spare_bits(machine));
         audit.levels = LevelBits::of(machine);
         audit.check_counts(machine, workload, run);
         match workload.turnover() {
@@ -214,12 +214,14 @@ impl Audit {
         life
     }
 
-    /// Compares each page's entry and contents with what was done to it while it was mapped.
+    /// Compares each page's entry and contents with what was done to it while it was mapped; the bits in
+    /// `spare` may be set for nothing.
     fn check_lives(
         &mut self,
         machine: &Machine<'_>,
         lives: &[Life],
         mut deeds: HashMap<Stay, (usize, Deeds)>,
+        spare: Bits,
     ) {
         for &Life { page, stay, bits, sum } in lives {
             let gpa = machine.layout.gpa(page);
@@ -231,12 +233,10 @@ impl Audit {
             if machine.change.is_none() && !accessed {
                 self.complain(differ(gpa, "mapped", true));
             }
-            if bits.accessed != accessed && (accessed || machine.vm.is_none()) {
+            if bits.accessed != accessed && (accessed || !spare.accessed) {
                 self.complain(differ(gpa, "accessed", bits.accessed));
             }
-            if bits.dirty != written
-                && (written || machine.vm.is_none() || machine.change.is_none())
-            {
+            if bits.dirty != written && (written || !spare.dirty) {
                 self.complain(differ(gpa, "dirty", bits.dirty));
             }
             let expected = done.map_or(0, |deeds| deeds.sum & Word::SUM);
@@ -354,6 +354,12 @@ impl Pages {
         self.entries += u64::from(in_entry);
         self.workload += u64::from(in_workload);
     }
+}
+
+/// Returns which bits an entry may have for nothing.
+pub(crate) fn spare_bits(machine: &Machine<'_>) -> Bits {
+    let is_native = machine.vm.is_some();
+    Bits { accessed: is_native, dirty: is_native && machine.change.is_some() }
 }
 
 /// Frees the tables that were unlinked: there is no vCPU any more that could walk them.

@@ -94,6 +94,44 @@ fn a_dirty_bit_without_a_write_is_noticed() {
 }
 
 #[test]
+fn a_missing_bit_is_never_excused_and_one_too_many_only_where_it_is_spare() {
+    let churn = churn(Flushing::Served);
+    let machine = Machine::new(format(), &churn, VCPUS, None).unwrap();
+    assert_eq!(spare_bits(&machine), Bits::default(), "software MMUs are exact");
+    let all = |bits: u8| [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
+    let stay = Stay::new(1).unwrap();
+    for [accessed, dirty, written, a_spare, d_spare] in (0..32).map(all) {
+        let life = Life { page: 3, stay, bits: Bits { accessed, dirty }, sum: 0 };
+        let done = HashMap::from([(stay, (3, Deeds { stay, written, sum: 0 }))]);
+        let spare = Bits { accessed: a_spare, dirty: d_spare };
+        for (deeds, used, written) in [(done, true, written), (HashMap::new(), false, false)] {
+            let mut audit = Audit::default();
+            audit.check_lives(&machine, &[life], deeds, spare);
+            let is_wrong = |bit: bool, done: bool, spare: bool| {
+                if done { !bit } else { bit && !spare }
+            };
+            let wrong = [is_wrong(accessed, used, a_spare), is_wrong(dirty, written, d_spare)];
+            let count = wrong.iter().filter(|&&wrong| wrong).count();
+            assert_eq!(audit.wrong.len(), count, "{life:?} {spare:?} {written}: {audit:#?}");
+        }
+    }
+}
+
+#[test]
+fn the_entries_of_each_level_are_counted_once() {
+    let pages = [0, 0x1000, 0x20_0000, 0x4000_0000].map(Gpa::new).to_vec();
+    let sparse = Touch { layout: Layout::around(pages).unwrap(), seed: 1 };
+    let audit = audit_of(&sparse, |machine, _| {
+        machine.table.reader().pin().slot(Gpa::new(0x20_0000)).unwrap().clear_accessed();
+        let _ = machine.table.reader().pin().unmap(Gpa::new(0x1000)).unwrap();
+    });
+    let found =
+        audit.levels.iter().map(|bits| (bits.level, bits.entries, bits.accessed, bits.dirty));
+    // The last page is only read.
+    assert_eq!(Vec::from_iter(found), [(4, 1, 1, 0), (3, 2, 2, 0), (2, 3, 3, 0), (1, 3, 2, 2)]);
+}
+
+#[test]
 fn a_lost_page_is_noticed() {
     let wrong = audit(&touch(), |machine, _| {
         let _ = machine.table.reader().pin().unmap(WRITTEN).unwrap();

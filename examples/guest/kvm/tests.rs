@@ -1,5 +1,6 @@
 //! Tests on the machine's own KVM, or none: each says so by its name where that is missing.
 
+mod audits;
 mod crashes;
 mod faults;
 mod flushes;

@@ -1,6 +1,8 @@
 //! A vCPU on a processor that does what the test says: also what a sound one never does.
 
-use slat::{Ept, EptCaps, Gpa, Levels, PhysWidth};
+use std::sync::Barrier;
+
+use slat::{Ept, EptCaps, Gpa, Levels, PhysWidth, Tracking};
 
 use super::*;
 use crate::{
@@ -227,4 +229,48 @@ fn where_pages_move_a_fault_is_tried_again_until_the_page_is_back() {
     });
     assert!(outcome.broken.is_none(), "{outcome:?}");
     assert_eq!((outcome.tally.faults, outcome.tally.moving, outcome.tally.mapped), (3, 3, 0));
+}
+
+#[test]
+fn a_frame_that_was_mapped_too_late_is_given_back_when_all_have_been_out() {
+    let churn = visits(Change::Churn);
+    let ept = Ept::new(Levels::Four, PhysWidth::new(46).unwrap(), EptCaps::USUAL);
+    let machine = &Machine::new(ept.into(), &churn, 2, None).unwrap();
+    let stage = &Stage::new(machine.layout.regions().len(), 1, 0, 1, Kicks::default());
+    let pfn = machine.memory.allocate().unwrap();
+    machine.memory.assign(pfn, 3);
+    let frame = machine.memory.frame(pfn).unwrap();
+    let (stay, bits) = (frame.stay().unwrap(), Bits { accessed: true, dirty: true });
+
+    let (progress, begun, flushing) = (Progress::hidden(), Instant::now(), Flushing::Served);
+    let ticker = Ticker::new(&progress, begun);
+    let mut running = Running {
+        vcpu: Vcpu { machine, stage, flushing, ticker, begun },
+        reader: machine.table.reader(),
+        tally: Tally::default(),
+        stale: None,
+        log: Log::new(machine.layout.len()),
+        lives: Vec::new(),
+        spare: None,
+    };
+    let inside = &Barrier::new(2);
+    thread::scope(|scope| {
+        let at_work = stage.vcpus.guard();
+        scope.spawn(move || {
+            let mut observer = machine.table.observer();
+            let seat = stage.kicks.sit(observer.id());
+            let _inside = observer.enter(Tracking::On);
+            inside.wait();
+            // If nobody kicks, it writes too late.
+            while !seat.is_kicked() && stage.vcpus.any() {
+                thread::yield_now();
+            }
+            frame.add(0, 7);
+        });
+        inside.wait();
+        running.give_up(3, pfn, bits).unwrap();
+        drop(at_work);
+    });
+    assert_eq!(running.lives, [Life { page: 3, stay, bits, sum: 7 }]);
+    assert_eq!(machine.memory.traffic().in_use(), 0);
 }
