@@ -12,3 +12,13 @@ fn a_word_keeps_its_parts_apart() {
         }
     }
 }
+
+#[test]
+fn the_sum_of_a_frame_wraps_as_those_of_its_words_do() {
+    let mapping = Mapping::anonymous(PAGE_BYTES as usize).unwrap();
+    let frame = Frame::of(&mapping, 0);
+    frame.fill(Stay::new(7));
+    frame.add(0, Word::SUM);
+    frame.add(WORDS - 1, 3);
+    assert_eq!((frame.sum(), frame.stay()), (2, Stay::new(7)));
+}
