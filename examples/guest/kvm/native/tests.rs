@@ -2,7 +2,7 @@ use slat::{Ept, EptCaps, Gpa, Levels, LongMode, PhysWidth};
 
 use super::*;
 use crate::{
-    audit::Audit,
+    audit::{Audit, Forgotten},
     kvm::tests::rig::with_host,
     layout::Layout,
     manager::{Change, Turnover},
@@ -43,6 +43,7 @@ fn kvm_what_is_skipped_is_not_made_good_when_a_vcpu_enters() {
             assert_eq!((vm.zaps() > 0, vm.forgotten() > 0), (is_sound, is_sound));
             let audit = Audit::of(&machine, &visits, &run);
             assert_eq!(audit.is_clean(), is_sound, "{audit:#?}");
+            assert_eq!(audit.kvm, Some(Forgotten { frames: vm.forgotten(), zaps: vm.zaps() }));
         }
     });
 }
