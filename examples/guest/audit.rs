@@ -10,15 +10,18 @@
 //! bits (Intel SDM vol. 3A, 4.8); and a KVM that walks the tables itself sets both kinds, and then lets the
 //! guest try again, which may find that its page has just been taken away.
 
+mod levels;
+
 use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
-use slat::{Format, FrameSource, Gpa, Level, Mapping, ObserverId, PAGE_BYTES, PageSize};
+use slat::{Format, FrameSource, Gpa, Mapping, ObserverId, PageSize};
 
+pub(crate) use self::levels::LevelBits;
 use crate::{
     deeds::{Bits, Deeds, Life, merge},
     frame::{Frame, Word},
-    layout::{INDEX_BITS, tables},
+    layout::tables,
     machine::{Machine, Run},
     manager::{Account, Change, Flushing, Manager, Site},
     memory::Stay,
@@ -61,15 +64,6 @@ pub(crate) struct Audit {
     pub(crate) wrong: Vec<String>,
     /// How much more is wrong than `wrong` lists.
     pub(crate) unlisted: u64,
-}
-
-/// What the entries of one level say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct LevelBits {
-    pub(crate) level: u32,
-    pub(crate) entries: u64,
-    pub(crate) accessed: u64,
-    pub(crate) dirty: u64,
 }
 
 /// What became of memory that moved.
@@ -132,8 +126,8 @@ impl Audit {
         let deeds = merge(run.vcpus.iter().map(|vcpu| &vcpu.log));
         let moved = run.managers.iter().flat_map(|manager| &manager.moved);
         add_bits(&mut lives, moved.copied());
-        audit.check_lives(machine, &lives, deeds);
-        audit.levels = levels(machine);
+        audit.check_lives(machine, &lives, deeds, spare_bits(machine));
+        audit.levels = LevelBits::of(machine);
         audit.check_counts(machine, workload, run);
         match workload.turnover() {
             Some(turnover) if turnover.change == Change::Churn => {
@@ -220,12 +214,14 @@ impl Audit {
         life
     }
 
-    /// Compares each page's entry and contents with what was done to it while it was mapped.
+    /// Compares each page's entry and contents with what was done to it while it was mapped; the bits in
+    /// `spare` may be set for nothing.
     fn check_lives(
         &mut self,
         machine: &Machine<'_>,
         lives: &[Life],
         mut deeds: HashMap<Stay, (usize, Deeds)>,
+        spare: Bits,
     ) {
         for &Life { page, stay, bits, sum } in lives {
             let gpa = machine.layout.gpa(page);
@@ -237,12 +233,10 @@ impl Audit {
             if machine.change.is_none() && !accessed {
                 self.complain(differ(gpa, "mapped", true));
             }
-            if bits.accessed != accessed && (accessed || machine.vm.is_none()) {
+            if bits.accessed != accessed && (accessed || !spare.accessed) {
                 self.complain(differ(gpa, "accessed", bits.accessed));
             }
-            if bits.dirty != written
-                && (written || machine.vm.is_none() || machine.change.is_none())
-            {
+            if bits.dirty != written && (written || !spare.dirty) {
                 self.complain(differ(gpa, "dirty", bits.dirty));
             }
             let expected = done.map_or(0, |deeds| deeds.sum & Word::SUM);
@@ -362,6 +356,12 @@ impl Pages {
     }
 }
 
+/// Returns which bits an entry may have for nothing.
+pub(crate) fn spare_bits(machine: &Machine<'_>) -> Bits {
+    let is_native = machine.vm.is_some();
+    Bits { accessed: is_native, dirty: is_native && machine.change.is_some() }
+}
+
 /// Frees the tables that were unlinked: there is no vCPU any more that could walk them.
 fn reclaim(machine: &Machine<'_>) {
     machine.table.reclaim(&|_: ObserverId| ());
@@ -377,34 +377,6 @@ fn add_bits(lives: &mut [Life], moved: impl Iterator<Item = (Stay, Bits)>) {
     for life in lives {
         life.bits = life.bits.or(before.get(&life.stay).copied().unwrap_or_default());
     }
-}
-
-/// Reads the accessed and dirty bits of all entries on the way to the pages.
-fn levels(machine: &Machine<'_>) -> Vec<LevelBits> {
-    let format = machine.table.format();
-    let reader = machine.table.reader();
-    let pin = reader.pin();
-    let mut levels = Vec::<LevelBits>::new();
-    // Where the last page went: pages ascend, so what is new is on the way to this one.
-    let mut last: Option<Gpa> = None;
-    for page in 0..machine.layout.len() {
-        let gpa = machine.layout.gpa(page);
-        for (depth, step) in pin.walk(gpa, Level::L1).iter().enumerate() {
-            let level = format.levels().count() - depth as u32;
-            if levels.len() == depth {
-                levels.push(LevelBits { level, entries: 0, accessed: 0, dirty: 0 });
-            }
-            let span = |gpa: Gpa| gpa.get() / PAGE_BYTES >> ((level - 1) * INDEX_BITS);
-            if last.is_none_or(|last| span(last) != span(gpa)) && format.is_present(step.entry) {
-                let bits = &mut levels[depth];
-                bits.entries += 1;
-                bits.accessed += u64::from(step.entry.has(format.accessed_bit()));
-                bits.dirty += u64::from(step.entry.has(format.dirty_bit()));
-            }
-        }
-        last = Some(gpa);
-    }
-    levels
 }
 
 /// Returns how many frames the tables have taken from their source.

@@ -90,12 +90,9 @@ impl<'w> Machine<'w> {
         };
         let turnover = workload.turnover();
         let change = turnover.map(|turnover| turnover.change);
-        // Each vCPU can hold one frame that a lost race left over, or one that it mapped too late; who
-        // moves a region has it twice.
-        let twice = match change {
-            Some(Change::Migrate) => MANAGERS * layout.largest(),
-            _ => 0,
-        };
+        // Each vCPU can hold one frame that a lost race left over, or one that it mapped too late. A
+        // manager has the old frames of a region until the shoot-down, when its pages may be there again.
+        let twice = change.map_or(0, |_| MANAGERS * layout.largest());
         let memory = GuestMemory::new(layout.len() + vcpus + twice);
         let memory = memory.context("no memory for the guest")?;
         let vm = host.map(|host| Vm::new(host, &table, Arc::clone(memory.mapping()), vcpus));
@@ -224,3 +221,6 @@ fn available_memory() -> Option<u64> {
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib << 10)
 }
+
+#[cfg(test)]
+mod tests;

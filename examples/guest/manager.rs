@@ -273,3 +273,6 @@ impl<'m> Manager<'m> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,3 +97,6 @@ impl Manager<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

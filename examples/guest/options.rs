@@ -14,9 +14,9 @@ use crate::{
 
 /// Width of physical addresses: usual for a server.
 const PHYS_BITS: u8 = 46;
-/// In `random` and `churn` each vCPU has one word of every page to itself.
+/// In `random`, `churn` and `migrate` each vCPU has one word of every page to itself.
 const MOST_VCPUS: i64 = WORDS as i64;
-/// Each unmapped page is remembered until the audit.
+/// Each page that is unmapped or moved is remembered until the audit.
 const MOST_ROUNDS: u64 = 100_000;
 const LONGEST_SECONDS: f64 = 86_400.0;
 

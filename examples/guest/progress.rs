@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle, style::TemplateError};
 /// In how many pieces the bar moves: all vCPUs share it, and must not meet there often.
 const PIECES: u64 = 256;
 /// Accesses between two looks at the clock, where time is what passes.
-const BATCH: u64 = 1 << 16;
+const TICK: u64 = 1 << 16;
 
 /// How much there is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) enum Length {
     Accesses(u64),
     /// Anything, for so long.
     Time(Duration),
-    /// Anything, until memory was taken away so many times.
+    /// Anything, until regions were changed so many times.
     Rounds(u64),
 }
 
@@ -44,7 +44,7 @@ impl Progress {
         Self { bar: ProgressBar::hidden(), length: Length::Accesses(0) }
     }
 
-    /// Notes that one more region was taken away.
+    /// Notes that a region was changed once more.
     pub(crate) fn round(&self) {
         if let Length::Rounds(_) = self.length {
             self.bar.inc(1);
@@ -70,7 +70,7 @@ impl<'p> Ticker<'p> {
     pub(crate) fn new(progress: &'p Progress, begun: Instant) -> Self {
         let piece = match progress.length {
             Length::Accesses(number) => number / PIECES,
-            Length::Time(_) => BATCH,
+            Length::Time(_) => TICK,
             Length::Rounds(_) => u64::MAX,
         };
         Self { progress, begun, unshown: 0, piece }

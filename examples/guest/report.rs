@@ -4,7 +4,6 @@ use std::{iter, time::Duration};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-
 use slat::Format;
 
 use crate::{

@@ -21,7 +21,7 @@ pub(crate) struct Stage {
     pub(crate) kicks: Kicks,
     pub(crate) vcpus: Present,
     pub(crate) managers: Present,
-    /// Regions that are still to be taken away.
+    /// How many times a region is still to be changed.
     rounds: AtomicU64,
 }
 
@@ -53,7 +53,8 @@ impl Stage {
 /// A region, as those who use it and those who move it see it.
 #[derive(Debug, Default)]
 pub(crate) struct Place {
-    guests: AtomicU64,
+    /// How many vCPUs have settled here.
+    settled: AtomicU64,
     /// How often vCPUs have paused here.
     uses: AtomicU64,
     leaving: AtomicBool,
@@ -65,11 +66,11 @@ pub(crate) struct Place {
 impl Place {
     /// Says that a vCPU has settled there.
     pub(crate) fn arrive(&self) {
-        self.guests.fetch_add(1, Ordering::Relaxed);
+        self.settled.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn depart(&self) {
-        self.guests.fetch_sub(1, Ordering::Relaxed);
+        self.settled.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Says that a vCPU pauses there, in the middle of its work.
@@ -80,7 +81,7 @@ impl Place {
     /// Returns how often vCPUs have paused there, if any has settled there.
     pub(crate) fn uses(&self) -> Option<u64> {
         let uses = self.uses.load(Ordering::Relaxed);
-        (self.guests.load(Ordering::Relaxed) > 0).then_some(uses)
+        (self.settled.load(Ordering::Relaxed) > 0).then_some(uses)
     }
 
     /// Asks fault handlers to map nothing there, or to go on. Those who looked before still map.

@@ -133,14 +133,11 @@ impl<'m> Running<'m> {
         let machine = self.vcpu.machine;
         let gpa = machine.gpa(page, word);
         let latest = self.log.latest(page);
-        let is_stale = found.stay.is_none()
-            || found.stay != latest && {
-                let tenant = found.stay.and_then(|stay| machine.memory.tenant(stay));
-                tenant != Some(page)
-            };
+        let tenant = || found.stay.and_then(|stay| machine.memory.tenant(stay));
+        // Mostly it is the stay that is known: then nobody need be asked whose it is.
+        let is_stale = found.stay.is_none() || found.stay != latest && tenant() != Some(page);
         if is_stale {
-            let tenant = found.stay.and_then(|stay| machine.memory.tenant(stay));
-            let tenant = tenant.map(|page| machine.layout.gpa(page));
+            let tenant = tenant().map(|page| machine.layout.gpa(page));
             self.stale.get_or_insert(Stale { gpa, tenant });
             self.tally.stale += 1;
         }
@@ -247,3 +244,6 @@ impl<'m> Running<'m> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

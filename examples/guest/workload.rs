@@ -109,7 +109,7 @@ impl Act {
 }
 
 /// Steps between two looks at the clock.
-const BATCH: u64 = 1024;
+const TICK: u64 = 1024;
 
 /// Private touches: each vCPU has a part of memory to itself.
 pub(crate) struct Touch {
@@ -191,7 +191,7 @@ impl Workload for Random {
     fn share<'s>(&'s self, part: Part<'s>) -> Box<dyn Share + 's> {
         let mut numbers = Numbers::new(self.seed, part.number);
         let in_time =
-            move |&step: &u64| step % BATCH != 0 || step == 0 || part.begun.elapsed() < self.time;
+            move |&step: &u64| step % TICK != 0 || step == 0 || part.begun.elapsed() < self.time;
         let steps = (0..).take_while(in_time);
         Box::new(steps.map(move |_| {
             let random = numbers.next();

@@ -8,6 +8,7 @@ use crate::{
     manager::{Stuck, Turnover},
     outcome::Broken,
     progress::Progress,
+    stage::{Kicks, Stage},
     visits::Visits,
     workload::{Shared, Touch},
 };
@@ -91,6 +92,44 @@ fn a_dirty_bit_without_a_write_is_noticed() {
         machine.table.reader().pin().slot(READ).unwrap().set_dirty();
     });
     expect(&wrong, &["0x7000 is dirty and should not be"]);
+}
+
+#[test]
+fn a_missing_bit_is_never_excused_and_one_too_many_only_where_it_is_spare() {
+    let churn = churn(Flushing::Served);
+    let machine = Machine::new(format(), &churn, VCPUS, None).unwrap();
+    assert_eq!(spare_bits(&machine), Bits::default(), "software MMUs are exact");
+    let all = |bits: u8| [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
+    let stay = Stay::new(1).unwrap();
+    for [accessed, dirty, written, a_spare, d_spare] in (0..32).map(all) {
+        let life = Life { page: 3, stay, bits: Bits { accessed, dirty }, sum: 0 };
+        let done = HashMap::from([(stay, (3, Deeds { stay, written, sum: 0 }))]);
+        let spare = Bits { accessed: a_spare, dirty: d_spare };
+        for (deeds, used, written) in [(done, true, written), (HashMap::new(), false, false)] {
+            let mut audit = Audit::default();
+            audit.check_lives(&machine, &[life], deeds, spare);
+            let is_wrong = |bit: bool, done: bool, spare: bool| {
+                if done { !bit } else { bit && !spare }
+            };
+            let wrong = [is_wrong(accessed, used, a_spare), is_wrong(dirty, written, d_spare)];
+            let count = wrong.iter().filter(|&&wrong| wrong).count();
+            assert_eq!(audit.wrong.len(), count, "{life:?} {spare:?} {written}: {audit:#?}");
+        }
+    }
+}
+
+#[test]
+fn the_entries_of_each_level_are_counted_once() {
+    let pages = [0, 0x1000, 0x20_0000, 0x4000_0000].map(Gpa::new).to_vec();
+    let sparse = Touch { layout: Layout::around(pages).unwrap(), seed: 1 };
+    let audit = audit_of(&sparse, |machine, _| {
+        machine.table.reader().pin().slot(Gpa::new(0x20_0000)).unwrap().clear_accessed();
+        let _ = machine.table.reader().pin().unmap(Gpa::new(0x1000)).unwrap();
+    });
+    let found =
+        audit.levels.iter().map(|bits| (bits.level, bits.entries, bits.accessed, bits.dirty));
+    // The last page is only read.
+    assert_eq!(Vec::from_iter(found), [(4, 1, 1, 0), (3, 2, 2, 0), (2, 3, 3, 0), (1, 3, 2, 2)]);
 }
 
 #[test]
@@ -288,4 +327,81 @@ fn an_observer_that_never_came_out_is_noticed() {
     let audit = Audit::of(&machine, &churn, &run);
     drop(inside);
     assert!(audit.wrong[0].contains("a manager stopped: a shoot-down would wait"), "{audit:#?}");
+}
+
+#[test]
+fn a_page_that_was_mapped_too_late_counts_as_what_its_vcpu_saw() {
+    let wrong = audit(&churn(Flushing::Served), |_, run| {
+        let lives = &mut run.managers[0].lives;
+        let life = lives.remove(lives.iter().position(|life| life.bits.dirty).unwrap());
+        let vcpu = run.vcpus.iter_mut().find(|vcpu| vcpu.tally.mapped > 0).unwrap();
+        vcpu.lives.push(life);
+        (vcpu.tally.mapped, vcpu.tally.late) = (vcpu.tally.mapped - 1, vcpu.tally.late + 1);
+    });
+    expect(&wrong, &[]);
+}
+
+#[test]
+fn what_all_entries_of_a_page_said_is_taken_together() {
+    let [stay, other] = [1, 2].map(|number| Stay::new(number).unwrap());
+    let (none, accessed) = (Bits::default(), Bits { accessed: true, dirty: false });
+    let dirty = Bits { accessed: false, dirty: true };
+    let life = |stay, bits| Life { page: 0, stay, bits, sum: 0 };
+    let mut lives = [life(stay, none), life(other, none)];
+    add_bits(&mut lives, [(stay, accessed), (stay, dirty)].into_iter());
+    assert_eq!(lives, [life(stay, Bits { accessed: true, dirty: true }), life(other, none)]);
+}
+
+/// A page in a region of its own.
+const FAR: Gpa = Gpa::new(0x4000_0000);
+
+/// Takes a region away in which there was a page.
+fn vacate_far(machine: &Machine<'_>) {
+    let _ = machine.table.reader().pin().unmap(FAR).unwrap();
+    machine.table.vacate(machine.layout.regions()[1]).unwrap();
+}
+
+#[test]
+fn tables_that_are_missing_or_wait_are_noticed() {
+    let sparse = Touch { layout: Layout::around(vec![READ, FAR]).unwrap(), seed: 1 };
+    let has = |wrong: &[String], text: &str| {
+        assert!(wrong.iter().any(|complaint| complaint == text), "{text}: {wrong:#?}");
+    };
+    let wrong = audit(&sparse, |machine, _| vacate_far(machine));
+    has(&wrong, "frames in tables: 4, expected 6");
+    has(&wrong, "tables that are linked: 4, expected 6");
+
+    let machine = Machine::new(format(), &sparse, VCPUS, None).unwrap();
+    let run = machine.run(&sparse, VCPUS, &Progress::hidden()).unwrap();
+    let mut observer = machine.table.observer();
+    let inside = observer.enter(slat::Tracking::On);
+    vacate_far(&machine);
+    has(&Audit::of(&machine, &sparse, &run).wrong, "tables that wait: 2, expected 0");
+    drop(inside);
+}
+
+#[test]
+fn tables_that_are_left_or_wait_in_the_end_are_noticed() {
+    let churn = churn(Flushing::Served);
+    let end = |damage: fn(&Machine<'_>)| {
+        let machine = Machine::new(format(), &churn, VCPUS, None).unwrap();
+        let stage = Stage::new(machine.layout.regions().len(), 0, 0, 0, Kicks::default());
+        damage(&machine);
+        let mut observer = machine.table.observer();
+        let inside = observer.enter(slat::Tracking::On);
+        let run = Run { vcpus: Vec::new(), managers: Vec::new(), stage };
+        let wrong = Audit::of(&machine, &churn, &run).wrong;
+        drop(inside);
+        wrong.into_iter().filter(|text| text.contains("in the end")).collect::<Vec<_>>()
+    };
+    // All is vacated, but somebody is inside who knew the tables.
+    let texts = ["tables that wait in the end: 4, expected 0", "frames in tables in the end: 5"];
+    expect(&end(|_| ()), &texts);
+    // Nobody can be told of the page that is unmapped: nothing is vacated.
+    let left = end(|machine| {
+        let pfn = machine.memory.allocate().unwrap();
+        let reader = machine.table.reader();
+        reader.pin().map(Gpa::new(0), pfn, PageSize::Size4K, machine.attr).unwrap();
+    });
+    expect(&left, &["tables that are left in the end: ", "frames in tables in the end: "]);
 }

@@ -157,3 +157,6 @@ impl MemoryMap {
         range.unwrap_or_else(|error| panic!("{} vCPUs have too much memory: {error}", self.vcpus))
     }
 }
+
+#[cfg(test)]
+mod tests;

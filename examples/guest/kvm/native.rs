@@ -90,3 +90,6 @@ impl Processor for NativeCpu<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

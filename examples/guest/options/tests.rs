@@ -133,3 +133,16 @@ fn a_format_is_the_one_that_suits_unless_one_is_asked_for() {
         assert_eq!(chosen.phys_width().bits(), of_table);
     }
 }
+
+#[test]
+fn the_tour_is_what_runs_when_nothing_is_chosen() {
+    let names = |arguments: &[&str]| {
+        let options = parse(&[&["--memory", "1M"], arguments].concat()).unwrap();
+        let format = options.table_format(None).unwrap();
+        let workloads = crate::workloads(&options, format).unwrap();
+        workloads.iter().map(|workload| workload.name().to_owned()).collect::<Vec<_>>()
+    };
+    let trace = "trace examples/guest/traces/true.lackey";
+    assert_eq!(names(&[]), ["touch", "churn", "migrate", trace]);
+    assert_eq!(names(&["--workload", "random"]), ["random"]);
+}

@@ -70,3 +70,36 @@ fn the_same_workload_on_both_is_compared_and_must_agree() {
     let alone = Document::new(vec![report(false), report(false)]);
     assert!(alone.comparisons.is_empty(), "both are software");
 }
+
+#[test]
+fn what_follows_from_the_workload_must_agree_and_the_rest_need_not() {
+    type Number = fn(&mut Report) -> &mut u64;
+    let cases: [(&str, bool, Number); 10] = [
+        ("accesses", true, |report| &mut report.total.tally.accesses),
+        ("entries into the guest", false, |report| &mut report.total.tally.entries),
+        ("faults", false, |report| &mut report.total.tally.faults),
+        ("faults that mapped a page", true, |report| &mut report.total.tally.mapped),
+        ("pages resident", true, |report| &mut report.audit.resident.entries),
+        ("pages dirty", true, |report| &mut report.audit.dirty.entries),
+        ("sum of all words", true, |report| &mut report.audit.sums.entries),
+        ("L4 entries accessed", true, |report| &mut report.audit.levels[0].accessed),
+        ("L1 entries accessed", true, |report| &mut report.audit.levels[3].accessed),
+        ("stale accesses", true, |report| &mut report.total.tally.stale),
+    ];
+    for (name, must_agree, number) in cases {
+        for is_determined in [true, false] {
+            let kvm = Report { backend: "kvm", is_determined, ..report(false) };
+            let mut soft = Report { is_determined, ..report(false) };
+            *number(&mut soft) = 1_000_000;
+            let document = Document::new(vec![kvm, soft]);
+            let verdict = Verdict::of(!(must_agree && is_determined));
+            assert_eq!(document.verdict, verdict, "{name}, {is_determined}");
+            let json: serde_json::Value =
+                serde_json::from_str(&document.to_json().unwrap()).unwrap();
+            let counts = json["comparisons"][0]["counts"].as_array().unwrap();
+            let count = counts.iter().find(|count| count["count"] == name).unwrap();
+            assert_eq!(count["soft"], 1_000_000, "{count}");
+            assert_ne!(count["kvm"], 1_000_000, "{count}");
+        }
+    }
+}

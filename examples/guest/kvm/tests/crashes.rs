@@ -4,6 +4,7 @@ use slat::{Gpa, Prot};
 
 use super::rig::{Rig, gpa, load, with_guest};
 use crate::kvm::{
+    code::{PORT_DONE, PORT_EXCEPTION, PORT_FAULT},
     cpu::{Cpu, Kind, RawOp},
     crash::Cause,
 };
@@ -40,7 +41,7 @@ fn kvm_a_triple_fault_is_a_crash() {
         let no_idt = |cpu: &mut Cpu<'_>| cpu.vcpu.set_sregs(|sregs| sregs.idt.limit = 0);
         let (cause, text) = crash(rig, &mut cpu, load(0), no_idt);
         assert!(matches!(cause, Cause::TripleFault), "{cause:?}");
-        assert!(text.contains(&leaf(rig, 0)), "where CR2 points is not there");
+        assert!(text.contains(&(leaf(rig, 0) + "-------- (not mapped)\n")), "CR2 points there");
     });
 }
 
@@ -49,7 +50,10 @@ fn kvm_an_exception_is_a_crash_with_its_name() {
     with_guest(1, 1, |rig| {
         let mut cpu = rig.cpu(0);
         let beyond = RawOp::new(Kind::Load, Gpa::new(1 << 62), 0);
-        let (cause, text) = crash(rig, &mut cpu, beyond, |_| {});
+        let cr2 = |cpu: &mut Cpu<'_>| cpu.vcpu.set_sregs(|sregs| sregs.cr2 = 1 << 62);
+        let (cause, text) = crash(rig, &mut cpu, beyond, cr2);
+        let none = "walk of cr2, 0x4000000000000000:\n    none: the address is not canonical\n";
+        assert!(text.contains(none));
         assert!(matches!(cause, Cause::Exception { vector: 13, error_code: 0 }), "{cause:?}");
         assert!(text.contains("#GP, general protection, with error code 0x0\n"));
         assert!(text.contains("    rax 4000000000000000"), "that is the address");
@@ -67,7 +71,25 @@ fn kvm_code_that_is_none_is_a_crash_at_its_place() {
         assert!(matches!(cause, Cause::Exception { vector: 6, .. }), "{cause:?}");
         assert!(text.contains("#UD, invalid opcode\n"));
         assert!(text.contains(&format!("walk of rip, {}:", gpa(0))), "it was interrupted there");
-        assert!(text.contains(&leaf(rig, 0)));
+        assert!(text.contains(&(leaf(rig, 0) + "P-UA----\n")), "present, user, accessed");
+    });
+}
+
+#[test]
+fn kvm_the_worker_can_use_one_port_and_no_other() {
+    with_guest(1, 1, |rig| {
+        rig.map(0, 0, Prot::RX);
+        let mut cpu = rig.cpu(0);
+        let call = RawOp::new(Kind::Fetch, gpa(0), 0);
+        let out = |port: u16| rig.data.store(0, 0xe6 | u64::from(port) << 8); // OUT port, AL
+        out(PORT_DONE);
+        rig.run_through(&mut cpu, &[call]);
+        for port in [PORT_DONE - 1, PORT_FAULT, PORT_EXCEPTION, 0xff] {
+            out(port);
+            let restart = |cpu: &mut Cpu<'_>| cpu.vcpu.set_regs(|regs| regs.rip = gpa(0).get());
+            let (cause, _) = crash(rig, &mut cpu, call, restart);
+            assert!(matches!(cause, Cause::Exception { vector: 13, .. }), "{port:#x}: {cause:?}");
+        }
     });
 }
 

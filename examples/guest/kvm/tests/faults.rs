@@ -1,15 +1,26 @@
 //! Faults, what operations do, and kicks.
 
-use std::{sync::Barrier, thread};
+use std::{
+    iter,
+    sync::{Arc, Barrier},
+    thread,
+};
 
-use slat::{Gpa, Kick, PAGE_BYTES, Prot};
+use slat::{
+    AnyFormat, ArenaOptions, Attr, Ept, EptCaps, Gpa, HostPfn, Kick, LeafFlags, Levels, LongMode,
+    PAGE_BYTES, PageTable, PhysWidth, Prot,
+};
 
-use super::rig::{BASE, add, gpa, load, pfn, with_guest};
-use crate::kvm::{
-    LoadError, VmError,
-    cpu::{Exit, Kind, PageFaultCode, RawOp},
-    memory_map::{BATCH, region},
-    signal_kicks,
+use super::rig::{BASE, add, gpa, load, pfn, with_guest, with_host};
+use crate::{
+    kvm::{
+        LoadError, TABLES, Vm, VmError,
+        cpu::{Exit, Kind, PageFaultCode, RawOp},
+        memory_map::{BATCH, OP_BYTES, region},
+        signal_kicks,
+    },
+    mapping::Mapping,
+    stage::Kicks,
 };
 
 const ACCESSED: u64 = 1 << 5;
@@ -132,7 +143,7 @@ fn kvm_accessed_is_set_at_every_level_and_dirty_in_the_leaf() {
 fn kvm_a_kick_ends_a_stay() {
     with_guest(1, 2, |rig| {
         const FOR_EVER: u64 = 0xfeeb; // a jump to itself
-        let kicks = signal_kicks().expect("the signal is a usual one");
+        let kicks = Kicks::by_signal(signal_kicks().expect("the signal is a usual one"));
         let mut cpu = rig.cpu(0);
         rig.map(0, 0, Prot::RW);
         rig.map(1, 1, Prot::RX);
@@ -153,7 +164,7 @@ fn kvm_a_kick_ends_a_stay() {
             kicks.kick(observer);
             vcpu.join().expect("the vCPU came out");
         });
-        assert_eq!(rig.data.load(0), 2);
+        assert_eq!((rig.data.load(0), kicks.sent()), (2, 1));
     });
 }
 
@@ -199,5 +210,59 @@ fn kvm_a_guest_that_cannot_run_is_refused() {
         let table = rig.table.root();
         assert!(matches!(rig.vm.forget([table]), Err(VmError::NotData(pfn)) if pfn == table));
         assert_eq!(rig.vm.forgotten(), 0);
+    });
+}
+
+#[test]
+fn kvm_a_table_that_no_guest_can_walk_is_refused() {
+    with_host(|host| {
+        let refused = |format: AnyFormat, base, bytes, vcpus| {
+            let arena = ArenaOptions::new(64).with_base(base).create().expect("there is memory");
+            let table = PageTable::new(format, arena).expect("the arena is not empty");
+            let data = Arc::new(Mapping::anonymous(bytes).expect("there is memory"));
+            Vm::new(host, &table, data, vcpus).err().expect("it is not one for KVM")
+        };
+        let long = |levels, width| LongMode::new(levels, width).into();
+        let (width, page) = (host.phys_width(), PAGE_BYTES as usize);
+        let fit = long(Levels::Four, width);
+
+        let ept = Ept::new(Levels::Four, width, EptCaps::USUAL).into();
+        let error = refused(ept, TABLES, page, 1);
+        assert!(matches!(error, VmError::Format { name: "ept", levels: 4 }), "{error}");
+        let error = refused(long(Levels::Five, width), TABLES, page, 1);
+        assert!(matches!(error, VmError::Format { levels: 5, .. }), "{error}");
+        if let Ok(wider) = PhysWidth::new(width.bits() + 1) {
+            let error = refused(long(Levels::Four, wider), TABLES, page, 1);
+            assert!(matches!(error, VmError::PhysWidth { .. }), "{error}");
+        }
+        let error = refused(fit, HostPfn::new(TABLES.get() + 1), page, 1);
+        assert!(matches!(error, VmError::Tables { .. }), "{error}");
+        let error = refused(fit, TABLES, page + 8, 1);
+        assert!(matches!(error, VmError::Data { .. }), "{error}");
+        for vcpus in [0, host.most_vcpus() + 1] {
+            let error = refused(fit, TABLES, page, vcpus);
+            assert!(matches!(error, VmError::Vcpus { .. }), "{error}");
+        }
+    });
+}
+
+#[test]
+fn kvm_a_guest_has_the_least_rights_to_its_own_memory() {
+    const VCPUS: usize = 2;
+    with_guest(VCPUS, 1, |rig| {
+        let (kernel, user) = (LeafFlags::empty(), LeafFlags::USER);
+        let batches = BATCH * OP_BYTES / PAGE_BYTES as usize;
+        let parts = [
+            (1, Prot::RX, kernel),                   // the kernel
+            (1, Prot::RX, user),                     // the worker
+            (1 + 2 * VCPUS, Prot::RW, kernel),       // descriptors, and the kernel's stacks
+            ((1 + batches) * VCPUS, Prot::RW, user), // stacks and batches
+        ];
+        let expected = parts.into_iter().flat_map(|(pages, prot, flags)| {
+            iter::repeat_n(Attr::new(prot).with_flags(flags), pages)
+        });
+        let pin = rig.table.pin();
+        let mapped = pin.mappings(region(VCPUS)).expect("the guest populated it");
+        assert!(mapped.map(|mapping| mapping.attr).eq(expected));
     });
 }

@@ -58,7 +58,7 @@ fn kvm_frames_are_forgotten_in_any_order() {
             assert_eq!(rig.seen(&mut cpu, page), 0x100 + page);
         }
         let old: Vec<_> = (0..4).map(|page| rig.unmap(page)).collect();
-        rig.vm.forget([old[3], old[0], old[1], old[1]]).expect("they are data frames");
+        rig.vm.forget([old[1], old[3], old[0], old[1]]).expect("they are data frames");
         assert_eq!(rig.vm.forgotten(), 3);
         for page in [0, 1, 3] {
             rig.run_into(&mut cpu, &[load(page)]);

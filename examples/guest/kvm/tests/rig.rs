@@ -20,8 +20,13 @@ pub(super) const BASE: Gpa = Gpa::new(0x80_0000_0000);
 
 /// Runs `test` on a guest with `vcpus` vCPUs and `pages` pages of memory, if there is KVM here.
 pub(super) fn with_guest(vcpus: usize, pages: u64, test: impl FnOnce(&Rig)) {
+    with_host(|host| test(&Rig::new(host, vcpus, pages)));
+}
+
+/// Runs `test` if there is KVM here.
+pub(in crate::kvm) fn with_host(test: impl FnOnce(&Host)) {
     match Host::open() {
-        Ok(host) => test(&Rig::new(&host, vcpus, pages)),
+        Ok(host) => test(&host),
         Err(reason) => {
             let thread = thread::current();
             println!("skipped: {}: {reason}", thread.name().unwrap_or("a test"));
