@@ -17,7 +17,7 @@ use slat::{Format, FrameSource, Gpa, Level, Mapping, ObserverId, PAGE_BYTES, Pag
 
 use crate::{
     deeds::{Bits, Deeds, Life, merge},
-    frame::Word,
+    frame::{Frame, Word},
     layout::{INDEX_BITS, tables},
     machine::{Machine, Run},
     manager::{Account, Change, Flushing, Manager, Site},
@@ -212,7 +212,7 @@ impl Audit {
     ) -> Option<Life> {
         let Mapping { gpa, pfn, .. } = mapping;
         let life = machine.memory.life(page, pfn, mapping.into());
-        let stay = machine.memory.frame(pfn).and_then(|frame| frame.stay());
+        let stay = machine.memory.frame(pfn).and_then(Frame::stay);
         let tenant = stay.and_then(|stay| machine.memory.tenant(stay));
         if tenant != Some(page) {
             self.complain(format!("{gpa} is mapped to frame {pfn}, which was not meant for it"));

@@ -38,16 +38,18 @@ mod cpu;
 mod crash;
 mod host;
 mod memory_map;
+mod native;
 #[cfg(test)]
 mod tests;
 mod vcpu;
 mod vm;
 
 pub(crate) use self::{
-    cpu::{Cpu, Exit, Kind, LoadError, RawOp},
+    cpu::LoadError,
     crash::Crash,
     host::Host,
-    memory_map::{BATCH, DATA, TABLES, region},
+    memory_map::{DATA, TABLES},
+    native::run,
     vcpu::signal_kicks,
     vm::{Vm, VmError},
 };

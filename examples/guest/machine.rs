@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::Context;
 use slat::{
-    AnyFormat, Arena, ArenaOptions, Attr, Due, Format, Generation, Gpa, GpaRange, HostPfn,
-    LeafFlags, PageSize, PageTable, Prot,
+    AnyFormat, Arena, ArenaOptions, Attr, Format, Gpa, GpaRange, HostPfn, LeafFlags, PageSize,
+    PageTable, Prot,
 };
 
 use crate::{
@@ -20,7 +20,6 @@ use crate::{
     layout::{self, Layout},
     manager::{Account, Change, Flushing, MANAGERS, Manager, Site},
     memory::{GuestMemory, PAGE_COST},
-    native::NativeCpu,
     outcome::{Outcome, Tally},
     progress::{Progress, Ticker},
     soft::SoftCpu,
@@ -74,7 +73,7 @@ impl<'w> Machine<'w> {
         host: Option<&kvm::Host>,
     ) -> anyhow::Result<Self> {
         let layout = workload.layout();
-        let system = host.map(|_| kvm::region(vcpus));
+        let system = host.map(|host| host.region(vcpus));
         let regions = layout.regions().iter().copied().chain(system).collect();
         let tables = layout::tables(regions, format.levels());
         let arena = ArenaOptions::new(tables).with_base(TABLES).with_memfd().create();
@@ -117,16 +116,6 @@ impl<'w> Machine<'w> {
         self.vm.as_ref().map_or(Ok(()), |vm| vm.forget(frames))
     }
 
-    /// Makes KVM forget what a vCPU finds due when it enters.
-    pub(crate) fn invalidate(&self, due: &Due, generation: Generation) -> Result<(), VmError> {
-        match &self.vm {
-            // What was not said when it was due is not to be made good by accident: for KVM one vCPU's
-            // entry would do it for all.
-            Some(vm) if self.flushing == Flushing::Served => vm.invalidate(due, generation),
-            _ => Ok(()),
-        }
-    }
-
     /// Returns the address of a word.
     pub(crate) fn gpa(&self, page: usize, word: usize) -> Gpa {
         debug_assert!(word < WORDS);
@@ -158,12 +147,8 @@ impl<'w> Machine<'w> {
             let part = Part { number, count: vcpus, begun, stage: &stage };
             let mut share = workload.share(part);
             match &self.vm {
-                None => Ok(vcpu.run(&mut SoftCpu::new(self, &stage.kicks), &mut *share)),
-                Some(vm) => {
-                    let mut cpu = NativeCpu::new(self, vm.cpu(number)?);
-                    let (id, arm) = (cpu.cpu().observer_id(), cpu.cpu().arm());
-                    Ok(stage.kicks.run(id, arm, || vcpu.run(&mut cpu, &mut *share)))
-                }
+                None => Ok(vcpu.run(&mut SoftCpu::new(self, &stage), &mut *share)),
+                Some(vm) => kvm::run(vm, number, self, &stage, vcpu, &mut *share),
             }
         };
         let run_manager = |number| {

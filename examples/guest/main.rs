@@ -16,6 +16,10 @@
 //! to walk our tables; [`audit`] says what must hold afterwards.
 
 #![cfg(not(any(loom, shuttle)))]
+#![cfg_attr(
+    not(all(target_os = "linux", target_arch = "x86_64")),
+    expect(dead_code, reason = "some of it is for vCPUs that KVM runs")
+)]
 
 mod audit;
 mod batch;
@@ -24,13 +28,15 @@ mod deeds;
 mod frame;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+#[path = "no_kvm.rs"]
+mod kvm;
 mod layout;
 mod machine;
 mod manager;
 mod mapping;
 mod memory;
 mod mover;
-mod native;
 mod options;
 mod outcome;
 mod processor;

@@ -11,7 +11,10 @@
 //!
 //! What `migrate` does is in [`mover`](crate::mover).
 
-use std::{collections::VecDeque, thread};
+use std::{
+    collections::{HashMap, VecDeque},
+    thread,
+};
 
 use slat::{
     AnyFormat, Arena, Flush, Gpa, GpaRange, HostPfn, InsideGuest, MapError, Mapping, PageSize,
@@ -145,14 +148,16 @@ pub(crate) struct Manager<'m> {
     pub(crate) reader: Reader<AnyFormat, Arena>,
     /// The regions that are its own, and there.
     present: Vec<usize>,
+    /// What was known of the use of each region when this looked last.
+    uses: HashMap<usize, Option<u64>>,
     pub(crate) account: Account,
 }
 
 impl<'m> Manager<'m> {
     /// Makes the manager of `regions`, all of which are populated.
     pub(crate) fn new(site: Site<'m>, regions: impl Iterator<Item = usize>) -> Self {
-        let (present, account) = (regions.collect(), Account::default());
-        Self { site, reader: site.machine.table.reader(), present, account }
+        let (reader, present) = (site.machine.table.reader(), regions.collect());
+        Self { site, reader, present, uses: HashMap::new(), account: Account::default() }
     }
 
     /// Changes regions, until all rounds are done or all vCPUs gone.
@@ -182,12 +187,19 @@ impl<'m> Manager<'m> {
         self.account
     }
 
-    /// Waits until vCPUs have settled in a region, and returns it; `None` if there are no vCPUs.
+    /// Waits until vCPUs that have settled in a region pause there, and returns it; `None` if there are no
+    /// vCPUs.
+    ///
+    /// They have settled while they were out, and pause while they are in the guest, on a processor that
+    /// knows the region: that is the moment to come.
     fn pick(&mut self) -> Option<usize> {
         while self.site.stage.vcpus.any() {
-            let in_use = |&region: &usize| self.site.stage.places[region].is_in_use();
-            if let Some(at) = self.present.iter().position(in_use) {
-                return Some(self.present[at]);
+            for &region in &self.present {
+                let uses = self.site.stage.places[region].uses();
+                let before = self.uses.insert(region, uses).flatten();
+                if before.is_some() && uses.is_some() && before != uses {
+                    return Some(region);
+                }
             }
             thread::yield_now();
         }

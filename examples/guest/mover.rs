@@ -17,6 +17,7 @@ use std::iter;
 use slat::{GpaRange, HostPfn, Mapping, PageSize, Prot};
 
 use crate::{
+    frame::Frame,
     machine::Machine,
     manager::{Manager, Stuck},
 };
@@ -88,7 +89,7 @@ impl Manager<'_> {
     /// Maps a page to its new frame, and gives the old one back.
     fn settle(&mut self, old: Mapping, new: HostPfn) -> Result<(), Stuck> {
         let Machine { memory, attr, .. } = self.site.machine;
-        let stay = memory.frame(old.pfn).and_then(|frame| frame.stay());
+        let stay = memory.frame(old.pfn).and_then(Frame::stay);
         let stay = stay.ok_or(Stuck::Stray(old))?;
         self.account.moved.push((stay, old.into()));
         self.reader.pin().map(old.gpa, new, PageSize::Size4K, *attr)?;

@@ -5,7 +5,7 @@ use std::{iter, time::Duration};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use slat::{AnyFormat, Format};
+use slat::Format;
 
 use crate::{
     audit::{Audit, Churned, Forgotten, LevelBits, Migrated},
@@ -108,12 +108,7 @@ impl Report {
         Self {
             workload: workload.name().to_owned(),
             backend: if machine.vm.is_some() { "kvm" } else { "soft" },
-            format: match machine.table.format() {
-                AnyFormat::Ept(_) => "ept",
-                AnyFormat::Npt(_) => "npt",
-                AnyFormat::LongMode(_) => "long-mode",
-                other => other.name(),
-            },
+            format: machine.table.format().name(),
             table_levels: machine.table.format().levels().count(),
             guest_pages: workload.layout().len() as u64,
             seconds: elapsed.as_secs_f64(),

@@ -10,7 +10,7 @@ use crate::{
     machine::Machine,
     outcome::Broken,
     processor::{Exit, Processor},
-    stage::Kicks,
+    stage::Stage,
     workload::Act,
 };
 
@@ -18,22 +18,23 @@ use crate::{
 pub(crate) struct SoftCpu<'m> {
     machine: &'m Machine<'m>,
     observer: Observer<AnyFormat, Arena>,
+    stage: &'m Stage,
     /// Where its thread is kicked.
     seat: ThreadSeat<'m>,
     tlb: TranslationCache,
 }
 
 impl<'m> SoftCpu<'m> {
-    pub(crate) fn new(machine: &'m Machine<'m>, kicks: &'m Kicks) -> Self {
+    pub(crate) fn new(machine: &'m Machine<'m>, stage: &'m Stage) -> Self {
         let observer = machine.table.observer();
-        let seat = kicks.sit(observer.id());
-        Self { machine, observer, seat, tlb: TranslationCache::default() }
+        let seat = stage.kicks.sit(observer.id());
+        Self { machine, observer, stage, seat, tlb: TranslationCache::default() }
     }
 }
 
 impl Processor for SoftCpu<'_> {
     fn stay(&mut self, batch: &mut Batch) -> Result<Exit, Broken> {
-        let Self { machine, observer, seat, tlb } = self;
+        let Self { machine, observer, stage, seat, tlb } = self;
         let inside = observer.enter(Tracking::On);
         inside.refresh(tlb);
         let mmu = inside.mmu();
@@ -45,6 +46,7 @@ impl Processor for SoftCpu<'_> {
             }
             let Some(access) = op.act.access() else {
                 // The host runs something else meanwhile; the guest stays where it is.
+                stage.places[machine.layout.region_of(op.page)].pause();
                 thread::yield_now();
                 batch.found(Word::FREE);
                 continue;

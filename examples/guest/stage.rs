@@ -54,6 +54,8 @@ impl Stage {
 #[derive(Debug, Default)]
 pub(crate) struct Place {
     guests: AtomicU64,
+    /// How often vCPUs have paused here.
+    uses: AtomicU64,
     leaving: AtomicBool,
     /// Held by who moves pages here; and for a moment, shared, by who handles a fault where pages are
     /// moved: nobody waits for it in a fault handler.
@@ -70,9 +72,15 @@ impl Place {
         self.guests.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Tells whether vCPUs have settled there.
-    pub(crate) fn is_in_use(&self) -> bool {
-        self.guests.load(Ordering::Relaxed) > 0
+    /// Says that a vCPU pauses there, in the middle of its work.
+    pub(crate) fn pause(&self) {
+        self.uses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns how often vCPUs have paused there, if any has settled there.
+    pub(crate) fn uses(&self) -> Option<u64> {
+        let uses = self.uses.load(Ordering::Relaxed);
+        (self.guests.load(Ordering::Relaxed) > 0).then_some(uses)
     }
 
     /// Asks fault handlers to map nothing there, or to go on. Those who looked before still map.

@@ -1,15 +1,14 @@
 //! The audit must notice whatever goes wrong: each test damages a machine that was sound.
 
-use slat::{Gpa, GpaRange, HostPfn, Prot};
+use slat::{AnyFormat, Ept, EptCaps, Gpa, GpaRange, HostPfn, Levels, PhysWidth, Prot};
 
 use super::*;
 use crate::{
-    churn::Churn,
     layout::Layout,
-    manager::Stuck,
-    options::Options,
+    manager::{Stuck, Turnover},
     outcome::Broken,
     progress::Progress,
+    visits::Visits,
     workload::{Shared, Touch},
 };
 
@@ -20,11 +19,13 @@ const ROUNDS: u64 = 20;
 const WRITTEN: Gpa = Gpa::new(0x8000);
 const READ: Gpa = Gpa::new(0x7000);
 
+fn format() -> AnyFormat {
+    Ept::new(Levels::Four, PhysWidth::new(46).unwrap(), EptCaps::USUAL).into()
+}
+
 /// Runs a workload, then `damage`, then the audit.
 fn audit_of(workload: &dyn Workload, damage: impl FnOnce(&Machine<'_>, &mut Run)) -> Audit {
-    let options = <Options as clap::Parser>::parse_from(["guest"]);
-    let format = options.table_format().unwrap();
-    let machine = Machine::new(format, workload, VCPUS).unwrap();
+    let machine = Machine::new(format(), workload, VCPUS, None).unwrap();
     let mut run = machine.run(workload, VCPUS, &Progress::hidden()).unwrap();
     damage(&machine, &mut run);
     Audit::of(&machine, workload, &run)
@@ -35,8 +36,16 @@ fn audit(workload: &dyn Workload, damage: impl FnOnce(&Machine<'_>, &mut Run)) -
     audit_of(workload, damage).wrong
 }
 
-fn churn(flushing: Flushing) -> Churn {
-    Churn::new(PAGES * 16 * 4096, 1, ROUNDS, flushing).unwrap()
+fn visits(change: Change, flushing: Flushing) -> Visits {
+    Visits::new(PAGES * 16 * 4096, 1, Turnover { change, rounds: ROUNDS, flushing }).unwrap()
+}
+
+fn churn(flushing: Flushing) -> Visits {
+    visits(Change::Churn, flushing)
+}
+
+fn migrate() -> Visits {
+    visits(Change::Migrate, Flushing::Served)
 }
 
 fn touch() -> Touch {
@@ -57,6 +66,7 @@ fn a_sound_machine_passes() {
     let shared = Shared { layout: Layout::linear(PAGES * 4096).unwrap() };
     expect(&audit(&shared, |_, _| ()), &[]);
     expect(&audit(&churn(Flushing::Served), |_, _| ()), &[]);
+    expect(&audit(&migrate(), |_, _| ()), &[]);
 }
 
 #[test]
@@ -88,7 +98,8 @@ fn a_lost_page_is_noticed() {
     let wrong = audit(&touch(), |machine, _| {
         let _ = machine.table.reader().pin().unmap(WRITTEN).unwrap();
     });
-    let texts = ["0x8000 was used in frame", "in use", "vCPUs mapped", "pages of the workload"];
+    let texts =
+        ["0x8000 was used, and no entry", "in use", "vCPUs mapped", "pages of the workload"];
     expect(&wrong, &texts);
 }
 
@@ -111,7 +122,7 @@ fn a_page_in_the_wrong_frame_is_noticed() {
         "0x8000 is mapped and should not be",
         "0x8000 is accessed",
         "0x8000 is dirty",
-        "0x8000 was used in frame",
+        "0x8000 was used, and no entry",
     ];
     expect(&wrong, &texts);
 }
@@ -183,6 +194,41 @@ fn a_flush_that_is_skipped_is_found_out() {
     assert!(!audit.is_clean());
     assert!(audit.churn.unwrap().stale > 0, "{audit:#?}");
     assert!(audit.wrong.iter().any(|text| text.contains("used stale translations")), "{audit:#?}");
+    let audit = audit_of(&visits(Change::Migrate, Flushing::Skipped), |_, _| ());
+    assert!(audit.migrate.unwrap().stale > 0, "{audit:#?}");
+    assert_ne!(audit.sums.entries, audit.sums.workload, "{audit:#?}");
+}
+
+#[test]
+fn what_an_entry_said_when_its_page_was_moved_is_compared() {
+    let wrong = audit(&migrate(), |machine, run| {
+        // What was dirty only before it was moved.
+        let reader = machine.table.reader();
+        let manager = &mut run.managers[0];
+        let at = manager.moved.iter().position(|(_, bits)| bits.dirty).unwrap();
+        let (stay, _) = manager.moved[at];
+        run.managers.iter_mut().for_each(|manager| manager.moved.retain(|&(of, _)| of != stay));
+        let page = machine.memory.tenant(stay).unwrap();
+        reader.pin().slot(machine.layout.gpa(page)).unwrap().clear_dirty();
+    });
+    expect(&wrong, &["is not dirty and should be", "pages that were moved"]);
+}
+
+#[test]
+fn a_write_that_went_to_the_old_frame_is_noticed() {
+    let wrong = audit(&migrate(), |machine, run| {
+        let (stay, _) = run.managers[0].moved[0];
+        let gpa = machine.layout.gpa(machine.memory.tenant(stay).unwrap());
+        let frame = machine.table.reader().pin().lookup(gpa).unwrap().pfn;
+        machine.memory.frame(frame).unwrap().add(3, Word::SUM);
+    });
+    expect(&wrong, &["adds up to"]);
+}
+
+#[test]
+fn a_region_that_was_not_moved_is_noticed() {
+    let wrong = audit(&migrate(), |_, run| run.managers[1].rounds -= 1);
+    expect(&wrong, &["regions that were moved: 19, expected 20"]);
 }
 
 #[test]
@@ -235,8 +281,7 @@ fn a_data_frame_that_does_not_come_back_is_noticed() {
 #[test]
 fn an_observer_that_never_came_out_is_noticed() {
     let churn = churn(Flushing::Served);
-    let options = <Options as clap::Parser>::parse_from(["guest"]);
-    let machine = Machine::new(options.table_format().unwrap(), &churn, VCPUS).unwrap();
+    let machine = Machine::new(format(), &churn, VCPUS, None).unwrap();
     let run = machine.run(&churn, VCPUS, &Progress::hidden()).unwrap();
     let mut observer = machine.table.observer();
     let inside = observer.enter(slat::Tracking::On);

@@ -6,7 +6,9 @@ use kvm_bindings::{
     CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS,
 };
 use kvm_ioctls::{Cap, Kvm};
-use slat::{BadPhysWidth, PhysWidth};
+use slat::{BadPhysWidth, GpaRange, PhysWidth};
+
+use super::memory_map;
 
 /// The CPUID leaf with the physical address width (AMD APM vol. 3, E.4.7).
 const ADDRESS_SIZES: u32 = 0x8000_0008;
@@ -114,6 +116,11 @@ impl Host {
     /// Returns the guest's physical address width: bits above it are reserved in the guest's tables.
     pub(crate) fn phys_width(&self) -> PhysWidth {
         self.phys_width
+    }
+
+    /// Returns the linear addresses that [`Vm::new`](super::Vm::new) populates for a guest of `vcpus` vCPUs.
+    pub(crate) fn region(&self, vcpus: usize) -> GpaRange {
+        memory_map::region(vcpus)
     }
 
     /// Returns the most vCPUs that a guest can have.

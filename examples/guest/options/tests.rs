@@ -66,7 +66,8 @@ fn options_out_of_range_are_refused() {
 fn memory_must_be_translatable() {
     let fits = |format, levels, memory| {
         let arguments = ["--format", format, "--levels", levels, "--memory", memory];
-        parse(&arguments).unwrap().check().is_ok()
+        let options = parse(&arguments).unwrap();
+        options.check_memory(options.table_format(None).unwrap()).is_ok()
     };
     assert!(fits("ept", "4", "256T") && !fits("ept", "4", "257T") && fits("ept", "5", "257T"));
     assert!(fits("npt", "4", "256T") && !fits("npt", "4", "257T"));
@@ -75,11 +76,16 @@ fn memory_must_be_translatable() {
 }
 
 #[test]
-fn only_churn_has_a_flush_to_skip() {
-    let churn = parse(&["--workload", "churn", "--skip-flush"]).unwrap();
-    churn.check().unwrap();
-    assert_eq!(churn.flushing(), Flushing::Skipped);
-    assert_eq!(parse(&["--workload", "churn"]).unwrap().flushing(), Flushing::Served);
+fn only_what_changes_memory_has_a_flush_to_skip() {
+    for (workload, change) in [("churn", Change::Churn), ("migrate", Change::Migrate)] {
+        let flushing = |arguments: &[&str]| {
+            let options = parse(&[&["--workload", workload], arguments].concat()).unwrap();
+            options.check().unwrap();
+            options.turnover(change).flushing
+        };
+        assert_eq!(flushing(&["--skip-flush"]), Flushing::Skipped);
+        assert_eq!(flushing(&[]), Flushing::Served);
+    }
     for arguments in [
         &["--skip-flush"][..],
         &["--skip-flush", "--workload", "touch"],
@@ -87,8 +93,43 @@ fn only_churn_has_a_flush_to_skip() {
         &["--skip-flush", "--workload", "shared"],
         &["--skip-flush", "--trace", "-"],
         &["--skip-flush", "--workload", "churn", "--trace", "-"],
+        &["--skip-flush", "--workload", "migrate", "--trace", "-"],
     ] {
         let error = parse(arguments).unwrap().check().unwrap_err().to_string();
-        assert!(error.contains("--skip-flush needs --workload churn"), "{arguments:?}: {error}");
+        let reason = "--skip-flush needs --workload churn or migrate";
+        assert!(error.contains(reason), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn kvm_is_for_what_its_guests_can_walk() {
+    for backend in ["kvm", "both"] {
+        let check = |arguments: &[&str]| {
+            parse(&[&["--backend", backend], arguments].concat()).unwrap().check()
+        };
+        check(&[]).unwrap();
+        check(&["--format", "long-mode", "--levels", "4"]).unwrap();
+        for other in [&["--format", "ept"][..], &["--format", "npt"], &["--levels", "5"]] {
+            assert!(check(other).unwrap_err().to_string().contains("needs --format long-mode"));
+        }
+    }
+    let of = |arguments: &[&str]| parse(arguments).unwrap();
+    of(&["--backend", "soft", "--format", "ept", "--levels", "5"]).check().unwrap();
+    assert!(of(&[]).suits_kvm() && of(&["--format", "long-mode"]).suits_kvm());
+    assert!(!of(&["--format", "npt"]).suits_kvm() && !of(&["--levels", "5"]).suits_kvm());
+}
+
+#[test]
+fn a_format_is_the_one_that_suits_unless_one_is_asked_for() {
+    let format = |arguments: &[&str], kvm: Option<u8>| {
+        let kvm = kvm.map(|bits| PhysWidth::new(bits).unwrap());
+        parse(arguments).unwrap().table_format(kvm).unwrap()
+    };
+    assert_eq!(format(&[], None).name(), "ept");
+    assert_eq!(format(&["--format", "npt"], None).name(), "npt");
+    for (of_guest, of_table) in [(40, 40), (46, 46), (52, 46)] {
+        let chosen = format(&[], Some(of_guest));
+        assert!(matches!(chosen, AnyFormat::LongMode(_)));
+        assert_eq!(chosen.phys_width().bits(), of_table);
     }
 }

@@ -1,22 +1,21 @@
 //! A damaged run is called failed, wherever it stands and however it is printed.
 
-use clap::Parser;
-use slat::Gpa;
+use slat::{Ept, EptCaps, Gpa, Levels, PhysWidth};
 
 use super::*;
 use crate::{layout::Layout, machine::Machine, progress::Progress, workload::Touch};
 
 /// Runs `touch`, takes a dirty bit away if it shall go wrong, and reports.
 fn report(damage: bool) -> Report {
-    let options = Options::parse_from(["guest", "--vcpus", "2"]);
+    let ept = Ept::new(Levels::Four, PhysWidth::new(46).unwrap(), EptCaps::USUAL);
     let touch = Touch { layout: Layout::linear(64 * 4096).unwrap(), seed: 1 };
-    let machine = Machine::new(options.table_format().unwrap(), &touch, 2).unwrap();
+    let machine = Machine::new(ept.into(), &touch, 2, None).unwrap();
     let run = machine.run(&touch, 2, &Progress::hidden()).unwrap();
     if damage {
         assert!(machine.table.reader().pin().slot(Gpa::new(0)).unwrap().clear_dirty());
     }
     let audit = Audit::of(&machine, &touch, &run);
-    Report::new(&options, &touch, &run, audit)
+    Report::new(&machine, &touch, &run, audit)
 }
 
 #[test]
@@ -42,4 +41,32 @@ fn one_failed_run_makes_the_whole_fail_and_the_exit_status_1() {
         assert_eq!(text.matches(failed).count(), runs.iter().filter(|&&damage| damage).count());
         assert_eq!(text.matches("verdict: ").count(), runs.len());
     }
+}
+
+#[test]
+fn the_same_workload_on_both_is_compared_and_must_agree() {
+    let both = |damage, of_soft: u64| {
+        let kvm = Report { backend: "kvm", ..report(false) };
+        let mut soft = report(damage);
+        soft.audit.accessed.entries += of_soft;
+        Document::new(vec![kvm, soft])
+    };
+    let agreed = both(false, 0);
+    assert_eq!(agreed.verdict, Verdict::Ok);
+    assert!(agreed.to_tables().contains("pages accessed (=)"), "{}", agreed.to_tables());
+
+    let differing = both(false, 1);
+    assert_eq!(differing.verdict, Verdict::Failed);
+    let text = differing.to_tables();
+    assert!(text.contains("pages accessed (MUST BE THE SAME)"), "{text}");
+    assert_eq!(text.matches("(MUST BE THE SAME)").count(), 1);
+    let json: serde_json::Value = serde_json::from_str(&differing.to_json().unwrap()).unwrap();
+    assert_eq!(json["verdict"], "failed");
+    let counts = json["comparisons"][0]["counts"].as_array().unwrap();
+    let differ = |count: &&serde_json::Value| count["kvm"] != count["soft"];
+    let differing: Vec<_> = counts.iter().filter(differ).map(|count| &count["count"]).collect();
+    assert_eq!(differing, ["pages accessed"]);
+
+    let alone = Document::new(vec![report(false), report(false)]);
+    assert!(alone.comparisons.is_empty(), "both are software");
 }

@@ -1,20 +1,24 @@
 use std::time::Instant;
 
 use super::*;
-use crate::stage::Stage;
+use crate::{
+    manager::Flushing,
+    stage::{Kicks, Stage},
+};
 
 const BYTES: u64 = 1000 * 4096;
 
 /// Runs `test` with a vCPU's share, and with the stage of a run in which so many managers are at work.
 fn visit(managers: usize, test: impl FnOnce(&Stage, &Layout, Box<dyn Share + '_>)) {
-    let churn = Churn::new(BYTES, 1, 1, Flushing::Served).unwrap();
-    let stage = Stage::new(churn.layout.regions().len(), 0, managers, 1);
+    let turnover = Turnover { change: Change::Churn, rounds: 1, flushing: Flushing::Served };
+    let visits = Visits::new(BYTES, 1, turnover).unwrap();
+    let stage = Stage::new(visits.layout.regions().len(), 0, managers, 1, Kicks::default());
     let part = Part { number: 0, count: 1, begun: Instant::now(), stage: &stage };
-    test(&stage, &churn.layout, churn.share(part));
+    test(&stage, &visits.layout, visits.share(part));
 }
 
 fn in_use(stage: &Stage) -> Vec<usize> {
-    (0..stage.places.len()).filter(|&region| stage.places[region].is_in_use()).collect()
+    (0..stage.places.len()).filter(|&region| stage.places[region].uses().is_some()).collect()
 }
 
 #[test]
@@ -23,10 +27,13 @@ fn a_vcpu_is_known_to_be_in_a_region_from_when_it_has_settled_until_it_goes() {
         for _ in 0..20 {
             let region = layout.region_of(share.next().unwrap().page);
             let mut pages = Vec::new();
-            for done in 2..=VISIT {
+            for planned in 2..=VISIT {
                 pages.push(share.next().unwrap().page);
-                let expected = if done < SETTLED { vec![] } else { vec![region] };
-                assert_eq!(in_use(stage), expected, "{done}");
+                let before = if planned <= SETTLED { vec![] } else { vec![region] };
+                assert_eq!(in_use(stage), before, "{planned} are planned, not done");
+                share.settled();
+                let after = if planned < SETTLED { vec![] } else { vec![region] };
+                assert_eq!(in_use(stage), after, "{planned} are done");
             }
             assert!(pages.iter().all(|&page| layout.region_of(page) == region));
             pages.sort_unstable();
@@ -41,9 +48,11 @@ fn a_vcpu_goes_when_there_is_no_memory_and_when_it_is_dropped() {
     for settled in [SETTLED - 1, SETTLED] {
         visit(1, |stage, _, mut share| {
             (0..settled).for_each(|_| assert!(share.next().is_some()));
+            share.settled();
             share.absent();
             assert!(in_use(stage).is_empty());
             (0..settled).for_each(|_| assert!(share.next().is_some()));
+            share.settled();
             drop(share);
             assert!(in_use(stage).is_empty());
         });

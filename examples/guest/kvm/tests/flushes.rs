@@ -1,11 +1,14 @@
 //! That there is a cache that goes stale, and what makes KVM forget.
 
-use std::{convert::Infallible, thread};
+use std::thread;
 
-use slat::{Due, PAGE_BYTES, PageSize, Prot};
+use slat::{PAGE_BYTES, PageSize, Prot};
 
 use super::rig::{Rig, add, gpa, load, pfn, range, with_guest};
-use crate::kvm::{Cpu, Exit, signal_kicks};
+use crate::kvm::{
+    cpu::{Cpu, Exit},
+    signal_kicks,
+};
 
 /// Marks the first frames, so that what is read tells which frame was reached.
 fn mark(rig: &Rig) {
@@ -106,8 +109,7 @@ fn tables(rig: &Rig, page: u64) -> Vec<u64> {
 fn kvm_a_table_is_stale_when_only_frames_are_forgotten() {
     with_guest(1, 8, |rig| {
         let found = reuse_tables(rig, |cpu| {
-            let nothing = |_: &Due, _| Ok::<_, Infallible>(());
-            assert!(cpu.vcpu.stay(nothing).is_ok());
+            assert!(cpu.stay(|_, _| Ok(())).is_ok());
         });
         assert_eq!(found, Found::Value(0x102), "KVM must still go through the old upper entry");
     });
@@ -117,7 +119,7 @@ fn kvm_a_table_is_stale_when_only_frames_are_forgotten() {
 fn kvm_a_table_is_gone_when_everything_was_forgotten() {
     with_guest(1, 8, |rig| {
         let found = reuse_tables(rig, |cpu| {
-            assert!(matches!(cpu.stay(), Ok(Exit::Fault(_))));
+            assert!(matches!(rig.stay(cpu), Ok(Exit::Fault(_))));
         });
         assert_eq!(found, Found::Fault);
     });
@@ -128,7 +130,7 @@ fn kvm_one_zap_serves_all_that_it_can() {
     with_guest(2, 8, |rig| {
         let mut cpus = [0, 1].map(|number| rig.cpu(number));
         let enter = |cpus: &mut [Cpu<'_>; 2]| {
-            cpus.iter_mut().for_each(|cpu| assert!(matches!(cpu.stay(), Ok(Exit::Done))));
+            cpus.iter_mut().for_each(|cpu| assert!(matches!(rig.stay(cpu), Ok(Exit::Done))));
             rig.vm.zaps()
         };
         assert_eq!(enter(&mut cpus), 1, "both must forget all at first");
@@ -159,7 +161,8 @@ fn kvm_nothing_is_lost_when_a_page_moves_under_running_vcpus() {
             kicks.run(cpu.observer_id(), cpu.arm(), || {
                 for _ in 0..BATCHES {
                     cpu.load(&[add(0, 1); 100]).expect("it is short");
-                    while cpu.stay().unwrap_or_else(|crash| panic!("{crash}")) != Exit::Done {
+                    while rig.stay(&mut cpu).unwrap_or_else(|crash| panic!("{crash}")) != Exit::Done
+                    {
                         // It is on its way, and comes back.
                         thread::yield_now();
                     }

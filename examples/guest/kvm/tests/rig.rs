@@ -8,7 +8,10 @@ use slat::{
 };
 
 use crate::{
-    kvm::{Cpu, DATA, Exit, Host, Kind, PageFault, RawOp, TABLES, Vm},
+    kvm::{
+        Crash, DATA, Host, TABLES, Vm,
+        cpu::{Cpu, Exit, Kind, PageFault, RawOp},
+    },
     mapping::Mapping,
 };
 
@@ -71,13 +74,18 @@ impl Rig {
         mem::forget(flush);
     }
 
+    /// Lets a vCPU run once; KVM forgets before what is due.
+    pub(super) fn stay(&self, cpu: &mut Cpu<'_>) -> Result<Exit, Crash> {
+        cpu.stay(|due, generation| self.vm.invalidate(due, generation))
+    }
+
     /// Runs a batch, and maps to the frame of the same number, with all rights, every page that it
     /// faults on; returns how many that were.
     pub(super) fn run(&self, cpu: &mut Cpu<'_>, ops: &[RawOp]) -> u64 {
         cpu.load(ops).expect("it is short");
         let mut faults = 0;
         loop {
-            match cpu.stay().unwrap_or_else(|crash| panic!("{crash}")) {
+            match self.stay(cpu).unwrap_or_else(|crash| panic!("{crash}")) {
                 Exit::Done => break,
                 Exit::Kicked => {}
                 Exit::Fault(fault) => {
@@ -94,13 +102,13 @@ impl Rig {
     /// Runs a batch that must not fault.
     pub(super) fn run_through(&self, cpu: &mut Cpu<'_>, ops: &[RawOp]) {
         cpu.load(ops).expect("it is short");
-        assert_eq!(cpu.stay().unwrap_or_else(|crash| panic!("{crash}")), Exit::Done);
+        assert_eq!(self.stay(cpu).unwrap_or_else(|crash| panic!("{crash}")), Exit::Done);
     }
 
     /// Runs a batch of which the first operation must fault.
     pub(super) fn run_into(&self, cpu: &mut Cpu<'_>, ops: &[RawOp]) -> PageFault {
         cpu.load(ops).expect("it is short");
-        match cpu.stay().unwrap_or_else(|crash| panic!("{crash}")) {
+        match self.stay(cpu).unwrap_or_else(|crash| panic!("{crash}")) {
             Exit::Fault(fault) => fault,
             other => panic!("{other:?} instead of a page fault"),
         }

@@ -1,34 +1,50 @@
 //! The processor that KVM has: batches are handed to the guest, and faults come back from it.
 
+use super::{
+    cpu::{Cpu, Exit as Stop, Kind, LoadError, RawOp},
+    memory_map,
+    vm::{Vm, VmError},
+};
 use crate::{
     batch::{BATCH, Batch},
     frame::Word,
-    kvm::{self, Cpu, Exit as Stop, Kind, LoadError, RawOp},
     machine::Machine,
-    outcome::Broken,
+    manager::Flushing,
+    outcome::{Broken, Outcome},
     processor::{Exit, Processor},
-    workload::{Act, Op},
+    stage::Stage,
+    vcpu::Vcpu,
+    workload::{Act, Op, Share},
 };
 
-const _: () = assert!(BATCH <= kvm::BATCH, "the guest has room for a batch");
+const _: () = assert!(BATCH <= memory_map::BATCH, "the guest has room for a batch");
+
+/// Runs a vCPU of `vm`'s on this thread, where kicks reach it, to the end of its share.
+pub(crate) fn run<'m>(
+    vm: &'m Vm,
+    number: usize,
+    machine: &'m Machine<'m>,
+    stage: &'m Stage,
+    vcpu: Vcpu<'m>,
+    share: &mut dyn Share,
+) -> Result<Outcome, VmError> {
+    let cpu = vm.cpu(number)?;
+    let (id, arm) = (cpu.observer_id(), cpu.arm());
+    let mut processor = NativeCpu { machine, vm, stage, cpu, loaded: None };
+    Ok(stage.kicks.run(id, arm, || vcpu.run(&mut processor, share)))
+}
 
 /// A vCPU that KVM runs.
-pub(crate) struct NativeCpu<'m> {
+struct NativeCpu<'m> {
     machine: &'m Machine<'m>,
+    vm: &'m Vm,
+    stage: &'m Stage,
     cpu: Cpu<'m>,
     /// The batch that the guest has.
     loaded: Option<u64>,
 }
 
-impl<'m> NativeCpu<'m> {
-    pub(crate) fn new(machine: &'m Machine<'m>, cpu: Cpu<'m>) -> Self {
-        Self { machine, cpu, loaded: None }
-    }
-
-    pub(crate) fn cpu(&self) -> &Cpu<'m> {
-        &self.cpu
-    }
-
+impl NativeCpu<'_> {
     fn load(&mut self, batch: &Batch) -> Result<(), LoadError> {
         let encode = |op: &Op| encode(self.machine, *op);
         let ops: Vec<_> = batch.ops().iter().map(encode).collect();
@@ -53,9 +69,18 @@ impl Processor for NativeCpu<'_> {
             self.load(batch)?;
             self.loaded = Some(batch.number());
         }
-        let machine = self.machine;
-        let stop = self.cpu.stay(|due, generation| machine.invalidate(due, generation));
+        let Self { machine, vm, .. } = *self;
+        let stop = self.cpu.stay(|due, generation| match machine.flushing {
+            Flushing::Served => vm.invalidate(due, generation),
+            // What was not done in time is not to be made good by accident: here, one vCPU's entry would
+            // do it for all.
+            Flushing::Skipped => Ok(()),
+        });
         for done in batch.done()..self.cpu.progress() {
+            let Op { page, act, .. } = batch.ops()[done];
+            if act == Act::Pause {
+                self.stage.places[machine.layout.region_of(page)].pause();
+            }
             batch.found(Word::from_raw(self.cpu.result(done)));
         }
         Ok(match stop? {
