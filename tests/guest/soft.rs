@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::example::{
-    OK, TRACE, check_churn, check_migrate, found_out, list, number, pages_of_true, run, sound,
-    sound_run,
+    OK, TRACE, check_churn, check_migrate, check_stale, found_out, list, number, pages_of_true,
+    run, sound, sound_run,
 };
 
 const SOFT: [&str; 2] = ["--backend", "soft"];
@@ -90,13 +90,15 @@ fn changes_of_memory_are_sound_whatever_the_seed() {
 }
 
 #[test]
-fn a_flush_that_is_skipped_is_found_out() {
-    for (workload, rounds) in [("churn", "200"), ("migrate", "2000")] {
-        for vcpus in ["1", "3", "8"] {
-            for format in ["ept", "npt", "long-mode"] {
-                let place = ["--format", format, "--vcpus", vcpus, "--memory", "1M"];
-                found_out(workload, &[&SOFT[..], &place, &["--rounds", rounds]].concat());
-            }
+fn a_flush_that_is_skipped_is_found_out_every_time() {
+    for vcpus in ["1", "3", "8"] {
+        for format in ["ept", "npt", "long-mode"] {
+            let place = ["--format", format, "--vcpus", vcpus, "--memory", "1M", "--rounds", "60"];
+            let arguments = [&SOFT[..], &place].concat();
+            check_stale(&found_out("churn", &arguments));
+            // A page that was moved twice may be back in the frame where it was, and its contents not:
+            // then no frame is another's, and what the vCPU reads there gives it away.
+            found_out("migrate", &arguments);
         }
     }
 }
