@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::example::{
-    OK, TRACE, check_churn, check_migrate, check_stale, found_out, list, number, pages_of_true,
-    run, sound, sound_run,
+    OK, TRACE, check_churn, check_migrate, found_out, is_stale, is_sum_wrong, list, number,
+    pages_of_true, run, sound, sound_run,
 };
 
 const SOFT: [&str; 2] = ["--backend", "soft"];
@@ -79,9 +79,9 @@ fn memory_that_moves_takes_its_contents_along() {
 
 #[test]
 fn changes_of_memory_are_sound_whatever_the_seed() {
-    for seed in 2..8 {
+    for seed in 2..7 {
         let seed = seed.to_string();
-        let place = ["--memory", "64M", "--seed", &seed];
+        let place = ["--memory", "16M", "--seed", &seed];
         let churn = sound_run(&[&SOFT[..], &["--workload", "churn"], &place].concat(), b"");
         check_churn(&churn, 200);
         let migrate = sound_run(&[&SOFT[..], &["--workload", "migrate"], &place].concat(), b"");
@@ -92,13 +92,16 @@ fn changes_of_memory_are_sound_whatever_the_seed() {
 #[test]
 fn a_flush_that_is_skipped_is_found_out_every_time() {
     for vcpus in ["1", "3", "8"] {
-        for format in ["ept", "npt", "long-mode"] {
-            let place = ["--format", format, "--vcpus", vcpus, "--memory", "1M", "--rounds", "60"];
-            let arguments = [&SOFT[..], &place].concat();
-            check_stale(&found_out("churn", &arguments));
-            // A page that was moved twice may be back in the frame where it was, and its contents not:
-            // then no frame is another's, and what the vCPU reads there gives it away.
-            found_out("migrate", &arguments);
+        let place = [&SOFT[..], &["--vcpus", vcpus, "--memory", "1M", "--rounds", "60"]].concat();
+        for workload in ["churn", "migrate"] {
+            let in_format =
+                |format| found_out(workload, &[&place[..], &["--format", format]].concat());
+            let runs = ["ept", "npt", "long-mode"].map(in_format);
+            match workload {
+                "churn" => assert!(runs.iter().all(is_stale), "{runs:#?}"),
+                // Not in each: what was written in the wrong place may be there all the same.
+                _ => assert!(runs.iter().any(is_sum_wrong), "{runs:#?}"),
+            }
         }
     }
 }
