@@ -239,3 +239,6 @@ fn replay(name: &str, text: impl BufRead, format: AnyFormat, vcpus: u16) -> anyh
     check_host(trace.layout.len() as u64, vcpus.into()).context(name.to_owned())?;
     Ok(Replay { name: format!("trace {name}"), trace })
 }
+
+#[cfg(test)]
+mod tests;
