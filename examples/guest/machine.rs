@@ -108,7 +108,7 @@ impl<'w> Machine<'w> {
     }
 
     /// Makes whoever copies translations without being told forget those that lead to `frames`: after the
-    /// entries were changed, and before that is shot down. A vCPU's own TLB is told when it enters.
+    /// entries were changed, and before that is shot down. A software TLB is told when its vCPU enters.
     pub(crate) fn forget(&self, frames: impl IntoIterator<Item = HostPfn>) -> Result<(), VmError> {
         self.vm.as_ref().map_or(Ok(()), |vm| vm.forget(frames))
     }
@@ -171,7 +171,9 @@ impl<'w> Machine<'w> {
             });
             let managers: anyhow::Result<Vec<_>> = managers.collect();
             gate.get_or_init(|| (vcpus.is_ok() && managers.is_ok()).then(Instant::now));
-            anyhow::Ok((join(vcpus?)?, join(managers?)?))
+            // Both are waited for before either's failure is told: the scope would panic for the other's.
+            let (vcpus, managers) = (vcpus.map(join), managers.map(join));
+            anyhow::Ok((vcpus??, managers??))
         })?;
         let vcpus = vcpus.into_iter().collect::<Result<_, VmError>>();
         Ok(Run { vcpus: vcpus.context("making a vCPU failed")?, managers, stage })

@@ -136,6 +136,19 @@ impl Plan {
         let host = processors.iter().flatten().next();
         let format = options.table_format(host.map(Host::phys_width))?;
         let workloads = workloads(&options, format)?;
+        for (host, workload) in
+            host.iter().flat_map(|host| workloads.iter().map(move |w| (host, w)))
+        {
+            for region in workload.layout().regions() {
+                if !host.has_room(*region, options.vcpus.into()) {
+                    let name = workload.name();
+                    let error = anyhow::anyhow!(
+                        "{name}: a guest on KVM cannot have {region}: try --backend soft"
+                    );
+                    return Err(NoPlan::BadInput(error));
+                }
+            }
+        }
         Ok(Self { options, format, processors, workloads })
     }
 

@@ -39,6 +39,10 @@ impl Host {
     pub(crate) fn region(&self, _vcpus: usize) -> GpaRange {
         match *self {}
     }
+
+    pub(crate) fn has_room(&self, _region: GpaRange, _vcpus: usize) -> bool {
+        match *self {}
+    }
 }
 
 pub(crate) enum Vm {}

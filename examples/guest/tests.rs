@@ -83,19 +83,17 @@ fn differences(kvm: &Machine<'_>, soft: &Machine<'_>) -> Vec<(Found, Found)> {
 }
 
 /// Runs a workload on both, with one vCPU and more, and expects the same entries.
-fn agree(workload: &dyn Workload) {
-    with_kvm(|host, format| {
-        for vcpus in [1, 2, 4] {
-            let kvm = ran(format, workload, vcpus, Some(host));
-            let soft = ran(format, workload, vcpus, None);
-            let different = differences(&kvm, &soft);
-            assert!(different.is_empty(), "{vcpus} vCPUs, KVM's and the other: {different:#x?}");
-            for level in 1..=format.levels().count() {
-                let mut entries = entries(&kvm).into_iter().filter(|entry| entry.level == level);
-                assert!(entries.any(|entry| entry.is_accessed), "L{level}: nothing was compared");
-            }
+fn agree(host: &Host, format: AnyFormat, workload: &dyn Workload) {
+    for vcpus in [1, 2, 4] {
+        let kvm = ran(format, workload, vcpus, Some(host));
+        let soft = ran(format, workload, vcpus, None);
+        let different = differences(&kvm, &soft);
+        assert!(different.is_empty(), "{vcpus} vCPUs, KVM's and the other: {different:#x?}");
+        for level in 1..=format.levels().count() {
+            let mut entries = entries(&kvm).into_iter().filter(|entry| entry.level == level);
+            assert!(entries.any(|entry| entry.is_accessed), "L{level}: nothing was compared");
         }
-    });
+    }
 }
 
 /// Pages in tables of their own at every level, the outermost of a guest's lower half among them.
@@ -110,21 +108,25 @@ fn touch(layout: Layout) -> Touch {
 
 #[test]
 fn private_touches_leave_the_same_entries_on_kvm() {
-    agree(&touch(Layout::linear(200 * PAGE_BYTES).unwrap()));
-    agree(&touch(scattered()));
+    with_kvm(|host, format| {
+        agree(host, format, &touch(Layout::linear(200 * PAGE_BYTES).unwrap()));
+        agree(host, format, &touch(scattered()));
+    });
 }
 
 #[test]
 fn shared_pages_leave_the_same_entries_on_kvm() {
-    agree(&Shared { layout: Layout::linear(100 * PAGE_BYTES).unwrap() });
-    agree(&Shared { layout: scattered() });
+    with_kvm(|host, format| {
+        agree(host, format, &Shared { layout: Layout::linear(100 * PAGE_BYTES).unwrap() });
+        agree(host, format, &Shared { layout: scattered() });
+    });
 }
 
 #[test]
 fn a_real_program_leaves_the_same_entries_on_kvm() {
-    with_kvm(|_, format| {
+    with_kvm(|host, format| {
         let (name, text) = TRUE;
-        agree(&replay(name, text, format, 4).unwrap());
+        agree(host, format, &replay(name, text, format, 4).unwrap());
     });
 }
 

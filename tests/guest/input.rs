@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Write, path::PathBuf};
 
-use crate::example::{TRACE, refused, sound_run};
+use crate::example::{BAD_INPUT, FAILED, TRACE, refused, run, sound_run};
 
 #[test]
 fn a_trace_is_read_from_a_pipe_with_all_that_valgrind_says() {
@@ -120,4 +120,20 @@ fn files_that_cannot_be_read_are_refused() {
         refused(&["--trace", "/nonexistent/file"], b"").contains("cannot open /nonexistent/file")
     );
     assert!(refused(&["--trace", env!("CARGO_MANIFEST_DIR")], b"").contains("cannot be read"));
+}
+
+#[test]
+fn what_a_guest_on_kvm_cannot_have_is_refused() {
+    for trace in [&b" S ffff800000001000,8\n"[..], b" L 400000000000,8\n"] {
+        let output = run(&["--backend", "kvm", "--trace", "-"], trace);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        match output.status.code() {
+            Some(BAD_INPUT) => assert!(errors.contains("--backend soft"), "{errors}"),
+            status => {
+                assert_eq!(status, Some(FAILED), "{errors}");
+                println!("skipped: what_a_guest_on_kvm_cannot_have_is_refused: {errors}");
+            }
+        }
+        assert!(output.stdout.is_empty());
+    }
 }

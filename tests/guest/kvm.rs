@@ -42,7 +42,7 @@ macro_rules! on_kvm {
             #[test]
             fn $name() {
                 match unavailable() {
-                    Some(reason) => announce(&format!("skipped: {}: {reason}", stringify!($name))),
+                    Some(reason) => announce(&format!("skipped: kvm::{}: {reason}", stringify!($name))),
                     None => $body,
                 }
             }

@@ -9,8 +9,8 @@
 //! short because it may be slow: where KVM itself runs without hardware virtualization, it emulates
 //! ring 0 an instruction at a time.
 //!
-//! The *worker* runs in ring 3, natively everywhere, so that it is a real processor's walks and caches
-//! that are seen. It may use one port itself.
+//! The *worker* runs in ring 3, natively everywhere: on a real processor, whose caches go stale. It may use
+//! one port itself.
 
 #![expect(unsafe_code, reason = "assembly, and its extent")]
 

@@ -5,13 +5,15 @@ use std::{fmt, io};
 use kvm_bindings::{
     CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS,
 };
-use kvm_ioctls::{Cap, Kvm};
+use kvm_ioctls::{Cap, Kvm, VmFd};
 use slat::{BadPhysWidth, GpaRange, PhysWidth};
 
 use super::memory_map;
 
 /// The CPUID leaf with the physical address width (AMD APM vol. 3, E.4.7).
 const ADDRESS_SIZES: u32 = 0x8000_0008;
+/// Bytes of the lower half of linear addresses, with 4 levels (AMD APM vol. 2, 5.3.1).
+const LOWER_HALF: u64 = 1 << 47;
 /// The width of a processor without that leaf.
 const USUAL_WIDTH: u8 = 36;
 
@@ -106,7 +108,7 @@ impl Host {
             return Err(Unavailable::Lacks(lacking));
         }
         // Only this turns the processor's virtualization on.
-        kvm.create_vm().map_err(|error| Unavailable::NoVm(error.into()))?;
+        create_vm(&kvm).map_err(Unavailable::NoVm)?;
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
         let cpuid = cpuid.map_err(|error| Unavailable::NoCpuid(error.into()))?;
         let phys_width = phys_width(&cpuid)?;
@@ -123,9 +125,27 @@ impl Host {
         memory_map::region(vcpus)
     }
 
+    /// Tells whether a guest of `vcpus` vCPUs can have memory there: not where it has its own, nor in the
+    /// upper half, where it could not run (see [`memory_map`]).
+    pub(crate) fn has_room(&self, range: GpaRange, vcpus: usize) -> bool {
+        let own = self.region(vcpus);
+        let is_apart = range.last() < own.start() || own.last() < range.start();
+        is_apart && range.last().get() < LOWER_HALF
+    }
+
     /// Returns the most vCPUs that a guest can have.
     pub(crate) fn most_vcpus(&self) -> usize {
         self.kvm.get_max_vcpus()
+    }
+}
+
+/// Makes a virtual machine. KVM registers with the process's memory for that, which a signal interrupts.
+pub(super) fn create_vm(kvm: &Kvm) -> io::Result<VmFd> {
+    loop {
+        match kvm.create_vm() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            created => return created.map_err(io::Error::from),
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     boot,
     code::{kernel, worker},
     cpu::Cpu,
-    host::Host,
+    host::{Host, create_vm},
     memory_map::{DATA, MemoryMap, NOWHERE, SYSTEM, TABLES, region},
     vcpu::Vcpu,
 };
@@ -115,7 +115,7 @@ impl Vm {
         for part in map.parts() {
             table.populate_mapped(part.range, PageSize::Size4K, part.first, part.attr)?;
         }
-        let fd = host.kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
+        let fd = create_vm(&host.kvm).map_err(failed("KVM_CREATE_VM"))?;
         fd.set_tss_address(KVM_PAGES as usize).map_err(failed("KVM_SET_TSS_ADDR"))?;
         let vm = Self {
             fd,
