@@ -126,14 +126,14 @@ fn files_that_cannot_be_read_are_refused() {
 fn what_a_guest_on_kvm_cannot_have_is_refused() {
     for trace in [&b" S ffff800000001000,8\n"[..], b" L 400000000000,8\n"] {
         let output = run(&["--backend", "kvm", "--trace", "-"], trace);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        match output.status.code() {
+        let errors = &output.errors;
+        match output.status {
             Some(BAD_INPUT) => assert!(errors.contains("--backend soft"), "{errors}"),
             status => {
                 assert_eq!(status, Some(FAILED), "{errors}");
                 println!("skipped: what_a_guest_on_kvm_cannot_have_is_refused: {errors}");
             }
         }
-        assert!(output.stdout.is_empty());
+        assert!(output.text.is_empty());
     }
 }
