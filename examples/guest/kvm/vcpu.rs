@@ -1,4 +1,5 @@
-//! A vCPU that KVM runs on a table of the library: **the file to take into a VMM**.
+//! A vCPU that KVM runs on a table of the library: **the file to take into a VMM**, with
+//! [`Mapping`](crate::mapping::Mapping), by which another thread reaches the exit flag.
 //!
 //! It knows nothing of the guest, and of the table only its observer. What has to come in which order is
 //! all in [`Vcpu::stay`]:
