@@ -255,7 +255,7 @@ on_kvm! {
 #[test]
 fn a_tour_runs_on_all_there_is() {
     let ended = run(&["--json", "--memory", "512K", "--rounds", "10", "--vcpus", "2"], b"");
-    assert_eq!(ended.status, Some(OK), "{ended:?}");
+    assert_eq!(ended.status, Some(OK), "{}{}", ended.errors, ended.text);
     let document = ended.document();
     let place = |run: &Value| match (run["workload"].as_str(), run["backend"].as_str()) {
         (Some(workload), Some(backend)) => (workload.to_owned(), backend.to_owned()),
