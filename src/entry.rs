@@ -10,12 +10,12 @@
 //! | --- | --- | --- | --- |
 //! | 12 to 51 | a claim's number | | |
 //! | 52 | UNPOPULATED | | |
-//! | 53 | CLAIMED | | |
+//! | 53 | CLAIMED | COLLAPSING | |
 //! | 54, 55 | | carry (accessed, dirty) | the caller's [`SoftBits`] |
 //! | 56 | | | LATE |
 //!
-//! EMPTY is zero, so that a fresh page of memory is a table of EMPTY slots. The carry bits and LATE are
-//! set aside for operations that this version does not have: nothing sets them.
+//! EMPTY is zero, so that a fresh page of memory is a table of EMPTY slots. The carry bits are set aside
+//! for an operation that this version does not have: nothing sets them.
 
 use core::fmt;
 
@@ -38,6 +38,9 @@ impl Entry {
     /// In an entry that is not present: populated, but a structural change is being decided that would
     /// take the page away.
     pub(crate) const CLAIMED: u64 = 1 << 53;
+    /// In a table entry: a collapse is going to replace the table by a leaf, unless somebody who changes
+    /// what is below clears the mark first.
+    pub(crate) const COLLAPSING: u64 = 1 << 53;
     /// In a claimed entry: the number of the claim, as far as it fits.
     const CLAIM_NUMBER: u64 = Self::ADDRESS;
     /// In a table entry: what hierarchical harvesting carries from one round to the next.
@@ -129,14 +132,15 @@ impl Entry {
 }
 
 const _: () = {
-    let table = Entry::CARRY;
+    let table = Entry::CARRY | Entry::COLLAPSING;
     let leaf = Entry::SOFT | Entry::LATE;
     let software = 0b1_1111 << 52;
     let absent = Entry::UNPOPULATED.0 | Entry::CLAIMED;
     assert!(Entry::SOFT & Entry::LATE == 0);
     assert!((table | leaf | absent) & !software == 0);
-    // So that one bit tells a claimed entry from all others.
-    assert!(Entry::CLAIMED & (table | leaf | Entry::UNPOPULATED.0 | Entry::CLAIM_NUMBER) == 0);
+    // So that one bit tells a claimed entry from all others that are not present.
+    assert!(Entry::CLAIMED & (Entry::UNPOPULATED.0 | Entry::CLAIM_NUMBER) == 0);
+    assert!(Entry::COLLAPSING & Entry::CARRY == 0);
     assert!(Entry::UNPOPULATED.0 & (table | leaf) == 0);
     assert!(Entry::ADDRESS & software == 0);
 };
@@ -146,7 +150,7 @@ impl fmt::Debug for Entry {
         match *self {
             Self::EMPTY => f.write_str("Entry(EMPTY)"),
             Self::UNPOPULATED => f.write_str("Entry(UNPOPULATED)"),
-            claimed if claimed.has(Self::CLAIMED) => {
+            claimed if claimed.is_claimed() => {
                 let number = (claimed.0 & Self::CLAIM_NUMBER) >> PAGE_SHIFT;
                 write!(f, "Entry(CLAIMED {number})")
             }

@@ -270,7 +270,7 @@ impl Format for Ept {
     }
 
     fn table_bits(&self) -> u64 {
-        self.rights | ACCESSED | self.width.frame_mask() | Entry::CARRY
+        self.rights | ACCESSED | self.width.frame_mask() | Entry::CARRY | Entry::COLLAPSING
     }
 
     fn leaf_bits(&self, size: PageSize) -> u64 {

@@ -301,8 +301,11 @@ pub trait Format:
     fn is_well_formed(&self, level: Level, entry: Entry) -> bool {
         match (self.kind(level, entry), level.page_size()) {
             (Kind::Empty | Kind::Unpopulated | Kind::Claimed, _) => true,
-            (Kind::Table(frame), _) => {
-                let marks = self.accessed_bit() | Entry::CARRY;
+            (Kind::Table(frame), size) => {
+                // Only where a leaf can be is there a collapse.
+                let has_leaves = size.is_some_and(|size| self.supports(size));
+                let collapsing = if has_leaves { Entry::COLLAPSING } else { 0 };
+                let marks = self.accessed_bit() | Entry::CARRY | collapsing;
                 entry.without(marks) == self.table(frame)
             }
             (Kind::Leaf, Some(size)) => {

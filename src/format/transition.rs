@@ -2,8 +2,7 @@
 //!
 //! This is the state machine of the tree (docs/THEORY.md, "Slots"; all of it as a table in
 //! docs/FORMATS.md), as a pure function over entries. Every commit in the crate asserts it in debug
-//! builds; a table-driven test exhausts it. It knows refine, split and collapse already, which this
-//! version does not have.
+//! builds; a table-driven test exhausts it.
 
 use super::{Format, Kind};
 use crate::{entry::Entry, level::Level};
@@ -34,7 +33,7 @@ impl Entry {
             // Populate; whole leaves at once where it also maps.
             (Kind::Unpopulated, Kind::Empty) => writer_if(has_leaves),
             (Kind::Unpopulated, Kind::Leaf) => writer_if(!next.has(Self::LATE)),
-            (Kind::Unpopulated, Kind::Table(_)) => Some(Who::Writer),
+            (Kind::Unpopulated, Kind::Table(_)) => writer_if(!next.has(Self::COLLAPSING)),
             // The fault path. Only collapse makes LATE leaves.
             (Kind::Empty, Kind::Leaf) => (!next.has(Self::LATE)).then_some(Who::Anyone),
             (Kind::Leaf, Kind::Empty) => Some(Who::Anyone),
@@ -46,10 +45,16 @@ impl Entry {
                 writer_if(has_leaves)
             }
             (Kind::Claimed, Kind::Leaf) => (!next.has(Self::LATE)).then_some(Who::Anyone),
-            // Vacate of tables; collapse.
-            (Kind::Table(_), Kind::Unpopulated | Kind::Leaf) => Some(Who::Writer),
+            // Vacate of tables.
+            (Kind::Table(_), Kind::Unpopulated) => Some(Who::Writer),
+            // Collapse, if nobody has cleared its mark.
+            (Kind::Table(_), Kind::Leaf) => {
+                writer_if(self.has(Self::COLLAPSING) && next.has(Self::LATE))
+            }
             // Refine and split.
-            (Kind::Empty | Kind::Leaf, Kind::Table(_)) => writer_if(has_leaves),
+            (Kind::Empty | Kind::Leaf, Kind::Table(_)) => {
+                writer_if(has_leaves && !next.has(Self::COLLAPSING))
+            }
             _ => None,
         }
     }
@@ -69,6 +74,10 @@ impl Entry {
     /// Tells who may change one well-formed table entry into another.
     fn table_change<F: Format>(self, next: Self, format: &F) -> Option<Who> {
         let changed = Self::from_raw(self.raw() ^ next.raw());
-        (!changed.has(!(format.accessed_bit() | Self::CARRY))).then_some(Who::Anyone)
+        if changed.has(!(format.accessed_bit() | Self::CARRY | Self::COLLAPSING)) {
+            return None;
+        }
+        let begins_collapse = changed.has(Self::COLLAPSING) && next.has(Self::COLLAPSING);
+        Some(if begins_collapse { Who::Writer } else { Who::Anyone })
     }
 }

@@ -144,7 +144,7 @@ impl Paging {
 
     pub(super) const fn table_bits(&self) -> u64 {
         let hardware = PRESENT | WRITE | USER | ACCESSED;
-        hardware | self.width.frame_mask() | self.encryption | Entry::CARRY
+        hardware | self.width.frame_mask() | self.encryption | Entry::CARRY | Entry::COLLAPSING
     }
 
     pub(super) const fn leaf_bits(&self, size: PageSize) -> u64 {

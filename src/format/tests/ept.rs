@@ -155,7 +155,7 @@ fn table_entries_allow_everything_and_carry_the_frame() {
                 }
             }
             let frame = (1 << bits) - 4096;
-            assert_eq!(ept.table_bits(), rights | 0x100 | frame | 0x3 << 54);
+            assert_eq!(ept.table_bits(), rights | 0x100 | frame | 0x7 << 53);
             let leaf = rights | 0x378 | 0x7 << 54;
             assert_eq!(ept.leaf_bits(PageSize::Size4K), leaf | frame);
             assert_eq!(ept.leaf_bits(PageSize::Size2M), leaf | frame & !0x1f_ffff | 0x80);

@@ -25,6 +25,7 @@ enum State {
     /// Accessed and carry bits differ freely.
     Table {
         frame: u64,
+        collapsing: bool,
     },
     Claimed {
         number: u64,
@@ -197,14 +198,20 @@ fn table_states(format: AnyFormat, level: Level, bits: &Bits, states: &mut Vec<(
     let plain = (FRAME * 4096) | bits.always | bits.table;
     for carry in [0, 1 << 54, 1 << 55, 3 << 54] {
         for accessed in [0, bits.accessed] {
-            states.push((State::Table { frame: FRAME }, plain | carry | accessed));
+            let table = State::Table { frame: FRAME, collapsing: false };
+            states.push((table, plain | carry | accessed));
+            let mut state = State::Table { frame: FRAME, collapsing: true };
+            if !level.page_size().is_some_and(|size| format.supports(size)) {
+                state = State::Stray;
+            }
+            states.push((state, plain | carry | accessed | 1 << 53));
         }
     }
     let other = (OTHER * 4096) | bits.always | bits.table;
-    states.push((State::Table { frame: OTHER }, other));
+    states.push((State::Table { frame: OTHER, collapsing: false }, other));
 
     let mut stray = |value| states.push((State::Stray, value));
-    for bit in [9, 11, 52, 53, 56, 57, 58, 59, 60, 61, 62, 63] {
+    for bit in [9, 11, 52, 56, 57, 58, 59, 60, 61, 62, 63] {
         stray(plain | 1 << bit);
     }
     stray(plain | bits.dirty);
@@ -228,7 +235,7 @@ fn expected(from: State, to: State, level: Level, has_leaves: bool) -> Option<Wh
         // Nothing changes, or not by a commit.
         (Empty, Empty) | (Unpopulated, Unpopulated) => None,
         (Unpopulated, Empty) => granule.then_some(Who::Writer),
-        (Unpopulated, Table { .. }) => Some(Who::Writer),
+        (Unpopulated, Table { collapsing, .. }) => (!collapsing).then_some(Who::Writer),
         // populate_mapped, into an end table that exists.
         (Unpopulated, State::Leaf(leaf)) => (!leaf.late).then_some(Who::Writer),
         (Empty, State::Leaf(leaf)) => (!leaf.late).then_some(Who::Anyone),
@@ -240,8 +247,14 @@ fn expected(from: State, to: State, level: Level, has_leaves: bool) -> Option<Wh
                 (true, ..) => Some(Who::Anyone),
             }
         }
-        (Table { frame: old }, Table { frame: new }) => (old == new).then_some(Who::Anyone),
-        (Table { .. }, Unpopulated | State::Leaf(_)) => Some(Who::Writer),
+        (Table { frame: old, .. }, Table { frame: new, .. }) if old != new => None,
+        // Only the writer begins to collapse; anyone may thwart it.
+        (Table { collapsing: false, .. }, Table { collapsing: true, .. }) => Some(Who::Writer),
+        (Table { .. }, Table { .. }) => Some(Who::Anyone),
+        (Table { .. }, Unpopulated) => Some(Who::Writer),
+        (Table { collapsing, .. }, State::Leaf(leaf)) => {
+            (collapsing && leaf.late).then_some(Who::Writer)
+        }
         (Table { .. }, Empty) => None,
         // Only through a claim.
         (Empty | State::Leaf(_), Unpopulated) => None,
@@ -249,7 +262,9 @@ fn expected(from: State, to: State, level: Level, has_leaves: bool) -> Option<Wh
         (Claimed { .. }, Empty | Unpopulated) => granule.then_some(Who::Writer),
         (Claimed { .. }, State::Leaf(leaf)) => (!leaf.late).then_some(Who::Anyone),
         (Claimed { .. }, _) | (_, Claimed { .. }) => None,
-        (Empty | State::Leaf(_), Table { .. }) => granule.then_some(Who::Writer),
+        (Empty | State::Leaf(_), Table { collapsing, .. }) => {
+            (granule && !collapsing).then_some(Who::Writer)
+        }
     }
 }
 
@@ -273,7 +288,7 @@ fn states_are_taken_for_what_they_are() {
                         assert_eq!(format.leaf_frame(size, entry).get(), leaf.frame);
                         Kind::Leaf
                     }
-                    State::Table { frame } => Kind::Table(HostPfn::new(frame)),
+                    State::Table { frame, .. } => Kind::Table(HostPfn::new(frame)),
                     State::Claimed { .. } => Kind::Claimed,
                     State::Stray => continue,
                 };
@@ -330,12 +345,7 @@ fn bits_change_one_by_one_only_where_they_may() {
             let who = table.may_become(flip(table), Level::L3, &format);
             let wanted = match bit {
                 54 | 55 => Some(Who::Anyone),
-                // A leaf, by which collapse replaces the table.
-                7 if format.kind(Level::L3, flip(table)) == Kind::Leaf
-                    && format.is_well_formed(Level::L3, flip(table)) =>
-                {
-                    Some(Who::Writer)
-                }
+                53 if format.supports(PageSize::Size1G) => Some(Who::Writer),
                 _ if mask == a => Some(Who::Anyone),
                 _ => None,
             };
