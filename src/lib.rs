@@ -25,6 +25,7 @@ extern crate std;
 mod addr;
 mod arena;
 mod attr;
+mod bitmap;
 mod entry;
 mod epoch;
 mod format;
@@ -50,6 +51,7 @@ pub use self::{
     addr::{Gpa, GpaRange, HostPfn, PAGE_BYTES, RangeError},
     arena::{Content, FrameRun, FrameSource, HeapFrames, HeapFramesError, Hint, OutOfFrames},
     attr::{Attr, BadMemType, LeafFlags, MemType, Prot, SoftBits},
+    bitmap::{Bitmap, BitmapRuns, NotCovered, RangesDiffer},
     entry::Entry,
     format::{
         AnyFormat, AttrError, BadEncryptionBit, BadPat, BadPhysWidth, EncodeError, Ept, EptCaps,
@@ -63,9 +65,9 @@ pub use self::{
         UnknownObserver,
     },
     ops::{
-        HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings, OutOfRange, PopulateError,
-        ProtectError, SlotRef, Step, TranslateError, UnmapError, UnmapRangeError, VacateError,
-        Walk,
+        HarvestError, HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings, Mark,
+        OutOfRange, PopulateError, ProtectError, SlotRef, Step, TranslateError, UnmapError,
+        UnmapRangeError, VacateError, Walk,
     },
     page_table::PageTable,
     pinned::Pinned,

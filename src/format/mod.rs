@@ -318,7 +318,8 @@ pub trait Format:
         }
     }
 
-    /// Returns the mapping that a leaf of `size` makes for the page that holds `gpa`.
+    /// Returns the mapping that a leaf of `size` makes for the page that holds `gpa`. One that a collapse
+    /// has just made counts as accessed and dirty, whichever bits it has.
     #[inline]
     fn mapping(&self, gpa: Gpa, size: PageSize, leaf: Entry) -> Mapping {
         Mapping {
@@ -326,8 +327,8 @@ pub trait Format:
             pfn: self.leaf_frame(size, leaf),
             size,
             attr: self.attr(size, leaf),
-            accessed: leaf.has(self.accessed_bit()),
-            dirty: leaf.has(self.dirty_bit()),
+            accessed: leaf.has(self.accessed_bit() | Entry::LATE),
+            dirty: leaf.has(self.dirty_bit() | Entry::LATE),
         }
     }
 }

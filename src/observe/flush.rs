@@ -23,6 +23,13 @@ impl Covered {
     pub(crate) fn add(&mut self, range: GpaRange) {
         self.0 = Some(self.0.map_or(range, |hull| hull.hull(range)));
     }
+
+    /// Adds all that `other` covers.
+    pub(crate) fn merge(&mut self, other: Self) {
+        if let Some(range) = other.0 {
+            self.add(range);
+        }
+    }
 }
 
 /// The duty to invalidate translations that were cached before a change took effect.

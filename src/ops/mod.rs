@@ -4,6 +4,7 @@
 //! no lock, allocate nothing, write nothing shared but the slot, and commit each page with one
 //! compare-exchange; whoever stops in the middle of one, for ever, stops nobody else.
 
+mod harvest;
 mod lookup;
 mod map;
 mod populate;
@@ -13,6 +14,7 @@ mod unmap;
 mod vacate;
 
 pub use self::{
+    harvest::{HarvestError, Mark},
     lookup::{HostRun, Mappings, Step, TranslateError, Walk},
     map::{MapError, MapRangeError, Mapped, MappedRange},
     populate::PopulateError,

@@ -3,11 +3,12 @@
 //!
 //! A [`Table`] is one page of 512 slots. It is only ever reached by shared reference, since the MMU
 //! may write to it at any time: accessed bits in present entries of every level, dirty bits in
-//! present leaves. A [`Slot`] is one of its words. It is touched in three ways:
+//! present leaves. A [`Slot`] is one of its words. It is touched in four ways:
 //!
-//! - [`Slot::load`], by walkers;
+//! - [`Slot::load`], by walkers, and the wide loads of [`scan`], by who looks for bits;
 //! - [`Slot::publish`], a compare-exchange, by everything that changes a slot others can reach. A
 //!   plain store would lose an accessed or dirty bit that the MMU sets meanwhile;
+//! - [`Slot::take_bits`], which clears such bits in a leaf table and says which were set;
 //! - [`Table::fill`], [`Table::zero`] and [`Table::plant`], plain stores, by whoever owns the table
 //!   alone.
 //!
@@ -19,6 +20,7 @@
 )]
 
 mod claim;
+mod scan;
 mod tree;
 
 use core::array;
@@ -26,6 +28,7 @@ use core::array;
 pub use self::tree::CreateError;
 pub(crate) use self::{
     claim::{Shape, Verdict},
+    scan::{hits, take_hits},
     tree::{Claim, Dead, Need, NewTable, Next, Supply, Tree, Walker, Writer},
 };
 use crate::{
@@ -149,6 +152,19 @@ impl Slot {
             .compare_exchange(seen.raw(), next.raw(), Ordering::AcqRel, Ordering::Relaxed)
             .map(drop)
             .map_err(|_| Race)
+    }
+
+    /// Clears `bits`, accessed or dirty bits, in a slot of a leaf table; returns the entry as it was.
+    ///
+    /// No compare-exchange is needed there. Only a present leaf has such a bit: in all other entries of a
+    /// leaf table nothing changes, not even the mark of a claim. Above, the slot may have become a
+    /// table's, whose accessed bit is not for the taking.
+    #[inline]
+    fn take_bits(&self, bits: u64) -> Entry {
+        // Relaxed: none of these bits publishes anything, and an exchange goes on with the release
+        //   sequence of the map. Who reads or shoots down pages on account of what was taken does it
+        //   behind the fence of `Hub::after_change` [pair: change-enter].
+        Entry::from_raw(self.0.fetch_and(!bits, Ordering::Relaxed))
     }
 
     /// Asks for the slot's cache line, ahead of a `load`.
