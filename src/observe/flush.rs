@@ -34,9 +34,9 @@ impl Covered {
     }
 
     /// Adds all that `other` covers.
-    pub(crate) fn merge(&mut self, other: Self) {
-        if let Some(range) = other.0 {
-            self.add(range);
+    pub(crate) fn join(&mut self, other: Self) {
+        if let Some(stale) = other.0 {
+            self.merge(stale);
         }
     }
 }

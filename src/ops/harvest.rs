@@ -27,8 +27,8 @@ use crate::{
     level::PageSize,
     observe::Covered,
     sync::full_fence,
-    table::{Next, Slot, Walker, hits, take_hits},
-    walk::{Found, Place},
+    table::{Slot, Walker, hits, take_hits},
+    walk::{Place, Update},
 };
 
 /// Which of the two bits that an MMU keeps in a leaf.
@@ -85,9 +85,14 @@ struct Crop<'b> {
     cut: Vec<GpaRange>,
 }
 
-/// The slot holds a table now, whose pages are still to be visited.
+/// What a slot above the leaf tables turned out to be.
 #[derive(Debug)]
-struct BecameTable;
+enum Large {
+    /// A leaf, or nothing; it is done.
+    Done,
+    /// A table by now, whose pages are still to be visited.
+    Table,
+}
 
 impl Mark {
     fn bit<F: Format>(self, format: &F) -> u64 {
@@ -176,26 +181,22 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         // written is seen there [pair: write-harvest].
         full_fence();
         let dirty = format.dirty_bit();
-        let change = |size, leaf: Entry| {
-            let writable = format.attr(size, leaf).prot().contains(Prot::W);
-            if writable { leaf.with(dirty) } else { leaf }
-        };
         let mut pages = 0;
         for part in selection.runs() {
             let mut runs = self.runs(part);
             while let Some(run) = runs.next() {
                 for (place, page) in run.places() {
-                    let was = match self.change_leaf(place, page, change) {
-                        Ok(was) => was,
-                        Err(BecameTable) => {
-                            runs = self.runs(GpaRange::between(page, part.end_page()));
-                            break;
-                        }
+                    let change = |size, leaf: Entry| {
+                        let writable = format.attr(size, leaf).prot().contains(Prot::W);
+                        (writable && !leaf.has(dirty)).then_some(leaf.with(dirty))
                     };
-                    let newly = was.filter(|&(size, leaf)| {
-                        change(size, leaf) != leaf && !leaf.has(Entry::LATE)
-                    });
-                    pages += newly.map_or(0, |(size, _)| size.pages());
+                    match self.update_at(place, page, change) {
+                        // It counted as dirty, but the mark will go.
+                        Update::Done(_, leaf) if leaf.has(Entry::LATE) => {}
+                        Update::Done(size, _) => pages += size.pages(),
+                        Update::Declined => {}
+                        Update::Below(_) => runs.enter(place, page),
+                    }
                 }
             }
         }
@@ -220,7 +221,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     fn gather_all(self, wanted: &Wanted<'_>, found: &mut Bitmap, covered: &mut Covered) -> u64 {
         let mut crop = Crop::new(found.window());
         self.gather(wanted, wanted.range, &mut crop);
-        covered.merge(crop.covered);
+        covered.join(crop.covered);
         crop.pages
     }
 
@@ -233,15 +234,14 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                 continue;
             }
             for (place, page) in run.places() {
-                let gathered = self.gather_large(wanted, part, place, page, crop);
-                if let Err(BecameTable) = gathered {
-                    runs = self.runs(GpaRange::between(page, part.end_page()));
+                if let Large::Table = self.gather_large(wanted, part, place, page, crop) {
+                    runs.enter(place, page);
                 }
             }
         }
     }
 
-    /// Does the same for the leaf at `place`, if there is one, in a table above the leaf tables.
+    /// Does the same for the slot at `place`, in a table above the leaf tables.
     fn gather_large(
         self,
         wanted: &Wanted<'_>,
@@ -249,23 +249,33 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         place: Place<'p>,
         page: u64,
         crop: &mut Crop<'_>,
-    ) -> Result<(), BecameTable> {
+    ) -> Large {
         let here = |size: PageSize| size.leaf_range(page).overlap(wanted.range);
         let is_cut = |size| here(size).is_some_and(|here| !part.covers(here));
-        let clears = |size: PageSize| wanted.clears(size.leaf_range(page)) && !is_cut(size);
-        let taken = |size, leaf: Entry| {
-            if clears(size) { leaf.without(wanted.bit) } else { leaf }
+        let mut kept = None;
+        let update = self.update_at(place, page, |size, leaf| {
+            let whole = wanted.clears(size.leaf_range(page)) && !is_cut(size);
+            if whole && leaf.has(wanted.bit) {
+                return Some(leaf.without(wanted.bit));
+            }
+            kept = Some((size, leaf));
+            None
+        });
+        let found = match update {
+            Update::Below(_) => return Large::Table,
+            Update::Declined => kept,
+            Update::Done(size, leaf) => {
+                crop.covered.add(size.leaf_range(page), leaf);
+                Some((size, leaf))
+            }
         };
-        let Some((size, leaf)) = self.change_leaf(place, page, taken)? else { return Ok(()) };
-        if taken(size, leaf) != leaf {
-            crop.covered.add(size.leaf_range(page));
-        }
-        let Some(here) = here(size).filter(|_| leaf.has(wanted.bit | Entry::LATE)) else {
-            return Ok(());
+        let marked = found.filter(|(_, leaf)| leaf.has(wanted.bit | Entry::LATE));
+        let Some((size, here)) = marked.and_then(|(size, _)| Some((size, here(size)?))) else {
+            return Large::Done;
         };
         if is_cut(size) {
             crop.cut.push(here);
-            return Ok(());
+            return Large::Done;
         }
         for (page, count) in words_of(here) {
             let mask = wanted.mask(page, count);
@@ -273,34 +283,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                 crop.report(page, mask);
             }
         }
-        Ok(())
-    }
-
-    /// Applies `change` to the leaf at `place`, on the walk of `page`, until it wins or changes nothing;
-    /// returns the leaf as it was before, or `None` if there is no leaf.
-    ///
-    /// Lock-free: a commit is lost only to another one, or to the MMU setting a bit.
-    fn change_leaf(
-        self,
-        place: Place<'p>,
-        page: u64,
-        change: impl Fn(PageSize, Entry) -> Entry,
-    ) -> Result<Option<(PageSize, Entry)>, BecameTable> {
-        loop {
-            let leaf = match self.step(place.slot, place.level) {
-                Next::Down(..) => return Err(BecameTable),
-                Next::Here(entry) => entry,
-            };
-            let Found::Leaf(size) = self.found(place.level, leaf) else { return Ok(None) };
-            if self.is_lost(place, page) {
-                return Ok(None);
-            }
-            let next = change(size, leaf);
-            // Linearizes here, if it wins.
-            if next == leaf || self.commit(place.slot, place.level, leaf, next).is_ok() {
-                return Ok(Some((size, leaf)));
-            }
-        }
+        Large::Done
     }
 }
 
@@ -322,7 +305,8 @@ fn gather_leaves(wanted: &Wanted<'_>, slots: &[Slot], page: u64, crop: &mut Crop
         if wanted.fate == Fate::Cleared {
             let first = page + u64::from(marked.trailing_zeros());
             let last = page + u64::from(marked.ilog2());
-            crop.covered.add(GpaRange::between(first, last + 1));
+            // There are no late leaves in leaf tables.
+            crop.covered.add(GpaRange::between(first, last + 1), Entry::EMPTY);
         }
     }
 }

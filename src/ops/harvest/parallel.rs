@@ -14,7 +14,7 @@ use crate::{
     arena::FrameSource,
     bitmap::{Bitmap, WORD_PAGES, Window},
     format::Format,
-    observe::{Collect, Covered, Domain, Flush},
+    observe::{Collect, Covered, Domain, Flush, Scope, Stale},
 };
 
 /// Parts for each thread: so that one with fewer tables in its part has another to go on with.
@@ -37,7 +37,7 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         };
         let mut changed = Collect::new(self.hub(), Covered::default());
         // If a part panics, nobody knows what the others have cleared.
-        changed.covered.add(range);
+        changed.covered.merge(Stale::new(range, Scope::Structure));
         let parts = rayon::current_num_threads() * PARTS_PER_THREAD;
         let words = range.pages().div_ceil(WORD_PAGES) as usize;
         let words = words.div_ceil(parts).max(LEAST_WORDS);
@@ -50,14 +50,14 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         let (mut pages, mut covered) = (0, Covered::default());
         for part in parts {
             pages += part.pages;
-            covered.merge(part.covered);
+            covered.join(part.covered);
         }
         let mut rest = Crop::new(found.window());
         let pin = participant.pin();
         for part in cut {
             self.tree().walk(&pin).gather(&wanted, part, &mut rest);
         }
-        covered.merge(rest.covered);
+        covered.join(rest.covered);
         changed.covered = covered;
         Ok((pages + rest.pages, changed.done()))
     }
