@@ -63,9 +63,9 @@ pub use self::{
         UnknownObserver,
     },
     ops::{
-        HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings, OutOfRange, PopulateError,
-        ProtectError, SlotRef, Step, TranslateError, UnmapError, UnmapRangeError, VacateError,
-        Walk,
+        CollapseError, Collapsed, HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings,
+        OutOfRange, PopulateError, ProtectError, RefineError, SlotRef, SplitError, SplitRangeError,
+        Step, TranslateError, UnmapError, UnmapRangeError, VacateError, Walk,
     },
     page_table::PageTable,
     pinned::Pinned,

@@ -303,8 +303,10 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             .map_err(|error| fail(done, error.into()))?;
         let leaves = Leaves { range, first, attr, small };
         // Look first, so that what can be refused is refused before anything changes.
-        self.each_leaf(leaves, |place, gpa, size, leaf| self.room(place, gpa, size, leaf).map(drop))
-            .map_err(|source| fail(done, source))?;
+        self.each_leaf(leaves, |place, gpa, size, leaf| {
+            self.room(place, gpa, size, leaf).map(drop)
+        })
+        .map_err(|source| fail(done, source))?;
         self.each_leaf(leaves, |place, gpa, size, leaf| {
             match self.map_at(place, gpa, size, leaf)? {
                 Mapped::New => done.new += size.pages(),
@@ -336,9 +338,14 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                 let Some(size) = place.level.page_size() else {
                     return Err(MapError::NotPopulated { gpa });
                 };
-                let visited = leaves
-                    .leaf(self.format(), page, size)
-                    .and_then(|leaf| visit(place, gpa, size, leaf));
+                let visited = match leaves.leaf(self.format(), page, size) {
+                    Ok(leaf) => visit(place, gpa, size, leaf),
+                    // What is in the way comes before what would not fit.
+                    Err(misfit) => match visit(place, gpa, PageSize::Size4K, leaves.small) {
+                        Err(MapError::WrongSize { .. }) => Err(misfit),
+                        other => other,
+                    },
+                };
                 match visited {
                     // The slot was refined, or split, meanwhile.
                     Err(_) if matches!(self.step(place.slot, place.level), Next::Down(..)) => {
