@@ -65,9 +65,10 @@ pub use self::{
         UnknownObserver,
     },
     ops::{
-        HarvestError, HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings, Mark,
-        OutOfRange, PopulateError, ProtectError, SlotRef, Step, TranslateError, UnmapError,
-        UnmapRangeError, VacateError, Walk,
+        CollapseError, Collapsed, HarvestError, HostRun, MapError, MapRangeError, Mapped,
+        MappedRange, Mappings, Mark, OutOfRange, PopulateError, ProtectError, RefineError, SlotRef,
+        SplitError, SplitRangeError, Step, TranslateError, UnmapError, UnmapRangeError,
+        VacateError, Walk,
     },
     page_table::PageTable,
     pinned::Pinned,

@@ -90,9 +90,13 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         self.change().map(gpa, pfn, size, attr)
     }
 
-    /// Maps the pages of `range`, 4 KiB each, to the consecutive frames from `first` on.
+    /// Maps the pages of `range` to the consecutive frames from `first` on, each by a leaf of the size for
+    /// which it was populated.
     ///
-    /// Visits tables, not pages.
+    /// Visits tables, not pages. Where there is room for large leaves only, range and frames have to be
+    /// aligned to them ([`WrongSize`](MapError::WrongSize),
+    /// [`Misaligned`](crate::EncodeError::Misaligned) otherwise): [refine](crate::PageTable::refine) it
+    /// first.
     ///
     /// # Errors
     /// [`MapRangeError`]. The whole range is checked before the first page is mapped; only if another
@@ -146,7 +150,9 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     ///
     /// # Errors
     /// [`UnmapRangeError`], before anything has changed: a large leaf lies partly outside the range,
-    /// or the range has pages that the format does not translate.
+    /// or the range has pages that the format does not translate. Only if such a leaf came meanwhile, by a
+    /// [collapse](crate::PageTable::collapse), has it [changed](UnmapRangeError::Collapsed) what lies
+    /// before.
     ///
     /// # Concurrency
     /// Takes effect leaf by leaf. Pages that are mapped meanwhile may be missed. If `sink` panics, the
@@ -185,7 +191,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// faults once more.
     ///
     /// # Errors
-    /// [`ProtectError`], before anything has changed.
+    /// [`ProtectError`], before anything has changed, unless a large leaf that the range cuts came
+    /// [meanwhile](ProtectError::Collapsed).
     ///
     /// # Concurrency
     /// Takes effect leaf by leaf; an accessed or dirty bit that the MMU sets meanwhile is kept.
@@ -243,7 +250,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         found: &mut Bitmap,
     ) -> Result<(u64, Flush<'r>), HarvestError> {
         let mut changed = self.collect();
-        let pages = self.walker().harvest(range, mark, found, &mut changed.covered)?;
+        let pages = self.look().harvest(range, mark, found, &mut changed.covered)?;
         Ok((pages, changed.done()))
     }
 
@@ -266,7 +273,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     ) -> Result<(u64, Flush<'r>), HarvestError> {
         let mut changed = self.collect();
         let covered = &mut changed.covered;
-        let pages = self.walker().harvest_selected(selection, mark, found, covered)?;
+        let pages = self.look().harvest_selected(selection, mark, found, covered)?;
         Ok((pages, changed.done()))
     }
 
@@ -284,7 +291,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         mark: Mark,
         found: &mut Bitmap,
     ) -> Result<u64, HarvestError> {
-        self.walker().query(range, mark, found)
+        self.look().query(range, mark, found)
     }
 
     /// Makes the pages of `selection` dirty, as if the MMU had written them; returns how many 4 KiB pages
@@ -302,7 +309,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// # Concurrency
     /// Takes effect leaf by leaf. There is nothing to invalidate.
     pub fn set_dirty(&self, selection: &Bitmap) -> Result<u64, HarvestError> {
-        self.walker().set_dirty(selection)
+        self.change().set_dirty(selection)
     }
 
     /// Returns the mapping that translates `gpa`, or `None`.

@@ -17,13 +17,13 @@ mod ept;
 mod long_mode;
 mod npt;
 mod pat;
+mod resize;
 mod tracking;
 mod transition;
 mod x86;
 
 use core::fmt::Debug;
 
-pub(crate) use self::x86::Paging;
 pub use self::{
     any::AnyFormat,
     ept::{Ept, EptCaps},
@@ -33,6 +33,10 @@ pub use self::{
     tracking::Tracking,
     transition::Who,
     x86::BadEncryptionBit,
+};
+pub(crate) use self::{
+    resize::{Uneven, Union, divided},
+    x86::Paging,
 };
 use crate::{
     addr::{Gpa, GpaRange, HostPfn, PAGE_SHIFT},
@@ -318,8 +322,7 @@ pub trait Format:
         }
     }
 
-    /// Returns the mapping that a leaf of `size` makes for the page that holds `gpa`. One that a collapse
-    /// has just made counts as accessed and dirty, whichever bits it has.
+    /// Returns the mapping that a leaf of `size` makes for the page that holds `gpa`.
     #[inline]
     fn mapping(&self, gpa: Gpa, size: PageSize, leaf: Entry) -> Mapping {
         Mapping {

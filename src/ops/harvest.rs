@@ -10,7 +10,9 @@
 //! compare-exchange, since its slot may become a table's under the harvest, which then goes on below.
 //!
 //! A leaf that bears [`Entry::LATE`] counts as accessed and dirty, whichever bits it has: a collapse has
-//! still to bring what the MMU may have set in the table that the leaf replaced. Harvests leave the mark.
+//! still to bring what the MMU may have set in the table that the leaf replaced. Harvests leave the mark,
+//! and do not thwart a collapse: what they take from a table that was just replaced is reported, and lost
+//! to nobody. A bit that is *set* there might come too late for the collapse to see, so setting does.
 
 #[cfg(feature = "rayon")]
 mod parallel;

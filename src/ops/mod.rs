@@ -4,22 +4,28 @@
 //! no lock, allocate nothing, write nothing shared but the slot, and commit each page with one
 //! compare-exchange; whoever stops in the middle of one, for ever, stops nobody else.
 
+mod collapse;
 mod harvest;
 mod lookup;
 mod map;
 mod populate;
 mod protect;
+mod refine;
 mod slot;
+mod split;
 mod unmap;
 mod vacate;
 
 pub use self::{
+    collapse::{CollapseError, Collapsed},
     harvest::{HarvestError, Mark},
     lookup::{HostRun, Mappings, Step, TranslateError, Walk},
     map::{MapError, MapRangeError, Mapped, MappedRange},
     populate::PopulateError,
     protect::ProtectError,
+    refine::RefineError,
     slot::SlotRef,
+    split::{SplitError, SplitRangeError},
     unmap::{UnmapError, UnmapRangeError},
     vacate::VacateError,
 };

@@ -11,6 +11,7 @@ use crate::{
     addr::{Gpa, HostPfn},
     arena::FrameSource,
     attr::Attr,
+    entry::Entry,
     format::Format,
     level::PageSize,
     mapping::Mapping,
@@ -109,19 +110,21 @@ impl<'p, F: Format, S: FrameSource> SlotRef<'p, F, S> {
     fn set(&self, bit: u64) -> bool {
         let mut was_set = false;
         self.walker.update(self.place(), self.gpa.page(), |_, leaf| {
-            was_set = leaf.has(bit);
-            (!was_set).then_some(leaf.with(bit))
+            was_set = leaf.has(bit | Entry::LATE);
+            // Also where the mark says as much: it will go, and the bit must not go with it.
+            (!leaf.has(bit)).then_some(leaf.with(bit))
         });
         was_set
     }
 
     /// Clears `bit` in a leaf that has it set; tells whether it was.
     fn clear(&self, bit: u64) -> bool {
-        self.walker
-            .update(self.place(), self.gpa.page(), |_, leaf| {
-                leaf.has(bit).then_some(leaf.without(bit))
-            })
-            .is_some()
+        let mut was_set = false;
+        self.walker.update(self.place(), self.gpa.page(), |_, leaf| {
+            was_set = leaf.has(bit | Entry::LATE);
+            leaf.has(bit).then_some(leaf.without(bit))
+        });
+        was_set
     }
 }
 
