@@ -21,6 +21,9 @@ pub(crate) const GROUP: usize = u64::BITS as usize;
 /// Slots on one cache line: looked at together.
 const LINE: usize = 8;
 
+/// Cache lines asked for ahead: as many as a core has under way at once. The processor goes on by itself.
+const AHEAD: usize = 16;
+
 /// Which slots of a run have a bit: bit `i` of word `w` is slot `64 * w + i` of the run.
 pub(crate) type Hits = [u64; SLOTS.div_ceil(GROUP)];
 
@@ -34,16 +37,22 @@ pub(crate) fn hits(slots: &[Slot], bit: u64) -> Hits {
     hits_by_word(slots, bit)
 }
 
-/// Clears `bit` in the slots of a leaf table that `hits` names. Leaves in `hits` those that had it.
+/// Clears `bit` in the slots of a leaf table that `hits` names. Leaves in `hits` those that had it, and
+/// returns how many they are.
 #[inline]
-pub(crate) fn take_hits(slots: &[Slot], hits: &mut Hits, bit: u64) {
+pub(crate) fn take_hits(slots: &[Slot], hits: &mut Hits, bit: u64) -> u64 {
     #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle))))]
     if let Some(wide) = wide::Wide::detect() {
-        wide.take_hits(slots, hits, bit);
-        return;
+        return wide.take_hits(slots, hits, bit);
     }
-    for (group, hits) in slots.chunks(GROUP).zip(hits) {
-        *hits = take_by_word(group, *hits, bit);
+    take_by_word(slots, hits, bit)
+}
+
+/// Asks for the cache lines of `slots`, ahead of [`hits`].
+#[inline]
+pub(crate) fn prefetch(slots: &[Slot]) {
+    for slot in slots.iter().step_by(LINE).take(AHEAD) {
+        slot.prefetch();
     }
 }
 
@@ -74,19 +83,29 @@ fn group_by_word(group: &[Slot], bit: u64) -> u64 {
     hits
 }
 
-/// Clears `bit` in the slots, of at most 64, that `hits` names; returns those that had it.
-#[inline]
-fn take_by_word(group: &[Slot], hits: u64, bit: u64) -> u64 {
-    let (mut left, mut taken) = (hits, 0);
-    while left != 0 {
-        let index = left.trailing_zeros();
-        left &= left - 1;
-        // Not the value that the look found: another may have taken the bit since, or the leaf.
-        if group[index as usize].take_bits(bit).has(bit) {
-            taken |= 1 << index;
+/// As [`take_hits`].
+fn take_by_word(slots: &[Slot], hits: &mut Hits, bit: u64) -> u64 {
+    let mut taken = 0;
+    for (group, hits) in slots.chunks(GROUP).zip(hits) {
+        let mut left = *hits;
+        while left != 0 {
+            let index = left.trailing_zeros();
+            left &= left - 1;
+            if take(&group[index as usize], bit) {
+                taken += 1;
+            } else {
+                *hits &= !(1 << index);
+            }
         }
     }
     taken
+}
+
+/// Clears `bit` in a slot; tells whether it was there.
+#[inline]
+fn take(slot: &Slot, bit: u64) -> bool {
+    // Not the value that the look found: another may have taken the bit since, or the leaf.
+    slot.take_bits(bit).has(bit)
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]

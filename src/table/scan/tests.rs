@@ -69,7 +69,7 @@ fn both_forms_find_the_slots_that_have_the_bit() {
 }
 
 /// Takes from some of the slots that have the bit, and from some that have not.
-fn takes(take: impl Fn(&[Slot], &mut Hits, u64)) {
+fn takes(take: impl Fn(&[Slot], &mut Hits, u64) -> u64) {
     let mut numbers = Numbers(8);
     every_part(|table, first, end, bit| {
         let before = words(table.slots(0, SLOTS));
@@ -87,7 +87,9 @@ fn takes(take: impl Fn(&[Slot], &mut Hits, u64)) {
             *named &= inside(group);
         }
         let mut taken = named;
-        take(slots, &mut taken, bit);
+        let count = take(slots, &mut taken, bit);
+        let ones: u32 = taken.iter().map(|taken| taken.count_ones()).sum();
+        assert_eq!(count, u64::from(ones));
         for (index, (&before, now)) in before.iter().zip(words(table.slots(0, SLOTS))).enumerate() {
             let was_named = (first..end).contains(&index) && {
                 let index = index - first;
@@ -108,11 +110,7 @@ fn the_bit_is_taken_from_the_slots_that_are_named() {
 
 #[test]
 fn word_by_word_the_bit_is_taken_from_the_slots_that_are_named() {
-    takes(|slots, hits, bit| {
-        for (group, hits) in slots.chunks(GROUP).zip(hits) {
-            *hits = take_by_word(group, *hits, bit);
-        }
-    });
+    takes(take_by_word);
 }
 
 /// Two threads take what an MMU sets meanwhile: each bit that it set was taken once, or is there still.
@@ -130,8 +128,7 @@ fn of_what_is_set_meanwhile_each_bit_is_taken_once() {
                 for _ in 0..rounds {
                     let slots = table.slots(odd, SLOTS);
                     let mut found = hits(slots, bit);
-                    take_hits(slots, &mut found, bit);
-                    sum += found.iter().map(|hits| u64::from(hits.count_ones())).sum::<u64>();
+                    sum += take_hits(slots, &mut found, bit);
                 }
                 sum
             })
