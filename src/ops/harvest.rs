@@ -29,8 +29,8 @@ use crate::{
     level::PageSize,
     observe::Covered,
     sync::full_fence,
-    table::{Slot, Walker, hits, prefetch, take_hits},
-    walk::{Place, Run, Update},
+    table::{Slot, Walker, hits, take_hits},
+    walk::{Place, Update},
 };
 
 /// Which of the two bits that an MMU keeps in a leaf.
@@ -230,14 +230,8 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     /// Visits `part` of what is wanted.
     fn gather(self, wanted: &Wanted<'_>, part: GpaRange, crop: &mut Crop<'_>) {
         let mut runs = self.runs(part);
-        let mut next = runs.next();
-        while let Some(run) = next {
+        while let Some(run) = runs.next() {
             if let Some(slots) = run.leaf_slots() {
-                next = runs.next();
-                // An atomic operation lets no later load begin; so the next table is asked for before.
-                if let Some(ahead) = next.as_ref().and_then(Run::leaf_slots) {
-                    prefetch(ahead);
-                }
                 gather_leaves(wanted, slots, run.page(), crop);
                 continue;
             }
@@ -246,7 +240,6 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                     runs.enter(place, page);
                 }
             }
-            next = runs.next();
         }
     }
 

@@ -28,7 +28,7 @@ use core::array;
 pub use self::tree::CreateError;
 pub(crate) use self::{
     claim::{Shape, Verdict},
-    scan::{hits, prefetch, take_hits},
+    scan::{hits, take_hits},
     tree::{Claim, Dead, Need, NewTable, Next, Supply, Tree, Walker, Writer},
 };
 use crate::{

@@ -21,9 +21,6 @@ pub(crate) const GROUP: usize = u64::BITS as usize;
 /// Slots on one cache line: looked at together.
 const LINE: usize = 8;
 
-/// Cache lines asked for ahead: as many as a core has under way at once. The processor goes on by itself.
-const AHEAD: usize = 16;
-
 /// Which slots of a run have a bit: bit `i` of word `w` is slot `64 * w + i` of the run.
 pub(crate) type Hits = [u64; SLOTS.div_ceil(GROUP)];
 
@@ -46,14 +43,6 @@ pub(crate) fn take_hits(slots: &[Slot], hits: &mut Hits, bit: u64) -> u64 {
         return wide.take_hits(slots, hits, bit);
     }
     take_by_word(slots, hits, bit)
-}
-
-/// Asks for the cache lines of `slots`, ahead of [`hits`].
-#[inline]
-pub(crate) fn prefetch(slots: &[Slot]) {
-    for slot in slots.iter().step_by(LINE).take(AHEAD) {
-        slot.prefetch();
-    }
 }
 
 fn hits_by_word(slots: &[Slot], bit: u64) -> Hits {
