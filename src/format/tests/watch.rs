@@ -1,0 +1,159 @@
+//! Watched leaves, in every state, against a table in plain numbers.
+
+use super::*;
+
+/// What a leaf that allows writes looks like beside its rights: WATCHED, W, D.
+type State = (bool, bool, bool);
+
+const WATCHED: u64 = 1 << 53;
+const W: u64 = 2;
+
+/// Every state that there is, what becomes of it, and how it reads.
+struct Row {
+    from: State,
+    dirtied: State,
+    cleaned: State,
+    watched: State,
+    unwatched: State,
+}
+
+const ROWS: [Row; 5] = [
+    Row {
+        from: (false, true, false),
+        dirtied: (false, true, true),
+        cleaned: (false, true, false),
+        watched: (true, false, false),
+        unwatched: (false, true, false),
+    },
+    Row {
+        from: (false, true, true),
+        dirtied: (false, true, true),
+        cleaned: (false, true, false),
+        watched: (true, true, true),
+        unwatched: (false, true, true),
+    },
+    Row {
+        from: (true, false, false),
+        dirtied: (true, true, true),
+        cleaned: (true, false, false),
+        watched: (true, false, false),
+        unwatched: (false, true, false),
+    },
+    Row {
+        from: (true, false, true),
+        dirtied: (true, true, true),
+        cleaned: (true, false, false),
+        watched: (true, false, true),
+        unwatched: (false, true, true),
+    },
+    Row {
+        from: (true, true, true),
+        dirtied: (true, true, true),
+        cleaned: (true, false, false),
+        watched: (true, true, true),
+        unwatched: (false, true, true),
+    },
+];
+
+fn dirty_bit(format: AnyFormat) -> u64 {
+    if matches!(format, AnyFormat::Ept(_)) { 0x200 } else { 0x40 }
+}
+
+/// Puts a state into a leaf.
+fn put(format: AnyFormat, leaf: Entry, (watched, write, dirty): State) -> Entry {
+    let pick = |chosen, bit| if chosen { bit } else { 0 };
+    let dirty_bit = dirty_bit(format);
+    let plain = leaf.raw() & !(WATCHED | W | dirty_bit);
+    Entry::from_raw(plain | pick(watched, WATCHED) | pick(write, W) | pick(dirty, dirty_bit))
+}
+
+/// Every leaf that can be encoded and allows writes, of each size, with and without A and LATE.
+fn writable_leaves() -> impl Iterator<Item = (AnyFormat, PageSize, Attr, Entry)> {
+    let sizes = |format| PageSize::ALL.map(|size| (format, size));
+    examples().into_iter().flat_map(sizes).flat_map(|(format, size)| {
+        let attrs = all_attrs().filter(|attr| attr.prot().contains(Prot::W));
+        let leaves = attrs.filter_map(move |attr| {
+            let leaf = format.leaf(size, HostPfn::new(FRAME), attr).ok()?;
+            Some((format, size, attr, leaf))
+        });
+        leaves.flat_map(move |(format, size, attr, leaf)| {
+            let accessed = format.accessed_bit();
+            [leaf, leaf.with(accessed), leaf.with(1 << 56)].map(|leaf| (format, size, attr, leaf))
+        })
+    })
+}
+
+#[test]
+fn a_watched_leaf_becomes_what_the_table_says() {
+    let mut leaves = 0;
+    for (format, size, _, leaf) in writable_leaves() {
+        for Row { from, dirtied, cleaned, watched, unwatched } in ROWS {
+            let from = put(format, leaf, from);
+            let to = |state| put(format, leaf, state);
+            assert_eq!(from.dirtied(&format), to(dirtied), "{format:?} {from:?}");
+            assert_eq!(from.cleaned(&format), to(cleaned), "{format:?} {from:?}");
+            assert_eq!(from.watched(&format), to(watched), "{format:?} {from:?}");
+            assert_eq!(from.unwatched(&format), to(unwatched), "{format:?} {from:?}");
+            for next in [dirtied, cleaned, watched, unwatched].map(to) {
+                let who = from.may_become(next, size.level(), &format);
+                assert_eq!(who, Some(Who::Anyone), "{format:?}: {from:?} -> {next:?}");
+            }
+        }
+        leaves += 1;
+    }
+    assert!(leaves > 10_000);
+}
+
+/// Tracking does not show but in the dirty bit.
+#[test]
+fn a_watched_leaf_reads_as_if_nobody_watched_it() {
+    for (format, size, attr, leaf) in writable_leaves() {
+        for Row { from: state, .. } in ROWS {
+            let seen = put(format, leaf, state);
+            assert!(format.is_well_formed(size.level(), seen), "{format:?} {seen:?}");
+            assert_eq!(seen.raw() & !format.leaf_bits(size), 0);
+            assert_eq!(format.attr(size, seen), attr, "{format:?} {seen:?}");
+            let mapping = format.mapping(Gpa::new(0), size, seen);
+            assert_eq!((mapping.attr, mapping.dirty), (attr, state.2));
+        }
+        let escaped = put(format, leaf, (true, true, false));
+        assert!(!format.is_well_formed(size.level(), escaped), "{format:?} {escaped:?}");
+    }
+}
+
+#[test]
+fn rights_change_and_a_leaf_stays_watched_while_it_may_be_written() {
+    for (format, size, attr, leaf) in writable_leaves() {
+        for Row { from: state, .. } in ROWS {
+            let seen = put(format, leaf, state);
+            for prot in (0..16).map(Prot::from_bits_truncate) {
+                let plain = format.leaf(size, HostPfn::new(FRAME), attr.with_prot(prot));
+                let Ok(plain) = plain else {
+                    assert!(format.with_prot(seen, prot).is_err());
+                    continue;
+                };
+                let marks = seen.raw() & (1 << 56 | format.accessed_bit());
+                let (watched, write, dirty) = state;
+                let expected = match (watched, prot.contains(Prot::W)) {
+                    (true, true) => (true, write, dirty),
+                    (_, write) => (false, write, dirty),
+                };
+                let wanted = put(format, plain.with(marks), expected);
+                assert_eq!(format.with_prot(seen, prot), Ok(wanted), "{seen:?} with {prot:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_leaf_that_allows_no_writes_is_not_watched_and_gains_no_right() {
+    for format in examples() {
+        let leaf = format.leaf(PageSize::Size4K, HostPfn::new(FRAME), Attr::new(Prot::RX)).unwrap();
+        let dirty = leaf.with(dirty_bit(format));
+        for leaf in [leaf, dirty] {
+            assert_eq!((leaf.watched(&format), leaf.unwatched(&format)), (leaf, leaf));
+            assert_eq!(leaf.dirtied(&format), dirty);
+            assert_eq!(leaf.cleaned(&format), dirty.without(dirty_bit(format)));
+        }
+    }
+}
