@@ -63,9 +63,9 @@ pub use self::{
         UnknownObserver,
     },
     ops::{
-        HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings, OutOfRange, PopulateError,
-        ProtectError, SlotRef, Step, TranslateError, UnmapError, UnmapRangeError, VacateError,
-        Walk,
+        FixError, Fixed, HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings,
+        NoteError, Noted, OutOfRange, PopulateError, ProtectError, SlotRef, Step, TranslateError,
+        UnmapError, UnmapRangeError, VacateError, Walk, WatchError,
     },
     page_table::PageTable,
     pinned::Pinned,

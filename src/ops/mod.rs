@@ -11,6 +11,7 @@ mod protect;
 mod slot;
 mod unmap;
 mod vacate;
+mod watch;
 
 pub use self::{
     lookup::{HostRun, Mappings, Step, TranslateError, Walk},
@@ -20,6 +21,7 @@ pub use self::{
     slot::SlotRef,
     unmap::{UnmapError, UnmapRangeError},
     vacate::VacateError,
+    watch::{FixError, Fixed, NoteError, Noted, WatchError},
 };
 
 use core::iter;
