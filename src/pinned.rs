@@ -55,8 +55,13 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     }
 
     #[inline]
-    fn walker(&self) -> Walker<'_, F, S> {
+    fn look(&self) -> Walker<'_, F, S> {
         self.domain.tree().walk(&self.pin)
+    }
+
+    #[inline]
+    fn change(&self) -> Walker<'_, F, S> {
+        self.domain.tree().walk_to_change(&self.pin)
     }
 
     /// Lets reclamation go on: leaves the epoch and enters it again, more cheaply than dropping the
@@ -83,7 +88,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         size: PageSize,
         attr: Attr,
     ) -> Result<Mapped, MapError> {
-        self.walker().map(gpa, pfn, size, attr)
+        self.change().map(gpa, pfn, size, attr)
     }
 
     /// Maps the pages of `range`, 4 KiB each, to the consecutive frames from `first` on.
@@ -102,7 +107,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         first: HostPfn,
         attr: Attr,
     ) -> Result<MappedRange, MapRangeError> {
-        self.walker().map_range(range, first, attr)
+        self.change().map_range(range, first, attr)
     }
 
     /// Maps many 4 KiB pages with the same attributes, in order, and tells `sink` how each went. The
@@ -117,7 +122,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         attr: Attr,
         sink: impl FnMut(Gpa, Result<Mapped, MapError>),
     ) {
-        self.walker().map_many(pages, attr, sink);
+        self.change().map_many(pages, attr, sink);
     }
 
     /// Unmaps the leaf that translates `gpa`, whole if it is large, and returns it with its final
@@ -131,9 +136,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// Until the [`Flush`] is served, a translation cache may still reach the frame.
     #[inline]
     pub fn unmap(&self, gpa: Gpa) -> Result<(Mapping, Flush<'r>), UnmapError> {
-        let mapping = self.walker().unmap(gpa)?;
         let mut covered = Covered::default();
-        covered.add(mapping.range());
+        let mapping = self.change().unmap(gpa, &mut covered)?;
         Ok((mapping, Flush::new(self.domain.hub(), covered)))
     }
 
@@ -155,7 +159,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         sink: impl FnMut(Mapping),
     ) -> Result<(u64, Flush<'r>), UnmapRangeError> {
         let mut changed = self.collect();
-        let pages = self.walker().unmap_range(range, &mut changed.covered, sink)?;
+        let pages = self.change().unmap_range(range, &mut changed.covered, sink)?;
         Ok((pages, changed.done()))
     }
 
@@ -171,7 +175,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         sink: impl FnMut(Gpa, Result<Mapping, UnmapError>),
     ) -> Flush<'r> {
         let mut changed = self.collect();
-        self.walker().unmap_many(pages, &mut changed.covered, sink);
+        self.change().unmap_many(pages, &mut changed.covered, sink);
         changed.done()
     }
 
@@ -189,7 +193,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// Takes effect leaf by leaf; an accessed or dirty bit that the MMU sets meanwhile is kept.
     pub fn protect(&self, range: GpaRange, prot: Prot) -> Result<(u64, Flush<'r>), ProtectError> {
         let mut changed = self.collect();
-        let pages = self.walker().protect(range, prot, &mut changed.covered)?;
+        let pages = self.change().protect(range, prot, &mut changed.covered)?;
         Ok((pages, changed.done()))
     }
 
@@ -200,7 +204,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     #[inline]
     #[must_use]
     pub fn lookup(&self, gpa: Gpa) -> Option<Mapping> {
-        self.walker().lookup(gpa)
+        self.look().lookup(gpa)
     }
 
     /// Looks up many pages, in order, and tells `sink` what translates each; the walks overlap, as
@@ -213,7 +217,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         pages: impl IntoIterator<Item = Gpa>,
         sink: impl FnMut(Gpa, Option<Mapping>),
     ) {
-        self.walker().lookup_many(pages, sink);
+        self.look().lookup_many(pages, sink);
     }
 
     /// Returns the entries on the way to `gpa`, from the root's, which is always there, down to that of
@@ -223,7 +227,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// Each entry as it stood when the walk read it. Wait-free.
     #[must_use]
     pub fn walk(&self, gpa: Gpa, lowest: Level) -> Walk {
-        self.walker().path(gpa, lowest)
+        self.look().path(gpa, lowest)
     }
 
     /// Returns the slot where the translation of `gpa` ends.
@@ -234,7 +238,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// # Concurrency
     /// Wait-free. A table that is linked under the slot later is followed by each of its operations.
     pub fn slot(&self, gpa: Gpa) -> Result<SlotRef<'_, F, S>, OutOfRange> {
-        self.walker().slot(gpa)
+        self.change().slot(gpa)
     }
 
     /// Returns the mappings in `range`, in ascending order; a large leaf at either end is included
@@ -246,7 +250,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// # Concurrency
     /// Weakly consistent: each leaf as it stood when it was read.
     pub fn mappings(&self, range: GpaRange) -> Result<Mappings<'_, F, S>, OutOfRange> {
-        self.walker().mappings(range)
+        self.look().mappings(range)
     }
 
     /// Counts the 4 KiB pages of `range` that are mapped, by a scan.
@@ -257,7 +261,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// # Concurrency
     /// As [`mappings`](Self::mappings).
     pub fn mapped(&self, range: GpaRange) -> Result<u64, OutOfRange> {
-        self.walker().mapped(range)
+        self.look().mapped(range)
     }
 
     /// Returns the longest contiguous run of host memory behind at most `len` bytes from `gpa` on, all
@@ -269,7 +273,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// # Concurrency
     /// As [`mappings`](Self::mappings).
     pub fn translate(&self, gpa: Gpa, len: u64, access: Prot) -> Result<HostRun, TranslateError> {
-        self.walker().translate(gpa, len, access)
+        self.look().translate(gpa, len, access)
     }
 
     fn collect(&self) -> Collect<'r> {

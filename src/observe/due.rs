@@ -54,6 +54,12 @@ impl Stale {
         Self { range, scope }
     }
 
+    /// Returns what covers both.
+    #[inline]
+    pub(super) fn hull(self, other: Self) -> Self {
+        Self { range: self.range.hull(other.range), scope: self.scope.max(other.scope) }
+    }
+
     /// Tells whether to invalidate this invalidates all of `other`.
     pub(super) fn covers(self, other: Self) -> bool {
         self.range.hull(other.range) == self.range && self.scope >= other.scope

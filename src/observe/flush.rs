@@ -12,16 +12,25 @@ use super::{
     hub::Hub,
     shootdown::Shootdown,
 };
-use crate::addr::GpaRange;
+use crate::{addr::GpaRange, entry::Entry};
 
-/// Which pages a change covered: a hull, so it may name pages that did not change.
+/// What a change made stale: a hull, so it may name pages that did not change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Covered(Option<GpaRange>);
+pub(crate) struct Covered(Option<Stale>);
 
 impl Covered {
+    /// Adds the pages of a leaf that was changed.
     #[inline]
-    pub(crate) fn add(&mut self, range: GpaRange) {
-        self.0 = Some(self.0.map_or(range, |hull| hull.hull(range)));
+    pub(crate) fn add(&mut self, range: GpaRange, leaf: Entry) {
+        // While the mark stands, a paging-structure cache may still lead to the table that was
+        //   collapsed, where every page of the leaf is mapped as it was.
+        let late = leaf.has(Entry::LATE);
+        self.merge(Stale::new(range, if late { Scope::Structure } else { Scope::Leaves }));
+    }
+
+    #[inline]
+    pub(crate) fn merge(&mut self, stale: Stale) {
+        self.0 = Some(self.0.map_or(stale, |all| all.hull(stale)));
     }
 }
 
@@ -42,7 +51,6 @@ pub struct Flush<'t> {
     /// Identifies the table.
     hub: &'t Hub,
     covered: Covered,
-    scope: Scope,
     /// As it was when the changes had been made, all of them.
     generation: Generation,
 }
@@ -63,23 +71,22 @@ impl<'t> Flush<'t> {
 
     /// Makes the duty of all changes up to now.
     pub(crate) fn all(hub: &'t Hub) -> Self {
-        let mut covered = Covered::default();
-        covered.add(GpaRange::ALL);
+        let covered = Covered(Some(Stale::new(GpaRange::ALL, Scope::Structure)));
         let generation = Generation::new(hub.after_change());
-        Self { hub, covered, scope: Scope::Structure, generation }
+        Self { hub, covered, generation }
     }
 
     /// Returns the pages to invalidate: the hull of all that changed, or `None` if nothing needs
     /// invalidation.
     #[must_use]
     pub fn range(&self) -> Option<GpaRange> {
-        self.covered.0
+        self.covered.0.map(|stale| stale.range)
     }
 
     /// Returns what is to be invalidated of them.
     #[must_use]
     pub fn scope(&self) -> Scope {
-        self.scope
+        self.covered.0.map_or(Scope::Leaves, |stale| stale.scope)
     }
 
     /// Returns the generation that had begun when the change was complete; merged, the latest.
@@ -100,7 +107,7 @@ impl<'t> Flush<'t> {
     /// It may say no of one that is served when many other shoot-downs came after.
     #[must_use]
     pub fn is_served(&self) -> bool {
-        self.stale().is_none_or(|stale| self.hub.serves(self.generation.get(), stale))
+        self.covered.0.is_none_or(|stale| self.hub.serves(self.generation.get(), stale))
     }
 
     /// Takes over the duty of `other`.
@@ -111,9 +118,8 @@ impl<'t> Flush<'t> {
         if !other.is_of(self.hub) {
             return Err(ForeignFlush(other));
         }
-        if let Some(Stale { range, scope }) = other.take() {
-            self.scope = self.scope.max(scope);
-            self.covered.add(range);
+        if let Some(stale) = other.take() {
+            self.covered.merge(stale);
             self.generation = self.generation.max(other.generation);
         }
         Ok(())
@@ -152,15 +158,9 @@ impl<'t> Flush<'t> {
         ptr::eq(self.hub, hub)
     }
 
-    fn stale(&self) -> Option<Stale> {
-        self.covered.0.map(|range| Stale::new(range, self.scope))
-    }
-
     /// Takes the duty out of it, so that it is empty.
     pub(super) fn take(&mut self) -> Option<Stale> {
-        let stale = self.stale();
-        self.covered = Covered::default();
-        stale
+        self.covered.0.take()
     }
 }
 
@@ -175,11 +175,9 @@ impl Drop for Flush<'_> {
 
 impl fmt::Debug for Flush<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { covered, scope, generation, .. } = self;
         f.debug_struct("Flush")
-            .field("range", &covered.0)
-            .field("scope", scope)
-            .field("generation", &generation.get())
+            .field("stale", &self.covered.0)
+            .field("generation", &self.generation.get())
             .finish()
     }
 }
@@ -206,7 +204,7 @@ impl<'t> Collect<'t> {
             None => Generation::FIRST.get(),
         };
         let generation = Generation::new(generation);
-        Flush { hub: self.hub, covered, scope: Scope::Leaves, generation }
+        Flush { hub: self.hub, covered, generation }
     }
 }
 

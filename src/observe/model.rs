@@ -107,7 +107,7 @@ fn check(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
 /// Makes the duty of an unmap, and does it.
 fn shoot(world: &World) {
     let mut covered = Covered::default();
-    covered.add(PAGE);
+    covered.add(PAGE, Entry::EMPTY);
     let flush = Flush::new(&world.hub, covered);
     let mut shootdown = flush.shootdown();
     while shootdown.poll() != Progress::Complete {
@@ -225,7 +225,7 @@ fn a_flush_that_was_dropped_reaches_whoever_enters_later() {
         let dropper = thread::spawn(move || {
             told.unmap();
             let mut covered = Covered::default();
-            covered.add(PAGE);
+            covered.add(PAGE, Entry::EMPTY);
             drop(Flush::new(&told.hub, covered));
         });
         let before = cache.last;

@@ -102,7 +102,7 @@ impl Rig {
     /// Makes the duty to invalidate `range`, of which nothing was mapped.
     fn duty(&self, range: GpaRange) -> Flush<'_> {
         let mut covered = Covered::default();
-        covered.add(range);
+        covered.add(range, Entry::EMPTY);
         Flush::new(self.domain().hub(), covered)
     }
 

@@ -222,9 +222,14 @@ impl<F: Format, S: FrameSource> Iterator for Mappings<'_, F, S> {
     fn next(&mut self) -> Option<Mapping> {
         loop {
             while let Some((place, page)) = self.run.as_mut().and_then(Run::pop_first) {
-                let gpa = Gpa::of_page(page);
-                if let Some(mapping) = self.walker.lookup_at(place, gpa) {
-                    return Some(mapping);
+                match self.walker.step(place.slot, place.level) {
+                    Next::Down(..) => self.runs.enter(place, page),
+                    Next::Here(entry) => {
+                        let at = Terminal { place, entry };
+                        if let Some(mapping) = self.walker.mapping_at(at, Gpa::of_page(page)) {
+                            return Some(mapping);
+                        }
+                    }
                 }
             }
             self.run = Some(self.runs.next()?);

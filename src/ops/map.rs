@@ -30,8 +30,8 @@ use crate::{
     format::{EncodeError, Format},
     level::PageSize,
     mapping::Mapping,
-    ops::encode_run,
-    table::{Verdict, Walker},
+    ops::{cut_by, encode_run},
+    table::{Next, Verdict, Walker},
     walk::{Found, Place, Terminal},
 };
 
@@ -289,7 +289,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         }
     }
 
-    /// Maps the pages of `range` to consecutive frames, 4 KiB each.
+    /// Maps the pages of `range` to consecutive frames, by leaves of the size that fits each slot.
     pub(crate) fn map_range(
         self,
         range: GpaRange,
@@ -301,17 +301,16 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         if !self.format().admits_range(range) {
             return Err(MapRangeError::OutOfRange { range });
         }
-        let leaf = encode_run(self.format(), first, range.pages(), attr)
+        let small = encode_run(self.format(), PageSize::Size4K, first, range.pages(), attr)
             .map_err(|error| fail(done, error.into()))?;
+        let leaves = Leaves { range, first, attr, small };
         // Look first, so that what can be refused is refused before anything changes.
-        self.each_page(range, leaf, |place, gpa, leaf| {
-            self.room(place, gpa, PageSize::Size4K, leaf).map(drop)
-        })
-        .map_err(|source| fail(done, source))?;
-        self.each_page(range, leaf, |place, gpa, leaf| {
-            match self.map_at(place, gpa, PageSize::Size4K, leaf)? {
-                Mapped::New => done.new += 1,
-                Mapped::Same => done.same += 1,
+        self.each_leaf(leaves, |place, gpa, size, leaf| self.room(place, gpa, size, leaf).map(drop))
+            .map_err(|source| fail(done, source))?;
+        self.each_leaf(leaves, |place, gpa, size, leaf| {
+            match self.map_at(place, gpa, size, leaf)? {
+                Mapped::New => done.new += size.pages(),
+                Mapped::Same => done.same += size.pages(),
             }
             Ok(())
         })
@@ -319,27 +318,70 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         Ok(done)
     }
 
-    /// Calls `visit` for every page of `range`, in order, with the leaf for it, until that fails.
-    fn each_page(
+    /// Calls `visit` for every slot in which the walks of the pages end, in order, with the leaf for it,
+    /// until that fails.
+    fn each_leaf(
         self,
-        range: GpaRange,
-        first: Entry,
-        mut visit: impl FnMut(Place<'p>, Gpa, Entry) -> Result<(), MapError>,
+        leaves: Leaves,
+        mut visit: impl FnMut(Place<'p>, Gpa, PageSize, Entry) -> Result<(), MapError>,
     ) -> Result<(), MapError> {
+        let range = leaves.range;
         let mut next = range.first_page();
-        for run in self.runs(range) {
+        let mut runs = self.runs(range);
+        while let Some(run) = runs.next() {
             // The cursor passes over what has no tables.
             if run.page() != next {
                 break;
             }
             for (place, page) in run.places() {
-                visit(place, Gpa::of_page(page), first.advanced(page - range.first_page()))?;
-                next = page + 1;
+                let gpa = Gpa::of_page(page);
+                let Some(size) = place.level.page_size() else {
+                    return Err(MapError::NotPopulated { gpa });
+                };
+                let visited = leaves
+                    .leaf(self.format(), page, size)
+                    .and_then(|leaf| visit(place, gpa, size, leaf));
+                match visited {
+                    // The slot was refined, or split, meanwhile.
+                    Err(_) if matches!(self.step(place.slot, place.level), Next::Down(..)) => {
+                        runs.enter(place, page);
+                    }
+                    visited => {
+                        visited?;
+                        next = size.leaf_range(page).end_page();
+                    }
+                }
             }
         }
         if next < range.end_page() {
             return Err(MapError::NotPopulated { gpa: Gpa::of_page(next) });
         }
         Ok(())
+    }
+}
+
+/// The leaves that map a range to consecutive frames.
+#[derive(Clone, Copy)]
+struct Leaves {
+    range: GpaRange,
+    /// The frame of the first page.
+    first: HostPfn,
+    attr: Attr,
+    /// The leaf of the first page, if it is 4 KiB; those of the other pages can be encoded then, too.
+    small: Entry,
+}
+
+impl Leaves {
+    /// Returns the leaf of `size` for the page, which is the first of the range in it.
+    #[inline]
+    fn leaf<F: Format>(self, format: &F, page: u64, size: PageSize) -> Result<Entry, MapError> {
+        let offset = page - self.range.first_page();
+        if size == PageSize::Size4K {
+            return Ok(self.small.advanced(offset));
+        }
+        if cut_by(self.range, page, size).is_some() {
+            return Err(MapError::WrongSize { gpa: Gpa::of_page(page), granule: size });
+        }
+        Ok(format.leaf(size, HostPfn::new(self.first.get() + offset), self.attr)?)
     }
 }

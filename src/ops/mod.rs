@@ -34,7 +34,7 @@ use crate::{
     format::{EncodeError, Format},
     level::{Level, PageSize},
     table::Walker,
-    walk::Found,
+    walk::{Found, Update},
 };
 
 /// The address is not an input address of the table's format.
@@ -45,9 +45,11 @@ pub struct OutOfRange {
     pub gpa: Gpa,
 }
 
-/// Encodes the first of `pages` 4 KiB leaves of consecutive frames; all of them can be encoded then.
+/// Encodes the first of the leaves of `size` that map `pages` pages to consecutive frames; all of them
+/// can be encoded then.
 fn encode_run<F: Format>(
     format: &F,
+    size: PageSize,
     first: HostPfn,
     pages: u64,
     attr: Attr,
@@ -57,7 +59,7 @@ fn encode_run<F: Format>(
     if !format.fits(last) {
         return Err(bad(last));
     }
-    format.leaf(PageSize::Size4K, first, attr)
+    format.leaf(size, first, attr)
 }
 
 /// Returns the parts of `range` that the slots of a table of `level` translate, by index.
@@ -73,13 +75,17 @@ fn parts(range: GpaRange, level: Level) -> impl Iterator<Item = (usize, GpaRange
     })
 }
 
-/// Tells whether a change of `range` would cut the leaf of `size` that translates `page`.
-const fn cuts(range: GpaRange, page: u64, size: PageSize) -> bool {
+/// A change stopped at a leaf that its range cuts, and that was not there when it began.
+struct CutLeaf(Gpa);
+
+/// Returns the base of the leaf of `size` that translates `page` if a change of `range` would cut it.
+fn cut_by(range: GpaRange, page: u64, size: PageSize) -> Option<Gpa> {
     let leaf = size.leaf_range(page);
-    !(range.contains(leaf.start()) && range.contains(leaf.last()))
+    let whole = range.contains(leaf.start()) && range.contains(leaf.last());
+    (!whole).then_some(leaf.start())
 }
 
-impl<F: Format, S: FrameSource> Walker<'_, F, S> {
+impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     /// Checks that every page of `range` is an input address.
     fn admit(self, range: GpaRange) -> Result<(), OutOfRange> {
         let format = self.format();
@@ -91,13 +97,46 @@ impl<F: Format, S: FrameSource> Walker<'_, F, S> {
         Err(OutOfRange { gpa: if format.admits(start) { end } else { start } })
     }
 
+    /// Applies `change` to every leaf in `range` until it declines or wins, and tells `done` of each leaf
+    /// that was replaced: the first of its pages in the range, its size, and how it was.
+    ///
+    /// Visits tables, not pages. Stops at a leaf that it would cut.
+    fn update_range(
+        self,
+        range: GpaRange,
+        mut change: impl FnMut(PageSize, Entry) -> Option<Entry>,
+        mut done: impl FnMut(u64, PageSize, Entry),
+    ) -> Result<(), CutLeaf> {
+        let mut runs = self.runs(range);
+        let mut cut = None;
+        while let Some(run) = runs.next() {
+            for (place, page) in run.places() {
+                let whole = |size, leaf| {
+                    let next = change(size, leaf);
+                    cut = cut_by(range, page, size).filter(|_| next.is_some());
+                    next.filter(|_| cut.is_none())
+                };
+                match self.update_at(place, page, whole) {
+                    Update::Done(size, old) => done(page, size, old),
+                    Update::Declined => {}
+                    // A run of one slot: a table was put there, and its pages are visited one by one.
+                    Update::Below(_) => runs.enter(place, page),
+                }
+                if let Some(gpa) = cut {
+                    return Err(CutLeaf(gpa));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the base of the large leaf that a change of `range` would cut, if there is one. Only
     /// the leaves of the first and the last page can be.
     fn cut_leaf(self, range: GpaRange) -> Option<Gpa> {
         [range.first_page(), range.end_page() - 1].into_iter().find_map(|page| {
             let at = self.descend(page);
             match self.found(at.place.level, at.entry) {
-                Found::Leaf(size) if cuts(range, page, size) => Some(size.leaf_range(page).start()),
+                Found::Leaf(size) => cut_by(range, page, size),
                 _ => None,
             }
         })

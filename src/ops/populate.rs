@@ -6,9 +6,9 @@
 //!    Count the tables that are missing. Nothing has changed yet.
 //! 2. *Reserve* the frames, all or none.
 //! 3. *Link.* For each topmost UNPOPULATED slot build the subtree in private and publish it with one
-//!    compare-exchange. Leaf tables that are wholly covered are linked as they come: zero is EMPTY.
-//!    In a leaf table that exists (the range begins or ends inside it) the covered slots change one
-//!    by one.
+//!    compare-exchange. Tables in which leaves of the granule's size fit, and that are wholly covered,
+//!    are linked as they come: zero is EMPTY. In one that exists (the range begins or ends inside it)
+//!    the covered slots change one by one.
 //!
 //! After step 2 nothing can fail. Others see each topmost link take effect at its own moment, so a
 //! long range appears piece by piece, but never a table that is not ready. The fault path neither
@@ -20,7 +20,7 @@ use crate::{
     attr::Attr,
     entry::Entry,
     format::{EncodeError, Format},
-    level::{Level, PageSize, SLOTS},
+    level::{Level, PageSize},
     observe::Domain,
     ops::{encode_run, parts},
     table::{CreateError, Need, NewTable, Next, Slot, Supply, Table, Walker, Writer},
@@ -53,9 +53,17 @@ pub enum PopulateError {
         /// The range.
         range: GpaRange,
     },
-    /// Tables for leaves of this size cannot be made.
-    #[error("cannot populate for leaves of {granule:?}")]
+    /// The processor has no leaves of this size.
+    #[error("leaves of {granule:?} are not supported")]
     BadGranule {
+        /// The size that was asked for.
+        granule: PageSize,
+    },
+    /// The range begins or ends within a granule.
+    #[error("{range} is not aligned to leaves of {granule:?}")]
+    Misaligned {
+        /// The range.
+        range: GpaRange,
         /// The size that was asked for.
         granule: PageSize,
     },
@@ -95,7 +103,7 @@ impl Contents {
 impl<F: Format, S: FrameSource> Domain<F, S> {
     pub(crate) fn populate(&self, range: GpaRange, granule: PageSize) -> Result<(), PopulateError> {
         self.check(range, granule)?;
-        self.populate_with(range, Contents::Empty)
+        self.populate_with(range, granule, Contents::Empty)
     }
 
     pub(crate) fn populate_mapped(
@@ -106,47 +114,62 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         attr: Attr,
     ) -> Result<(), PopulateError> {
         self.check(range, granule)?;
-        let first = encode_run(self.tree().format(), first, range.pages(), attr)?;
-        self.populate_with(range, Contents::Leaves { first, origin: range.first_page() })
+        let first = encode_run(self.tree().format(), granule, first, range.pages(), attr)?;
+        self.populate_with(range, granule, Contents::Leaves { first, origin: range.first_page() })
     }
 
     /// Checks what does not depend on the state of the tree.
     fn check(&self, range: GpaRange, granule: PageSize) -> Result<(), PopulateError> {
-        if granule != PageSize::Size4K {
+        let format = self.tree().format();
+        if !format.supports(granule) {
             return Err(PopulateError::BadGranule { granule });
         }
-        if !self.tree().format().admits_range(range) {
+        if !format.admits_range(range) {
             return Err(PopulateError::OutOfRange { range });
+        }
+        if [range.first_page(), range.end_page()].iter().any(|at| at % granule.pages() != 0) {
+            return Err(PopulateError::Misaligned { range, granule });
         }
         Ok(())
     }
 
-    fn populate_with(&self, range: GpaRange, contents: Contents) -> Result<(), PopulateError> {
+    fn populate_with(
+        &self,
+        range: GpaRange,
+        granule: PageSize,
+        contents: Contents,
+    ) -> Result<(), PopulateError> {
         let structure = self.lock();
         let walker = structure.walk();
         let (root, level) = walker.root();
         let mut need = Need::default();
-        walker.survey(root, level, range, &mut need)?;
+        walker.survey(root, level, range, granule.level(), &mut need)?;
         let supply = structure.reserve(need, range.start())?;
-        Build { writer: structure.writer(), supply, contents }.link(root, level, range);
+        let leaf_level = granule.level();
+        Build { writer: structure.writer(), supply, leaf_level, contents }.link(root, level, range);
         Ok(())
     }
 }
 
 impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
-    /// Checks that all of `range` is unpopulated, and counts the tables that are missing.
+    /// Checks that all of `range` is unpopulated, and counts the tables down to `lowest` that are
+    /// missing.
     fn survey(
         self,
         table: &'p Table,
         level: Level,
         range: GpaRange,
+        lowest: Level,
         need: &mut Need,
     ) -> Result<(), PopulateError> {
         for (index, part) in parts(range, level) {
             match self.step(table.slot(index), level) {
-                Next::Down(child, below) => self.survey(child, below, part, need)?,
+                // Also below the lowest level, where some page is populated, or there would be no
+                // table: the first of them is the overlap.
+                Next::Down(child, below) => self.survey(child, below, part, lowest, need)?,
                 Next::Here(Entry::UNPOPULATED) => {
-                    for below in Level::ALL.into_iter().filter(|&below| below < level) {
+                    let missing = |&below: &Level| lowest <= below && below < level;
+                    for below in Level::ALL.into_iter().filter(missing) {
                         match below {
                             Level::L1 => need.leaf_tables += below.tables(part),
                             _ => need.upper_tables += below.tables(part),
@@ -166,6 +189,8 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
 struct Build<'t, F: Format, S: FrameSource> {
     writer: &'t Writer<'t, F, S>,
     supply: Supply<'t, F, S>,
+    /// Where the leaves go.
+    leaf_level: Level,
     contents: Contents,
 }
 
@@ -177,25 +202,29 @@ impl<'t, F: Format, S: FrameSource> Build<'t, F, S> {
             let slot = table.slot(index);
             match (walker.step(slot, level), level.below()) {
                 (Next::Down(child, below), _) => self.link(child, below, part),
-                (Next::Here(_), None) => self.open(slot, part.first_page()),
-                (Next::Here(_), Some(below)) => {
+                (Next::Here(_), Some(below)) if level > self.leaf_level => {
                     let child = self.subtree(below, part);
                     // Takes effect here for all of `part`.
                     self.writer.link(slot, level, child);
                 }
+                (Next::Here(_), _) => self.open(slot, part.first_page()),
             }
         }
     }
 
-    /// Populates one page in a leaf table that is live.
+    /// Populates one slot for a leaf, in a table that is live.
     fn open(&self, slot: &Slot, page: u64) {
-        self.writer.commit(slot, Level::L1, Entry::UNPOPULATED, self.contents.entry(page));
+        let entry = self.contents.entry(page);
+        self.writer.commit(slot, self.leaf_level, Entry::UNPOPULATED, entry);
     }
 
     /// Builds, in private, the table of `level` that translates `range`, and all below it.
     fn subtree(&mut self, level: Level, range: GpaRange) -> NewTable<'t> {
         let table = self.supply.table(level);
-        if let Some(below) = level.below() {
+        let whole = level.table_span(range.first_page());
+        if level > self.leaf_level
+            && let Some(below) = level.below()
+        {
             let mut parts = parts(range, level).peekable();
             table.fill(|index| match parts.next_if(|&(at, _)| at == index) {
                 Some((_, part)) => {
@@ -204,10 +233,9 @@ impl<'t, F: Format, S: FrameSource> Build<'t, F, S> {
                 }
                 None => Entry::UNPOPULATED,
             });
-        } else if !(matches!(self.contents, Contents::Empty) && range.pages() == SLOTS as u64) {
-            let base = range.first_page() & !(SLOTS as u64 - 1);
+        } else if !(matches!(self.contents, Contents::Empty) && range == whole) {
             table.fill(|index| {
-                let page = base + index as u64;
+                let page = whole.first_page() + index as u64 * level.span_pages();
                 let covered = range.contains(Gpa::of_page(page));
                 if covered { self.contents.entry(page) } else { Entry::UNPOPULATED }
             });

@@ -11,7 +11,7 @@ use crate::{
     entry::Entry,
     format::{AttrError, Format},
     observe::Covered,
-    ops::cuts,
+    ops::CutLeaf,
     table::Walker,
 };
 
@@ -27,6 +27,16 @@ pub enum ProtectError {
     CutsLarge {
         /// The first address that the leaf maps.
         gpa: Gpa,
+    },
+    /// A page of the range became part of a large leaf, which lies partly outside, while the call was
+    /// under way. The leaves before it have the new rights; it is as if their
+    /// [`Flush`](crate::Flush) was dropped.
+    #[error("the large leaf at {gpa}, which the range cuts, came meanwhile; {pages} pages were changed")]
+    Collapsed {
+        /// The first address that the leaf maps.
+        gpa: Gpa,
+        /// How many 4 KiB pages were changed before it.
+        pages: u64,
     },
     /// Some page of the range is not an input address of the table's format.
     #[error("{range} has pages that are not input addresses of the table's format")]
@@ -54,18 +64,19 @@ impl<F: Format, S: FrameSource> Walker<'_, F, S> {
             return Err(ProtectError::CutsLarge { gpa });
         }
         let mut pages = 0;
-        for (place, page) in self.runs(range).flat_map(|run| run.places()) {
-            let change = |size, leaf| {
-                let next = format.with_prot(leaf, prot).ok()?;
-                (next != leaf && !cuts(range, page, size)).then_some(next)
-            };
-            if let Some((size, leaf)) = self.update(place, page, change) {
+        let protected = self.update_range(
+            range,
+            |_, leaf| format.with_prot(leaf, prot).ok().filter(|&next| next != leaf),
+            |page, size, leaf| {
                 pages += size.pages();
                 if !prot.contains(format.attr(size, leaf).prot()) {
-                    covered.add(size.leaf_range(page));
+                    covered.add(size.leaf_range(page), leaf);
                 }
-            }
+            },
+        );
+        match protected {
+            Ok(()) => Ok(pages),
+            Err(CutLeaf(gpa)) => Err(ProtectError::Collapsed { gpa, pages }),
         }
-        Ok(pages)
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     format::Format,
     mapping::Mapping,
     observe::Covered,
-    ops::cuts,
+    ops::CutLeaf,
     table::Walker,
     walk::Place,
 };
@@ -44,6 +44,17 @@ pub enum UnmapRangeError {
         /// The first address that the leaf maps.
         gpa: Gpa,
     },
+    /// A page of the range became part of a large leaf, which lies partly outside, while the call was
+    /// under way. The leaves before it are unmapped, and the sink was told of each; it is as if their
+    /// [`Flush`](crate::Flush) was dropped, so the pages must not be used again before a shoot-down that
+    /// begins now is complete ([`PageTable::flush_all`](crate::PageTable::flush_all)).
+    #[error("the large leaf at {gpa}, which the range cuts, came meanwhile; {pages} pages are unmapped")]
+    Collapsed {
+        /// The first address that the leaf maps.
+        gpa: Gpa,
+        /// How many 4 KiB pages were unmapped before it.
+        pages: u64,
+    },
     /// Some page of the range is not an input address of the table's format.
     #[error("{range} has pages that are not input addresses of the table's format")]
     OutOfRange {
@@ -54,11 +65,11 @@ pub enum UnmapRangeError {
 
 impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     #[inline]
-    pub(crate) fn unmap(self, gpa: Gpa) -> Result<Mapping, UnmapError> {
+    pub(crate) fn unmap(self, gpa: Gpa, covered: &mut Covered) -> Result<Mapping, UnmapError> {
         if !self.format().admits(gpa) {
             return Err(UnmapError::OutOfRange { gpa });
         }
-        self.unmap_at(self.top(gpa.page()), gpa)
+        self.unmap_at(self.top(gpa.page()), gpa, covered)
     }
 
     /// Unmaps many pages, in order; the walks overlap.
@@ -73,12 +84,9 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             |&gpa| gpa,
             |gpa, place| {
                 let unmapped = match place {
-                    Some(place) => self.unmap_at(place, gpa),
+                    Some(place) => self.unmap_at(place, gpa, covered),
                     None => Err(UnmapError::OutOfRange { gpa }),
                 };
-                if let Ok(mapping) = &unmapped {
-                    covered.add(mapping.range());
-                }
                 sink(gpa, unmapped);
             },
         );
@@ -86,9 +94,17 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
 
     /// Unmaps the leaf that translates `gpa`, at or below `place`.
     #[inline]
-    fn unmap_at(self, place: Place<'p>, gpa: Gpa) -> Result<Mapping, UnmapError> {
+    fn unmap_at(
+        self,
+        place: Place<'p>,
+        gpa: Gpa,
+        covered: &mut Covered,
+    ) -> Result<Mapping, UnmapError> {
         match self.update(place, gpa.page(), |_, _| Some(Entry::EMPTY)) {
-            Some((size, leaf)) => Ok(self.format().mapping(gpa, size, leaf)),
+            Some((size, leaf)) => {
+                covered.add(size.leaf_range(gpa.page()), leaf);
+                Ok(self.format().mapping(gpa, size, leaf))
+            }
             None => Err(UnmapError::NotMapped { gpa }),
         }
     }
@@ -107,19 +123,18 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             return Err(UnmapRangeError::CutsLarge { gpa });
         }
         let mut pages = 0;
-        for (place, page) in self.runs(range).flat_map(|run| run.places()) {
-            if !self.format().is_present(place.slot.load()) {
-                continue;
-            }
-            // A leaf that would be cut was mapped meanwhile, and is missed like any other. To fail
-            // now would lose the duty to flush what is unmapped already.
-            let whole = |size, _| (!cuts(range, page, size)).then_some(Entry::EMPTY);
-            if let Some((size, leaf)) = self.update(place, page, whole) {
+        let unmapped = self.update_range(
+            range,
+            |_, _| Some(Entry::EMPTY),
+            |page, size, leaf| {
                 pages += size.pages();
-                covered.add(size.leaf_range(page));
+                covered.add(size.leaf_range(page), leaf);
                 sink(self.format().mapping(Gpa::of_page(page), size, leaf));
-            }
+            },
+        );
+        match unmapped {
+            Ok(()) => Ok(pages),
+            Err(CutLeaf(gpa)) => Err(UnmapRangeError::Collapsed { gpa, pages }),
         }
-        Ok(pages)
     }
 }

@@ -109,10 +109,16 @@ impl<F: Format, S: FrameSource> Tree<F, S> {
         Writer { _lock: self.writer.lock(), tree: self }
     }
 
-    /// Gives the right to walk for as long as the pin is held.
+    /// Gives the right to walk, for a look, for as long as the pin is held.
     #[inline]
     pub(crate) fn walk<'p>(&'p self, _pin: &'p Pin) -> Walker<'p, F, S> {
-        Walker { tree: self }
+        Walker { tree: self, intent: Intent::Look }
+    }
+
+    /// Gives the right to walk, and to change leaves, for as long as the pin is held.
+    #[inline]
+    pub(crate) fn walk_to_change<'p>(&'p self, _pin: &'p Pin) -> Walker<'p, F, S> {
+        Walker { tree: self, intent: Intent::Change }
     }
 }
 
@@ -129,9 +135,20 @@ impl<F: Format, S: FrameSource> Drop for Tree<F, S> {
     }
 }
 
+/// What a walk is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Intent {
+    /// To see what is there, or to change it under the writer lock.
+    Look,
+    /// To change, under a pin, the leaf at which it ends. On its way it thwarts every collapse:
+    /// docs/THEORY.md, "Collapse".
+    Change,
+}
+
 /// The right to follow the tree's entries, under a pin or under the writer lock.
 pub(crate) struct Walker<'p, F: Format, S: FrameSource> {
     tree: &'p Tree<F, S>,
+    intent: Intent,
 }
 
 impl<F: Format, S: FrameSource> Clone for Walker<'_, F, S> {
@@ -181,9 +198,15 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     /// Does a [`step`](Self::step), and returns the entry that it followed as well.
     #[inline]
     pub(crate) fn read(self, slot: &'p Slot, level: Level) -> (Entry, Next<'p>) {
-        let entry = slot.load();
+        let mut entry = slot.load();
         let step = match level.below() {
             Some(below) if self.tree.format.is_table(entry) => {
+                if entry.has(Entry::COLLAPSING) && self.intent == Intent::Change {
+                    entry = self.thwart(slot, level);
+                    if !self.tree.format.is_table(entry) {
+                        return (entry, Next::Here(entry));
+                    }
+                }
                 let child = self.tree.format.table_frame(entry);
                 // SAFETY: the entry was read from a slot of the tree, so it names a table of the
                 // tree, which is not freed during `'p` (invariant `linked`).
@@ -192,6 +215,25 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             _ => Next::Here(entry),
         };
         (entry, step)
+    }
+
+    /// Takes the mark of a collapse off a slot; returns what is there then.
+    ///
+    /// Lock-free: it is lost only to the collapse, to another who takes the mark off, or to the MMU or a
+    /// harvest setting a bit.
+    #[cold]
+    fn thwart(self, slot: &Slot, level: Level) -> Entry {
+        loop {
+            let seen = slot.load();
+            let marked = self.tree.format.is_table(seen) && seen.has(Entry::COLLAPSING);
+            if !marked {
+                return seen;
+            }
+            let next = seen.without(Entry::COLLAPSING);
+            if self.commit(slot, level, seen, next).is_ok() {
+                return next;
+            }
+        }
     }
 
     /// Returns the claims of the tree.
@@ -267,7 +309,7 @@ pub(crate) struct Need {
 impl<F: Format, S: FrameSource> Writer<'_, F, S> {
     /// Gives the right to walk for as long as the lock is held: tables go only under it.
     pub(crate) fn walk(&self) -> Walker<'_, F, S> {
-        Walker { tree: self.tree }
+        Walker { tree: self.tree, intent: Intent::Look }
     }
 
     /// Takes all the frames that a change needs, or none.

@@ -52,6 +52,17 @@ pub(crate) enum Found {
     Leaf(PageSize),
 }
 
+/// What became of a change to one slot.
+#[derive(Debug)]
+pub(crate) enum Update<'p> {
+    /// The leaf of this size was replaced; this is how it was.
+    Done(PageSize, Entry),
+    /// There is no leaf, or it was left as it is.
+    Declined,
+    /// The slot leads to a table; here the walk of the page goes on.
+    Below(Place<'p>),
+}
+
 impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     /// Walks from the root to where the translation of `page` ends, for a look.
     #[inline]
@@ -177,21 +188,46 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     #[inline]
     pub(crate) fn update(
         self,
-        place: Place<'p>,
+        mut place: Place<'p>,
         page: u64,
         mut change: impl FnMut(PageSize, Entry) -> Option<Entry>,
     ) -> Option<(PageSize, Entry)> {
-        let mut at = self.resume(place, page);
         loop {
-            let Found::Leaf(size) = self.found(at.place.level, at.entry) else { return None };
-            if self.is_lost(at.place, page) {
-                return None;
+            match self.update_at(place, page, &mut change) {
+                Update::Done(size, old) => return Some((size, old)),
+                Update::Declined => return None,
+                Update::Below(below) => place = below,
             }
-            let next = change(size, at.entry)?;
+        }
+    }
+
+    /// Applies `change` to the leaf in the very slot `place`, on the way to `page`, until it wins or
+    /// declines; says so if there is a table instead. Otherwise as [`update`](Self::update).
+    #[inline]
+    pub(crate) fn update_at(
+        self,
+        place: Place<'p>,
+        page: u64,
+        mut change: impl FnMut(PageSize, Entry) -> Option<Entry>,
+    ) -> Update<'p> {
+        loop {
+            let entry = match self.step(place.slot, place.level) {
+                Next::Here(entry) => entry,
+                Next::Down(table, level) => {
+                    let slot = table.slot(level.index(page));
+                    return Update::Below(Place { slot, level, ..place });
+                }
+            };
+            let Found::Leaf(size) = self.found(place.level, entry) else {
+                return Update::Declined;
+            };
+            if self.is_lost(place, page) {
+                return Update::Declined;
+            }
+            let Some(next) = change(size, entry) else { return Update::Declined };
             // Linearizes here, if it wins.
-            match self.commit(at.place.slot, at.place.level, at.entry, next) {
-                Ok(()) => return Some((size, at.entry)),
-                Err(_) => at = self.resume(at.place, page),
+            if self.commit(place.slot, place.level, entry, next).is_ok() {
+                return Update::Done(size, entry);
             }
         }
     }

@@ -85,6 +85,14 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
 }
 
 impl<F: Format, S: FrameSource> Runs<'_, F, S> {
+    /// Goes back to a place of the run that was visited last, whose slot leads to a table by now, and
+    /// goes on below it: with `page`, which the slot translates.
+    pub(crate) fn enter(&mut self, place: Place<'_>, page: u64) {
+        self.page = page;
+        // The table of that slot is still on the path: nothing below a higher one was visited since.
+        self.level = place.level;
+    }
+
     /// Moves on to `page`, and up as far as that leaves the tables of the path.
     #[inline]
     fn advance(&mut self, page: u64) {

@@ -43,7 +43,7 @@ fn late<T: Send + 'static>(
     domain.populate(TABLE, SIZE).unwrap();
     let [here, there] = [(); 2].map(|()| domain.tree().epoch().join());
     let pin = here.pin();
-    let walker = domain.tree().walk(&pin);
+    let walker = domain.tree().walk_to_change(&pin);
     // All of it comes before the commit, and stays good until their pins end.
     let shape = walker.claims().sample();
     let structure = domain.lock();
@@ -53,7 +53,7 @@ fn late<T: Send + 'static>(
     let other = Arc::clone(&domain);
     let second = thread::spawn(move || {
         let pin = there.pin();
-        let walker = other.tree().walk(&pin);
+        let walker = other.tree().walk_to_change(&pin);
         let result = two(walker, shaped(walker, shape));
         drop(pin);
         (result, there)
@@ -132,7 +132,7 @@ fn a_late_map_reports_what_the_mmu_left_in_its_leaf() {
         let mut observer = Observer::new(Arc::clone(&domain));
         let participant = domain.tree().epoch().join();
         let pin = participant.pin();
-        let walker = domain.tree().walk(&pin);
+        let walker = domain.tree().walk_to_change(&pin);
         let shape = walker.claims().sample();
         let structure = domain.lock();
         let claim = structure.writer().claim(TABLE);

@@ -60,7 +60,7 @@ fn rounds(range: GpaRange) -> Vec<(Round, bool)> {
                 let attr = Attr::new(Prot::RWX);
                 let gpa = Gpa::of_page(1);
                 let mapped =
-                    domain.tree().walk(&pin).map(gpa, HostPfn::new(7), PageSize::Size4K, attr);
+                    domain.tree().walk_to_change(&pin).map(gpa, HostPfn::new(7), PageSize::Size4K, attr);
                 drop(pin);
                 (mapped == Ok(Mapped::New), participant)
             })
