@@ -305,8 +305,10 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             .map_err(|error| fail(done, error.into()))?;
         let leaves = Leaves { range, first, attr, small };
         // Look first, so that what can be refused is refused before anything changes.
-        self.each_leaf(leaves, |place, gpa, size, leaf| self.room(place, gpa, size, leaf).map(drop))
-            .map_err(|source| fail(done, source))?;
+        self.each_leaf(leaves, |place, gpa, size, leaf| {
+            self.room(place, gpa, size, leaf).map(drop)
+        })
+        .map_err(|source| fail(done, source))?;
         self.each_leaf(leaves, |place, gpa, size, leaf| {
             match self.map_at(place, gpa, size, leaf)? {
                 Mapped::New => done.new += size.pages(),

@@ -31,7 +31,9 @@ pub enum ProtectError {
     /// A page of the range became part of a large leaf, which lies partly outside, while the call was
     /// under way. The leaves before it have the new rights; it is as if their
     /// [`Flush`](crate::Flush) was dropped.
-    #[error("the large leaf at {gpa}, which the range cuts, came meanwhile; {pages} pages were changed")]
+    #[error(
+        "the large leaf at {gpa}, which the range cuts, came meanwhile; {pages} pages were changed"
+    )]
     Collapsed {
         /// The first address that the leaf maps.
         gpa: Gpa,

@@ -48,7 +48,9 @@ pub enum UnmapRangeError {
     /// under way. The leaves before it are unmapped, and the sink was told of each; it is as if their
     /// [`Flush`](crate::Flush) was dropped, so the pages must not be used again before a shoot-down that
     /// begins now is complete ([`PageTable::flush_all`](crate::PageTable::flush_all)).
-    #[error("the large leaf at {gpa}, which the range cuts, came meanwhile; {pages} pages are unmapped")]
+    #[error(
+        "the large leaf at {gpa}, which the range cuts, came meanwhile; {pages} pages are unmapped"
+    )]
     Collapsed {
         /// The first address that the leaf maps.
         gpa: Gpa,

@@ -28,7 +28,8 @@ use crate::{
     format::Format,
     level::PageSize,
     observe::Covered,
-    ops::cuts,
+    ops::CutLeaf,
+    sync::full_fence,
     table::Walker,
     walk::Place,
 };
@@ -106,6 +107,18 @@ pub enum WatchError {
         /// The first address that the leaf maps.
         gpa: Gpa,
     },
+    /// A page of the range became part of a large leaf, which lies partly outside, while the call was
+    /// under way. The leaves before it are changed; it is as if their [`Flush`](crate::Flush), if there is
+    /// one, was dropped.
+    #[error(
+        "the large leaf at {gpa}, which the range cuts, came meanwhile; {pages} pages were changed"
+    )]
+    Collapsed {
+        /// The first address that the leaf maps.
+        gpa: Gpa,
+        /// How many 4 KiB pages were changed before it.
+        pages: u64,
+    },
     /// Some page of the range is not an input address of the table's format.
     #[error("{range} has pages that are not input addresses of the table's format")]
     OutOfRange {
@@ -119,30 +132,29 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     /// before.
     pub(crate) fn watch(self, range: GpaRange, covered: &mut Covered) -> Result<u64, WatchError> {
         let format = self.format();
-        let watched = |_, _, leaf: Entry| Some(leaf.watched(format));
-        self.change_watch(range, watched, |leaf, pages| {
-            // A dirty leaf kept the right: nothing that is cached is wrong.
-            if !leaf.has(format.dirty_bit()) {
-                covered.add(pages);
-            }
-        })
+        self.change_watch(
+            range,
+            |leaf| leaf.watched(format),
+            |leaf, pages| {
+                // A dirty leaf kept the right: nothing that is cached is wrong.
+                if !leaf.has(format.dirty_bit()) {
+                    covered.add(pages, leaf);
+                }
+            },
+        )
     }
 
     /// Stops watching every leaf in `range`; returns how many 4 KiB pages were watched.
     pub(crate) fn unwatch(self, range: GpaRange) -> Result<u64, WatchError> {
-        let format = self.format();
-        // A leaf that would be cut was put there meanwhile: others may want it watched.
-        let unwatched =
-            |page, size, leaf: Entry| (!cuts(range, page, size)).then(|| leaf.unwatched(format));
-        self.change_watch(range, unwatched, |_, _| ())
+        self.change_watch(range, |leaf| leaf.unwatched(self.format()), |_, _| ())
     }
 
-    /// Applies `change` to the leaves in `range`; tells `changed` the old leaf and the pages of each that
-    /// it changed, and returns how many they are.
+    /// Makes of each leaf in `range` what `change` says; tells `changed` how each was that this changed, and
+    /// its pages, and returns how many they are.
     fn change_watch(
         self,
         range: GpaRange,
-        change: impl Fn(u64, PageSize, Entry) -> Option<Entry>,
+        change: impl Fn(Entry) -> Entry,
         mut changed: impl FnMut(Entry, GpaRange),
     ) -> Result<u64, WatchError> {
         if !self.format().admits_range(range) {
@@ -152,14 +164,18 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             return Err(WatchError::CutsLarge { gpa });
         }
         let mut pages = 0;
-        for (place, page) in self.runs(range).flat_map(|run| run.places()) {
-            let step = |size, leaf| change(page, size, leaf).filter(|&next| next != leaf);
-            if let Some((size, leaf)) = self.update(place, page, step) {
+        let done = self.update_range(
+            range,
+            |_, leaf| Some(change(leaf)).filter(|&next| next != leaf),
+            |page, size, leaf| {
                 pages += size.pages();
                 changed(leaf, size.leaf_range(page));
-            }
+            },
+        );
+        match done {
+            Ok(()) => Ok(pages),
+            Err(CutLeaf(gpa)) => Err(WatchError::Collapsed { gpa, pages }),
         }
-        Ok(pages)
     }
 
     /// Lets the write through that faulted, and notes it, if it is the watch that stopped it.
@@ -192,8 +208,13 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         self.set_dirty(self.top(gpa.page()), gpa.page()).ok_or(NoteError::NotMapped { gpa })
     }
 
-    /// Makes the leaf dirty that translates `page`, at or below `place`; `None` if there is no leaf.
+    /// Makes the leaf dirty that translates `page`, at or below `place`, on account of a write that is done;
+    /// `None` if there is no leaf.
     pub(super) fn set_dirty(self, place: Place<'p>, page: u64) -> Option<Noted> {
+        // Between what the caller wrote to the page and a look that finds it dirty already. A harvest takes
+        //   the bit, and fences, before the page is read: so the bit is seen clear here, or what was
+        //   written is seen there [pair: write-harvest].
+        full_fence();
         let mut otherwise = None;
         let set = self.dirty(place, page, |_, leaf| {
             otherwise = leaf.has(self.format().dirty_bit()).then_some(Noted::Already);

@@ -46,8 +46,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// ```
     ///
     /// # Errors
-    /// [`WatchError`], before anything has changed: a large leaf lies partly outside the range, or the
-    /// range has pages that the format does not translate.
+    /// [`WatchError`]: a large leaf lies partly outside the range, or the range has pages that the format
+    /// does not translate. Nothing has changed then, but for [`Collapsed`](WatchError::Collapsed).
     ///
     /// # Concurrency
     /// Takes effect leaf by leaf; a dirty bit that the MMU sets meanwhile is kept, and the page stays
@@ -56,7 +56,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// who does that looks afterwards whether writes are to be watched, and watches the page. Lock-free.
     pub fn watch(&self, range: GpaRange) -> Result<(u64, Flush<'r>), WatchError> {
         let mut changed = self.collect();
-        let pages = self.walker().watch(range, &mut changed.covered)?;
+        let pages = self.change().watch(range, &mut changed.covered)?;
         Ok((pages, changed.done()))
     }
 
@@ -72,7 +72,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// # Concurrency
     /// Takes effect leaf by leaf. Lock-free.
     pub fn unwatch(&self, range: GpaRange) -> Result<u64, WatchError> {
-        self.walker().unwatch(range)
+        self.change().unwatch(range)
     }
 
     /// Handles the fault of a write to `gpa`: if the page is [watched](Self::watch), makes its leaf
@@ -87,7 +87,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// It sets nothing in an entry that is not present, and gives no right that was not mapped. There is
     /// nothing to invalidate. Lock-free.
     pub fn fix_write(&self, gpa: Gpa) -> Result<Fixed, FixError> {
-        self.walker().fix_write(gpa)
+        self.change().fix_write(gpa)
     }
 
     /// Notes that `gpa` was written, by an MMU that says so elsewhere (page-modification logging; Intel SDM
@@ -102,6 +102,6 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// an entry that is not present. A page that was unmapped and mapped again since it was written is
     /// another: who notes late keeps the mapping meanwhile. Lock-free.
     pub fn note_dirty(&self, gpa: Gpa) -> Result<Noted, NoteError> {
-        self.walker().note_dirty(gpa)
+        self.change().note_dirty(gpa)
     }
 }

@@ -59,8 +59,12 @@ fn rounds(range: GpaRange) -> Vec<(Round, bool)> {
                 let pin = participant.pin();
                 let attr = Attr::new(Prot::RWX);
                 let gpa = Gpa::of_page(1);
-                let mapped =
-                    domain.tree().walk_to_change(&pin).map(gpa, HostPfn::new(7), PageSize::Size4K, attr);
+                let mapped = domain.tree().walk_to_change(&pin).map(
+                    gpa,
+                    HostPfn::new(7),
+                    PageSize::Size4K,
+                    attr,
+                );
                 drop(pin);
                 (mapped == Ok(Mapped::New), participant)
             })
