@@ -40,20 +40,23 @@ macro_rules! every_format {
             $(#[$meta])*
             fn scenario($format: impl slat::Format) $scenario
 
-            $crate::common::every_format!(@test ept_4: ept(Four));
-            $crate::common::every_format!(@test ept_5: ept(Five));
-            $crate::common::every_format!(@test npt_4: npt(Four));
-            $crate::common::every_format!(@test npt_5: npt(Five));
-            $crate::common::every_format!(@test long_mode_4: long_mode(Four));
-            $crate::common::every_format!(@test long_mode_5: long_mode(Five));
-            $crate::common::every_format!(@any any_ept_4: ept(Four));
-            $crate::common::every_format!(@any any_ept_5: ept(Five));
-            $crate::common::every_format!(@any any_npt_4: npt(Four));
-            $crate::common::every_format!(@any any_npt_5: npt(Five));
-            $crate::common::every_format!(@any any_long_mode_4: long_mode(Four));
-            $crate::common::every_format!(@any any_long_mode_5: long_mode(Five));
+            $crate::common::every_format!(@all);
         }
     )+};
+    (@all) => {
+        $crate::common::every_format!(@test ept_4: ept(Four));
+        $crate::common::every_format!(@test ept_5: ept(Five));
+        $crate::common::every_format!(@test npt_4: npt(Four));
+        $crate::common::every_format!(@test npt_5: npt(Five));
+        $crate::common::every_format!(@test long_mode_4: long_mode(Four));
+        $crate::common::every_format!(@test long_mode_5: long_mode(Five));
+        $crate::common::every_format!(@any any_ept_4: ept(Four));
+        $crate::common::every_format!(@any any_ept_5: ept(Five));
+        $crate::common::every_format!(@any any_npt_4: npt(Four));
+        $crate::common::every_format!(@any any_npt_5: npt(Five));
+        $crate::common::every_format!(@any any_long_mode_4: long_mode(Four));
+        $crate::common::every_format!(@any any_long_mode_5: long_mode(Five));
+    };
     (@test $name:ident: $format:ident($levels:ident)) => {
         #[test]
         fn $name() {
@@ -68,3 +71,25 @@ macro_rules! every_format {
     };
 }
 pub(crate) use every_format;
+
+/// EPT on a processor that keeps no accessed and dirty bits.
+pub(crate) fn ept_without_bits(levels: Levels) -> Ept {
+    Ept::new(levels, width(46), EptCaps::all().difference(EptCaps::ACCESSED_DIRTY))
+}
+
+/// Runs each scenario as [`every_format`] does, and where the MMU keeps no dirty bits.
+macro_rules! every_mmu {
+    ($($(#[$meta:meta])* fn $claim:ident($format:ident: impl Format) $scenario:block)+) => {$(
+        mod $claim {
+            use super::*;
+
+            $(#[$meta])*
+            fn scenario($format: impl slat::Format) $scenario
+
+            $crate::common::every_format!(@all);
+            $crate::common::every_format!(@test without_bits_4: ept_without_bits(Four));
+            $crate::common::every_format!(@test without_bits_5: ept_without_bits(Five));
+        }
+    )+};
+}
+pub(crate) use every_mmu;
