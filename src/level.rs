@@ -129,6 +129,17 @@ impl PageSize {
         }
     }
 
+    /// Returns the next smaller size, or `None` if this is the smallest.
+    #[must_use]
+    #[inline]
+    pub const fn smaller(self) -> Option<Self> {
+        match self {
+            Self::Size4K => None,
+            Self::Size2M => Some(Self::Size4K),
+            Self::Size1G => Some(Self::Size2M),
+        }
+    }
+
     /// Returns the size in 4 KiB pages.
     #[must_use]
     #[inline]

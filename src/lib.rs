@@ -63,9 +63,10 @@ pub use self::{
         UnknownObserver,
     },
     ops::{
-        FixError, Fixed, HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings,
-        NoteError, Noted, OutOfRange, PopulateError, ProtectError, SlotRef, Step, TranslateError,
-        UnmapError, UnmapRangeError, VacateError, Walk, WatchError,
+        CollapseError, Collapsed, FixError, Fixed, HostRun, MapError, MapRangeError, Mapped,
+        MappedRange, Mappings, NoteError, Noted, OutOfRange, PopulateError, ProtectError,
+        RefineError, SlotRef, SplitError, SplitRangeError, Step, TranslateError, UnmapError,
+        UnmapRangeError, VacateError, Walk, WatchError,
     },
     page_table::PageTable,
     pinned::Pinned,

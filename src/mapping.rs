@@ -17,9 +17,10 @@ pub struct Mapping {
     pub size: PageSize,
     /// Rights, memory type, flags and software bits.
     pub attr: Attr,
-    /// The accessed bit.
+    /// The accessed bit; also set while a collapse does not know yet what the MMU does through caches of
+    /// the table that it replaced.
     pub accessed: bool,
-    /// The dirty bit.
+    /// The dirty bit; likewise.
     pub dirty: bool,
 }
 

@@ -3,13 +3,16 @@
 use core::fmt;
 
 use crate::{
-    addr::{GpaRange, HostPfn},
+    addr::{Gpa, GpaRange, HostPfn},
     arena::FrameSource,
     attr::Attr,
     format::Format,
     level::PageSize,
     observe::{Domain, Flush, Kick, Observer, Observers, Reclaimed, Stats},
-    ops::{PopulateError, VacateError},
+    ops::{
+        CollapseError, Collapsed, PopulateError, RefineError, SplitError, SplitRangeError,
+        VacateError,
+    },
     pinned::Pinned,
     reader::Reader,
     sync::Arc,
@@ -75,11 +78,13 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     /// populated. Costs the tables that it links, not the pages: wholly covered leaf tables are not
     /// even written to.
     ///
-    /// `granule` is [`PageSize::Size4K`]; other sizes are refused.
+    /// A page takes a leaf of just that size, until it is [refined](Self::refine). The range is aligned to
+    /// `granule`.
     ///
     /// # Errors
     /// [`PopulateError`], and nothing has changed: a page was populated already, the source has too
-    /// few frames, or the range has pages that the format does not translate.
+    /// few frames, the processor has no such leaves, or the range is not aligned to them, or has pages
+    /// that the format does not translate.
     ///
     /// # Concurrency
     /// Takes the writer lock. Takes effect at the publication of each topmost new table, which is
@@ -88,8 +93,9 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
         self.domain.populate(range, granule)
     }
 
-    /// Makes tables for `range` and maps its pages to the consecutive frames from `first` on: for
-    /// prefault and restore. New tables are filled before anybody can see them.
+    /// Makes tables for `range` and maps its pages, by leaves of the size `granule`, to the consecutive
+    /// frames from `first` on: for prefault and restore. New tables are filled before anybody can see
+    /// them.
     ///
     /// # Errors
     /// As [`populate`](Self::populate), and if the format cannot encode the leaves. Nothing has
@@ -107,6 +113,112 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
         attr: Attr,
     ) -> Result<(), PopulateError> {
         self.domain.populate_mapped(range, granule, first, attr)
+    }
+
+    /// Makes room for smaller leaves where `range` has room for larger ones only: every slot of a granule
+    /// above `granule` in which a page of the range lies becomes a table of slots of the next smaller
+    /// one, down to `granule`. A slot at either end is refined as far as it takes, so it may come to have
+    /// smaller granules outside the range as well. Where the granule is no larger, nothing changes.
+    ///
+    /// For a backing that has only small frames for a page, and for tracking which small pages are
+    /// written. A leaf that is mapped is [split](Self::split) instead.
+    ///
+    /// # Errors
+    /// [`RefineError`]: the range is not populated throughout, or a large leaf is mapped in it; frames,
+    /// sizes and addresses as for [`populate`](Self::populate). Nothing has changed, unless another thread
+    /// mapped a large leaf meanwhile.
+    ///
+    /// # Concurrency
+    /// Takes the writer lock. Takes effect slot by slot, at one compare-exchange each. A
+    /// [map](Pinned::map) of a large leaf that comes at the same time wins, and is the error, or is told
+    /// of the new granule.
+    pub fn refine(&self, range: GpaRange, granule: PageSize) -> Result<(), RefineError> {
+        self.domain.refine(range, granule)
+    }
+
+    /// Splits the large leaf that translates `gpa`, again and again, until the leaf that does is of
+    /// `size` or smaller. What it mapped stays mapped, by leaves with the same attributes and the same
+    /// accessed and dirty bits.
+    ///
+    /// # Errors
+    /// [`SplitError`]: nothing is mapped there, too few frames, or no leaves of that size. A leaf of 1 GiB
+    /// that was to become one of 4 KiB may have become ones of 2 MiB.
+    ///
+    /// # Concurrency
+    /// Takes the writer lock. Takes effect at one compare-exchange for each size: a walk finds the large
+    /// leaf or the small ones, and never nothing. No bit that the MMU sets is lost; nothing has to be
+    /// invalidated.
+    pub fn split(&self, gpa: Gpa, size: PageSize) -> Result<(), SplitError> {
+        self.domain.split(gpa, size)
+    }
+
+    /// Splits every leaf that maps a page of `range` until all are of `size` or smaller, in chunks;
+    /// returns how many leaves it split. After each chunk `progress` is told how many pages of the range
+    /// it has passed.
+    ///
+    /// Costs the tables, not the pages. Leaves that are mapped meanwhile may be missed.
+    ///
+    /// # Errors
+    /// [`SplitRangeError`] tells how far it came; what was split stays split.
+    ///
+    /// # Concurrency
+    /// As [`split`](Self::split), leaf by leaf. The writer lock is taken for one chunk at a time, and not
+    /// held when `progress` is called.
+    pub fn split_range(
+        &self,
+        range: GpaRange,
+        size: PageSize,
+        progress: impl FnMut(u64),
+    ) -> Result<u64, SplitRangeError> {
+        self.domain.split_range(range, size, progress)
+    }
+
+    /// Makes one leaf of `size` out of the leaves of the next smaller size that map the same pages: with
+    /// consecutive frames, the first of which is aligned, and with equal attributes. It is accessed, or
+    /// dirty, if any of them was. Nothing happens if it is there already.
+    ///
+    /// Call it with no pin held, and not from inside an observer.
+    ///
+    /// # Errors
+    /// [`CollapseError`], and all leaves are as they were: a page is not mapped, or not by such leaves; or
+    /// others were changing them, or held pins for too long.
+    ///
+    /// # Concurrency
+    /// Takes effect at one compare-exchange: a walk finds the small leaves or the large one, and never
+    /// nothing. A change to one of the small leaves that comes at the same time wins, and the collapse is
+    /// [`Busy`](CollapseError::Busy). No bit that the MMU sets is lost, also through what it has cached of
+    /// the old table: until the shoot-down is complete the leaf counts as accessed and dirty.
+    ///
+    /// Waits for other collapses, for pins, and, like [`Shootdown::wait`](crate::Shootdown::wait), for
+    /// observers that are inside. The writer lock is not held meanwhile. If `kick` panics the leaf stays,
+    /// and goes on counting as accessed and dirty.
+    pub fn collapse(
+        &self,
+        gpa: Gpa,
+        size: PageSize,
+        kick: &impl Kick,
+    ) -> Result<(), CollapseError> {
+        self.domain.collapse(gpa, size, kick)
+    }
+
+    /// Collapses whatever can be collapsed in `range` to leaves of `size` (and first of the sizes between),
+    /// in chunks: with one shoot-down for many leaves. After each chunk `progress` is told how many pages
+    /// of the range it has passed. Leaves that would go past the range are not made.
+    ///
+    /// # Errors
+    /// [`CollapseError`], if it cannot begin; or if it is `InsideGuest`, where it stopped. That some leaves
+    /// cannot be collapsed is no error: [`Collapsed`] counts them.
+    ///
+    /// # Concurrency
+    /// As [`collapse`](Self::collapse), leaf by leaf.
+    pub fn collapse_range(
+        &self,
+        range: GpaRange,
+        size: PageSize,
+        kick: &impl Kick,
+        progress: impl FnMut(u64),
+    ) -> Result<Collapsed, CollapseError> {
+        self.domain.collapse_range(range, size, kick, progress)
     }
 
     /// Makes the pages of `range` unpopulated, and takes out of the tree all tables that are left with

@@ -91,9 +91,13 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         self.change().map(gpa, pfn, size, attr)
     }
 
-    /// Maps the pages of `range`, 4 KiB each, to the consecutive frames from `first` on.
+    /// Maps the pages of `range` to the consecutive frames from `first` on, each by a leaf of the size for
+    /// which it was populated.
     ///
-    /// Visits tables, not pages.
+    /// Visits tables, not pages. Where there is room for large leaves only, range and frames have to be
+    /// aligned to them ([`WrongSize`](MapError::WrongSize),
+    /// [`Misaligned`](crate::EncodeError::Misaligned) otherwise): [refine](crate::PageTable::refine) it
+    /// first.
     ///
     /// # Errors
     /// [`MapRangeError`]. The whole range is checked before the first page is mapped; only if another
@@ -147,7 +151,9 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     ///
     /// # Errors
     /// [`UnmapRangeError`], before anything has changed: a large leaf lies partly outside the range,
-    /// or the range has pages that the format does not translate.
+    /// or the range has pages that the format does not translate. Only if such a leaf came meanwhile, by a
+    /// [collapse](crate::PageTable::collapse), has it [changed](UnmapRangeError::Collapsed) what lies
+    /// before.
     ///
     /// # Concurrency
     /// Takes effect leaf by leaf. Pages that are mapped meanwhile may be missed. If `sink` panics, the
@@ -187,7 +193,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// faults once more.
     ///
     /// # Errors
-    /// [`ProtectError`], before anything has changed.
+    /// [`ProtectError`], before anything has changed, unless a large leaf that the range cuts came
+    /// [meanwhile](ProtectError::Collapsed).
     ///
     /// # Concurrency
     /// Takes effect leaf by leaf; an accessed or dirty bit that the MMU sets meanwhile is kept.

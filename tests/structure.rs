@@ -291,8 +291,9 @@ every_format! {
         assert!(matches!(refused(0, Attr::new(Prot::empty())), EncodeError::BadAttr(_)));
         for granule in [PageSize::Size2M, PageSize::Size1G] {
             let refused = table.populate_mapped(two, granule, pfn(0), RWX);
-            assert_eq!(refused, Err(PopulateError::BadGranule { granule }));
-            assert_eq!(table.populate(two, granule), Err(PopulateError::BadGranule { granule }));
+            let misaligned = Err(PopulateError::Misaligned { range: two, granule });
+            assert_eq!(refused, misaligned);
+            assert_eq!(table.populate(two, granule), misaligned);
         }
         assert_eq!(dump(&table), before);
         assert_eq!(slat::FrameSource::free_frames(table.source()), free);

@@ -17,6 +17,7 @@ mod ept;
 mod long_mode;
 mod npt;
 mod pat;
+mod resize;
 mod tracking;
 mod transition;
 mod watch;
@@ -24,7 +25,6 @@ mod x86;
 
 use core::fmt::Debug;
 
-pub(crate) use self::x86::Paging;
 pub use self::{
     any::AnyFormat,
     ept::{Ept, EptCaps},
@@ -34,6 +34,10 @@ pub use self::{
     tracking::Tracking,
     transition::Who,
     x86::BadEncryptionBit,
+};
+pub(crate) use self::{
+    resize::{Uneven, Union, divided},
+    x86::Paging,
 };
 use crate::{
     addr::{Gpa, GpaRange, HostPfn, PAGE_SHIFT},
@@ -335,8 +339,8 @@ pub trait Format:
             pfn: self.leaf_frame(size, leaf),
             size,
             attr: self.attr(size, leaf),
-            accessed: leaf.has(self.accessed_bit()),
-            dirty: leaf.has(self.dirty_bit()),
+            accessed: leaf.has(self.accessed_bit() | Entry::LATE),
+            dirty: leaf.has(self.dirty_bit() | Entry::LATE),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     arena::FrameSource,
     format::Format,
     mmu::Identity,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     table::{CreateError, Dead, Need, Supply, Tree, Walker, Writer},
 };
 
@@ -32,6 +32,8 @@ pub(crate) struct Domain<F: Format, S: FrameSource> {
     hub: Hub,
     /// Locked after the writer lock, if that is held.
     limbo: Mutex<Limbo>,
+    /// Held by a collapse from its beginning to its end, and locked before the writer lock.
+    collapses: Mutex<()>,
     /// The tree's, by which caches of the software MMU know it.
     identity: Identity,
 }
@@ -40,7 +42,7 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
     pub(crate) fn new(format: F, frames: S) -> Result<Self, CreateError> {
         let tree = Tree::new(format, frames)?;
         let (hub, limbo) = (Hub::new(), Mutex::new(Limbo::default()));
-        Ok(Self { tree, hub, limbo, identity: Identity::fresh() })
+        Ok(Self { tree, hub, limbo, collapses: Mutex::new(()), identity: Identity::fresh() })
     }
 
     #[inline]
@@ -63,6 +65,16 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         let structure = Structure { domain: self, writer: self.tree.lock() };
         structure.sweep();
         structure
+    }
+
+    /// Takes the turn to collapse: waits for other collapses.
+    pub(crate) fn collapses(&self) -> MutexGuard<'_, ()> {
+        self.collapses.lock()
+    }
+
+    /// Lets the grace period with this stamp end, if pins allow; tells whether it is over.
+    pub(crate) fn end_grace(&self, stamp: u64) -> bool {
+        self.limbo.lock().end_grace(self.tree.epoch(), stamp)
     }
 
     /// Kicks the observers that keep something from being freed, and frees what nobody can walk.
@@ -140,6 +152,11 @@ impl<'t, F: Format, S: FrameSource> Structure<'t, F, S> {
         let generation = self.domain.hub.announce(Stale::new(range, Scope::Structure));
         self.domain.limbo.lock().add(dead, generation, self.domain.tree.epoch());
         self.sweep();
+    }
+
+    /// Begins a grace period, which is over when every pin has ended that is held now; returns its stamp.
+    pub(crate) fn begin_grace(&self) -> u64 {
+        self.domain.limbo.lock().begin_grace(self.domain.tree.epoch())
     }
 
     /// Frees what nobody can walk any more; returns how many tables that were. Called where nobody

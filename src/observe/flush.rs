@@ -71,9 +71,12 @@ impl<'t> Flush<'t> {
 
     /// Makes the duty of all changes up to now.
     pub(crate) fn all(hub: &'t Hub) -> Self {
-        let covered = Covered(Some(Stale::new(GpaRange::ALL, Scope::Structure)));
-        let generation = Generation::new(hub.after_change());
-        Self { hub, covered, generation }
+        Self::structure(hub, GpaRange::ALL)
+    }
+
+    /// Makes the duty of all changes up to now to the tables of `range`.
+    pub(crate) fn structure(hub: &'t Hub, range: GpaRange) -> Self {
+        Self::new(hub, Covered(Some(Stale::new(range, Scope::Structure))))
     }
 
     /// Returns the pages to invalidate: the hull of all that changed, or `None` if nothing needs

@@ -207,6 +207,14 @@ impl Hub {
         Some(if gone { registry.seats.swap_remove(index).kept } else { None })
     }
 
+    /// Returns the observer that is inside on the thread that asks, if one is.
+    pub(crate) fn inside_here(&self) -> Option<ObserverId> {
+        let registry = self.registry.lock();
+        let mut records = registry.seats.iter().map(|seat| &seat.record);
+        let here = |record: &&Arc<Record>| record.state().inside_at().is_some() && record.is_here();
+        records.find(here).map(|record| record.id)
+    }
+
     /// Returns who observes the table, and where they are.
     pub(super) fn states(&self) -> Vec<(ObserverId, ObserverState)> {
         let registry = self.registry.lock();

@@ -34,14 +34,18 @@ pub(super) struct Limbo {
     tables: u64,
     /// By which the writer takes part in the epoch; made when it is first needed.
     participant: Option<Participant>,
+    /// The stamp of the last grace period that was begun.
+    stamp: u64,
 }
 
 #[derive(Debug)]
 struct Batch {
     dead: Vec<Dead>,
     tables: u64,
-    /// Begun after it was unlinked, and the stamp of its grace period.
+    /// Begun after it was unlinked.
     generation: u64,
+    /// Of its grace period.
+    stamp: u64,
 }
 
 impl Limbo {
@@ -59,8 +63,23 @@ impl Limbo {
     pub(super) fn add(&mut self, dead: Vec<Dead>, generation: u64, epoch: &Epoch) {
         let tables = dead.iter().map(Dead::tables).sum();
         self.tables += tables;
-        self.batches.push_back(Batch { dead, tables, generation });
-        epoch.retire(self.participant.get_or_insert_with(|| epoch.join()), generation);
+        let stamp = self.begin_grace(epoch);
+        self.batches.push_back(Batch { dead, tables, generation, stamp });
+    }
+
+    /// Begins a grace period; returns its stamp.
+    pub(super) fn begin_grace(&mut self, epoch: &Epoch) -> u64 {
+        self.stamp += 1;
+        epoch.retire(self.participant.get_or_insert_with(|| epoch.join()), self.stamp);
+        self.stamp
+    }
+
+    /// Lets grace periods end, if pins allow; tells whether that with this stamp is over.
+    pub(super) fn end_grace(&self, epoch: &Epoch, stamp: u64) -> bool {
+        if let Some(participant) = &self.participant {
+            epoch.advance(participant, stamp);
+        }
+        epoch.passed(stamp)
     }
 
     /// Frees what nobody can reach any more; returns how many tables that were.
@@ -78,10 +97,9 @@ impl Limbo {
             return 0;
         }
         let last = self.batches.iter().rev().find(|batch| batch.generation <= inside);
-        epoch.advance(participant, last.map_or(0, |batch| batch.generation));
+        epoch.advance(participant, last.map_or(0, |batch| batch.stamp));
         let before = self.tables;
-        let passed =
-            |batch: &mut Batch| batch.generation <= inside && epoch.passed(batch.generation);
+        let passed = |batch: &mut Batch| batch.generation <= inside && epoch.passed(batch.stamp);
         while let Some(batch) = self.batches.pop_front_if(passed) {
             self.tables -= batch.tables;
             // SAFETY:

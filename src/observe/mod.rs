@@ -30,7 +30,7 @@ pub use self::kick::{BadSignal, SignalKicks};
 #[cfg(all(feature = "std", not(any(loom, shuttle))))]
 pub use self::kick::{ThreadKicks, ThreadSeat};
 pub(crate) use self::{
-    domain::Domain,
+    domain::{Domain, Structure},
     flush::{Collect, Covered},
 };
 pub use self::{

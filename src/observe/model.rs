@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     addr::GpaRange,
+    entry::Entry,
     sync::{Arc, AtomicU64, Ordering},
 };
 

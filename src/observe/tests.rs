@@ -16,6 +16,7 @@ use crate::{
     addr::{Gpa, GpaRange, HostPfn},
     arena::{Content, FrameSource, HeapFrames},
     attr::{Attr, Prot},
+    entry::Entry,
     format::{AnyFormat, Ept, EptCaps, Format, Npt, PhysWidth, Tracking},
     level::{Level, Levels, PageSize},
     mmu::{Access, TranslationCache},

@@ -340,9 +340,14 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                 let Some(size) = place.level.page_size() else {
                     return Err(MapError::NotPopulated { gpa });
                 };
-                let visited = leaves
-                    .leaf(self.format(), page, size)
-                    .and_then(|leaf| visit(place, gpa, size, leaf));
+                let visited = match leaves.leaf(self.format(), page, size) {
+                    Ok(leaf) => visit(place, gpa, size, leaf),
+                    // What is in the way comes before what would not fit.
+                    Err(misfit) => match visit(place, gpa, PageSize::Size4K, leaves.small) {
+                        Err(MapError::WrongSize { .. }) => Err(misfit),
+                        other => other,
+                    },
+                };
                 match visited {
                     // The slot was refined, or split, meanwhile.
                     Err(_) if matches!(self.step(place.slot, place.level), Next::Down(..)) => {

@@ -4,21 +4,27 @@
 //! no lock, allocate nothing, write nothing shared but the slot, and commit each page with one
 //! compare-exchange; whoever stops in the middle of one, for ever, stops nobody else.
 
+mod collapse;
 mod lookup;
 mod map;
 mod populate;
 mod protect;
+mod refine;
 mod slot;
+mod split;
 mod unmap;
 mod vacate;
 mod watch;
 
 pub use self::{
+    collapse::{CollapseError, Collapsed},
     lookup::{HostRun, Mappings, Step, TranslateError, Walk},
     map::{MapError, MapRangeError, Mapped, MappedRange},
     populate::PopulateError,
     protect::ProtectError,
+    refine::RefineError,
     slot::SlotRef,
+    split::{SplitError, SplitRangeError},
     unmap::{UnmapError, UnmapRangeError},
     vacate::VacateError,
     watch::{FixError, Fixed, NoteError, Noted, WatchError},

@@ -167,15 +167,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                 // Also below the lowest level, where some page is populated, or there would be no
                 // table: the first of them is the overlap.
                 Next::Down(child, below) => self.survey(child, below, part, lowest, need)?,
-                Next::Here(Entry::UNPOPULATED) => {
-                    let missing = |&below: &Level| lowest <= below && below < level;
-                    for below in Level::ALL.into_iter().filter(missing) {
-                        match below {
-                            Level::L1 => need.leaf_tables += below.tables(part),
-                            _ => need.upper_tables += below.tables(part),
-                        }
-                    }
-                }
+                Next::Here(Entry::UNPOPULATED) => need.add(part, lowest, level),
                 Next::Here(_) => {
                     return Err(PopulateError::Overlap { gpa: part.start() });
                 }

@@ -86,8 +86,9 @@ impl<'p, F: Format, S: FrameSource> SlotRef<'p, F, S> {
         let bit = self.walker.format().accessed_bit();
         let mut was_set = false;
         self.walker.update(self.place(), self.gpa.page(), |_, leaf| {
-            was_set = leaf.has(bit);
-            (!was_set).then_some(leaf.with(bit))
+            was_set = leaf.has(bit | Entry::LATE);
+            // Also where the mark says as much: it will go, and the bit must not go with it.
+            (!leaf.has(bit)).then_some(leaf.with(bit))
         });
         was_set
     }
@@ -130,9 +131,12 @@ impl<'p, F: Format, S: FrameSource> SlotRef<'p, F, S> {
 
     /// Makes of a leaf that has `bit` what it is `without` it; tells whether it had.
     fn clear(&self, bit: u64, without: impl Fn(Entry) -> Entry) -> bool {
-        self.walker
-            .update(self.place(), self.gpa.page(), |_, leaf| leaf.has(bit).then(|| without(leaf)))
-            .is_some()
+        let mut was_set = false;
+        self.walker.update(self.place(), self.gpa.page(), |_, leaf| {
+            was_set = leaf.has(bit | Entry::LATE);
+            leaf.has(bit).then(|| without(leaf))
+        });
+        was_set
     }
 }
 

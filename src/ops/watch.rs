@@ -215,12 +215,15 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         //   the bit, and fences, before the page is read: so the bit is seen clear here, or what was
         //   written is seen there [pair: write-harvest].
         full_fence();
+        let dirty_bit = self.format().dirty_bit();
         let mut otherwise = None;
         let set = self.dirty(place, page, |_, leaf| {
-            otherwise = leaf.has(self.format().dirty_bit()).then_some(Noted::Already);
+            otherwise = leaf.has(dirty_bit).then_some(Noted::Already);
             otherwise.is_none().then_some(leaf)
         });
-        set.map(|_| Noted::New).or(otherwise)
+        // One that is LATE counted as dirty, but the mark will go, and the bit must not go with it.
+        let noted = |leaf: Entry| if leaf.has(Entry::LATE) { Noted::Already } else { Noted::New };
+        set.map(|(_, leaf)| noted(leaf)).or(otherwise)
     }
 
     /// Makes the leaf dirty that translates `page`, at or below `place`, and what else `step` makes of it,

@@ -222,7 +222,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     /// Lock-free: it is lost only to the collapse, to another who takes the mark off, or to the MMU or a
     /// harvest setting a bit.
     #[cold]
-    fn thwart(self, slot: &Slot, level: Level) -> Entry {
+    pub(crate) fn thwart(self, slot: &Slot, level: Level) -> Entry {
         loop {
             let seen = slot.load();
             let marked = self.tree.format.is_table(seen) && seen.has(Entry::COLLAPSING);
@@ -306,6 +306,18 @@ pub(crate) struct Need {
     pub(crate) upper_tables: u64,
 }
 
+impl Need {
+    /// Adds the tables, from `lowest` up, that hang below a slot of `level` to translate `range`.
+    pub(crate) fn add(&mut self, range: GpaRange, lowest: Level, level: Level) {
+        for below in Level::ALL.into_iter().filter(|&below| lowest <= below && below < level) {
+            match below {
+                Level::L1 => self.leaf_tables += below.tables(range),
+                _ => self.upper_tables += below.tables(range),
+            }
+        }
+    }
+}
+
 impl<F: Format, S: FrameSource> Writer<'_, F, S> {
     /// Gives the right to walk for as long as the lock is held: tables go only under it.
     pub(crate) fn walk(&self) -> Walker<'_, F, S> {
@@ -361,6 +373,22 @@ impl<F: Format, S: FrameSource> Writer<'_, F, S> {
         Claim { claims, number: claims.open(range) }
     }
 
+    /// Publishes a table in a slot that others may change; gives it back if `seen` does not stand any
+    /// more. In the place of a leaf it counts as accessed: what is below may be, by what the MMU has
+    /// cached of that leaf.
+    pub(crate) fn link_over<'n>(
+        &self,
+        slot: &Slot,
+        level: Level,
+        seen: Entry,
+        child: NewTable<'n>,
+    ) -> Result<(), NewTable<'n>> {
+        let format = &self.tree.format;
+        let accessed = if format.is_present(seen) { format.accessed_bit() } else { 0 };
+        let entry = format.table(child.pfn).with(accessed);
+        self.exchange(slot, level, seen, entry).map_err(|Race| child)
+    }
+
     /// Publishes a table: from now on walkers enter it.
     pub(crate) fn link(&self, slot: &Slot, level: Level, child: NewTable<'_>) {
         self.commit(slot, level, Entry::UNPOPULATED, child.into_entry(&self.tree.format));
@@ -409,6 +437,14 @@ impl<'t, F: Format, S: FrameSource> Supply<'t, F, S> {
         }
         // SAFETY: the frame was allocated by `reserve`, and from here on it is this table's.
         NewTable { table: unsafe { self.tree.frames.table(pfn) }, pfn }
+    }
+
+    /// Takes back a table for `level` that was not linked.
+    pub(crate) fn take_back(&mut self, level: Level, NewTable { table, pfn }: NewTable<'t>) {
+        table.zero();
+        let runs = if level == Level::L1 { &mut self.leaf } else { &mut self.upper };
+        runs.push(FrameRun { first: pfn, count: 1 });
+        self.used -= 1;
     }
 
     /// Returns the entry by which another fresh table names this one.

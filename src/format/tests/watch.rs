@@ -157,3 +157,58 @@ fn a_leaf_that_allows_no_writes_is_not_watched_and_gains_no_right() {
         }
     }
 }
+
+/// A leaf of each size above 4 KiB, and the size that it is split to.
+const SPLITS: [(PageSize, PageSize); 2] =
+    [(PageSize::Size2M, PageSize::Size4K), (PageSize::Size1G, PageSize::Size2M)];
+
+#[test]
+fn the_parts_of_a_watched_leaf_are_watched_and_so_is_what_they_make_together() {
+    for (format, size, attr, leaf) in writable_leaves() {
+        let Some(&(_, below)) = SPLITS.iter().find(|&&(large, _)| large == size) else { continue };
+        for Row { from: state @ (watched, ..), .. } in ROWS {
+            let large = put(format, leaf, state);
+            let late = large.has(1 << 56);
+            let dirty = state.2 || late;
+            let small = divided(&format, size, below, large);
+            assert!(format.is_well_formed(below.level(), small), "{format:?} {small:?}");
+            let seen = (small.is_watched(), small.has(W), small.has(dirty_bit(format)));
+            assert_eq!(seen, (watched, !watched || dirty, dirty), "{large:?} -> {small:?}");
+            assert_eq!(format.attr(below, small), attr);
+
+            let parts = || (0..512).map(|index| small.advanced(index * below.pages()));
+            let together = Union::of(&format, below, parts()).unwrap();
+            let again = together.leaf(&format, size).unwrap();
+            assert!(format.is_well_formed(size.level(), again), "{format:?} {again:?}");
+            assert_eq!(again.is_watched(), watched);
+            assert_eq!(format.attr(size, again), attr);
+        }
+    }
+}
+
+#[test]
+fn one_part_that_is_dirty_makes_the_whole_dirty_and_one_that_is_not_watched_is_another() {
+    for format in examples() {
+        let size = PageSize::Size2M;
+        if !format.supports(size) {
+            continue;
+        }
+        let first = format.leaf(PageSize::Size4K, HostPfn::new(FRAME), Attr::new(Prot::RWX));
+        let part = |index| first.unwrap().advanced(index).watched(&format);
+        let with = |odd: u64, change: &dyn Fn(Entry) -> Entry| {
+            let parts = (0..512).map(|index| match part(index) {
+                leaf if index == odd => change(leaf),
+                leaf => leaf,
+            });
+            Union::of(&format, PageSize::Size4K, parts)
+        };
+        let dirty = with(77, &|leaf| leaf.dirtied(&format)).unwrap();
+        let leaf = dirty.leaf(&format, size).unwrap();
+        assert_eq!((leaf.is_watched(), leaf.has(W)), (true, true));
+        let clean = with(0, &|leaf| leaf).unwrap();
+        let leaf = clean.leaf(&format, size).unwrap();
+        assert_eq!((leaf.is_watched(), leaf.has(W)), (true, false));
+        let odd = with(78, &|leaf| leaf.unwatched(&format));
+        assert_eq!(odd, Err(Uneven::Differs(78)));
+    }
+}

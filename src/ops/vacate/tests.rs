@@ -7,6 +7,7 @@ use crate::{
     attr::{Attr, Prot},
     format::{Ept, EptCaps, PhysWidth},
     level::Levels,
+    observe::Covered,
     ops::{MapError, Mapped},
 };
 
@@ -28,7 +29,7 @@ fn a_walk_that_began_behind_the_commit_neither_maps_nor_unmaps_when_the_claim_is
     let domain = populated();
     let participant = domain.tree().epoch().join();
     let pin = participant.pin();
-    let walker = domain.tree().walk(&pin);
+    let walker = domain.tree().walk_to_change(&pin);
     let gpa = Gpa::of_page(1);
     let late = walker.descend(1).place;
 
@@ -62,13 +63,13 @@ fn of_two_late_maps_of_one_frame_as_many_are_new_as_were_unmapped() {
     let domain = populated();
     let participant = domain.tree().epoch().join();
     let pin = participant.pin();
-    let walker = domain.tree().walk(&pin);
+    let walker = domain.tree().walk_to_change(&pin);
     let (gpa, size) = (Gpa::of_page(1), PageSize::Size4K);
     let leaf = EPT.leaf(size, HostPfn::new(7), Attr::new(Prot::RW)).unwrap();
     let place = walker.resume(walker.top(1), 1).place;
 
     walker.commit(place.slot, place.level, Entry::EMPTY, leaf).unwrap();
-    assert!(walker.unmap(gpa).is_ok());
+    assert!(walker.unmap(gpa, &mut Covered::default()).is_ok());
     domain.vacate(RANGE).unwrap();
     walker.commit(place.slot, place.level, Entry::EMPTY, leaf).unwrap();
 

@@ -15,7 +15,7 @@ use crate::{
     format::{Format, Kind},
     level::{Level, SLOTS},
     sync::Ordering,
-    table::Slot,
+    table::{Race, Slot},
 };
 
 /// A table that was unlinked, and all below it: frames of the tree's own that no slot of the tree
@@ -56,6 +56,35 @@ impl<F: Format, S: FrameSource> Writer<'_, F, S> {
                 return Dead { pfn, level: below, tables, leaves };
             }
         }
+    }
+
+    /// Puts `leaf` in the place of the table that `slot`, of a table of `level`, leads to, which is a
+    /// table of leaves.
+    ///
+    /// # Errors
+    /// [`Race`] if `seen`, which led to the table, does not stand any more.
+    pub(crate) fn replace(
+        &self,
+        slot: &Slot,
+        level: Level,
+        seen: Entry,
+        leaf: Entry,
+    ) -> Result<Dead, Race> {
+        let format = &self.tree.format;
+        let (Kind::Table(pfn), Some(below)) = (format.kind(level, seen), level.below()) else {
+            panic!("a table was to be replaced where none is: {slot:?}");
+        };
+        self.exchange(slot, level, seen, leaf)?;
+        // Relaxed: a count for people to look at.
+        self.tree.linked.fetch_sub(1, Ordering::Relaxed);
+        Ok(Dead { pfn, level: below, tables: 1, leaves: Content::Unknown })
+    }
+
+    /// Returns the entries of a table that was unlinked, as they are now.
+    pub(crate) fn entries<'d>(&'d self, dead: &'d Dead) -> impl Iterator<Item = Entry> + 'd {
+        // SAFETY: it is freed only by `bury`, which takes the `Dead`.
+        let table = unsafe { self.tree.frames.table(dead.pfn) };
+        table.slots(0, SLOTS).iter().map(Slot::load)
     }
 
     /// Frees what was unlinked.
