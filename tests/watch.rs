@@ -7,7 +7,7 @@
 mod common;
 
 use common::{
-    BASE, Checked, Counting, GIB, MIB, PAGE, RWX, SMALL, Space, TIB, at, dump, every_mmu, pfn,
+    BASE, Checked, Counting, GIB, MIB, PAGE, RWX, SMALL, Space, TIB, at, dump, every_format, pfn,
     range, tables_visited,
 };
 use slat::{
@@ -54,7 +54,9 @@ fn state<F: Format, S: FrameSource>(pin: &Pinned<'_, F, S>, gpa: u64) -> (bool, 
     (slot.watched(), leaf.has(2), slot.dirty())
 }
 
-every_mmu! {
+every_format! {
+    #![and_without_bits]
+
     fn the_first_write_to_a_watched_page_faults_and_is_noted(format: impl Format) {
         let table = some_pages(format);
         let pin = table.pin();

@@ -37,6 +37,7 @@ pub use self::{
 };
 pub(crate) use self::{
     resize::{Uneven, Union, divided},
+    watch::Take,
     x86::Paging,
 };
 use crate::{

@@ -22,6 +22,53 @@
 use super::Format;
 use crate::entry::Entry;
 
+/// A bit that is taken from leaves, and what goes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Take {
+    bit: u64,
+    /// What goes as well where writes are watched.
+    right: u64,
+}
+
+impl Take {
+    /// Takes accessed bits.
+    pub(crate) fn accessed<F: Format>(format: &F) -> Self {
+        Self { bit: format.accessed_bit(), right: 0 }
+    }
+
+    /// Takes dirty bits, so that the next write is noted: it faults, if the leaf is watched.
+    #[inline]
+    pub(crate) fn dirty<F: Format>(format: &F) -> Self {
+        Self { bit: format.dirty_bit(), right: format.write_bit() }
+    }
+
+    /// Returns the bit.
+    #[inline]
+    pub(crate) const fn bit(self) -> u64 {
+        self.bit
+    }
+
+    /// Tells whether it takes the same from every leaf, whatever else is in it.
+    #[inline]
+    pub(crate) const fn is_plain(self) -> bool {
+        self.right == 0
+    }
+
+    /// Returns the leaf without the bit.
+    #[inline]
+    pub(crate) const fn from(self, leaf: Entry) -> Entry {
+        leaf.without(self.bit | if leaf.is_watched() { self.right } else { 0 })
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+impl Take {
+    /// Takes any bit, and the right `right` where writes are watched.
+    pub(crate) const fn any(bit: u64, right: u64) -> Self {
+        Self { bit, right }
+    }
+}
+
 /// What becomes of a leaf. Each is the leaf itself if there is nothing to change.
 impl Entry {
     /// Returns the leaf dirty; writable as well, if it is watched.
@@ -36,8 +83,7 @@ impl Entry {
     #[inline]
     #[must_use]
     pub(crate) fn cleaned<F: Format>(self, format: &F) -> Self {
-        let right = if self.is_watched() { format.write_bit() } else { 0 };
-        self.without(format.dirty_bit() | right)
+        Take::dirty(format).from(self)
     }
 
     /// Returns the leaf watched, if it allows writes. A dirty one stays writable: it is going to be

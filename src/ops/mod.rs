@@ -5,6 +5,7 @@
 //! compare-exchange; whoever stops in the middle of one, for ever, stops nobody else.
 
 mod collapse;
+mod harvest;
 mod lookup;
 mod map;
 mod populate;
@@ -18,6 +19,7 @@ mod watch;
 
 pub use self::{
     collapse::{CollapseError, Collapsed},
+    harvest::{HarvestError, Mark},
     lookup::{HostRun, Mappings, Step, TranslateError, Walk},
     map::{MapError, MapRangeError, Mapped, MappedRange},
     populate::PopulateError,

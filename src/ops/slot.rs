@@ -102,7 +102,7 @@ impl<'p, F: Format, S: FrameSource> SlotRef<'p, F, S> {
     /// Sets the dirty bit and returns the old one. If the leaf is [watched](crate::Pinned::watch), writes
     /// do not fault any more.
     pub fn set_dirty(&self) -> bool {
-        self.walker.set_dirty(self.place(), self.gpa.page()) == Some(Noted::Already)
+        self.walker.set_dirty_at(self.place(), self.gpa.page()) == Some(Noted::Already)
     }
 
     /// Clears the dirty bit and returns the old one. If the leaf is [watched](crate::Pinned::watch), the

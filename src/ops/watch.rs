@@ -31,7 +31,7 @@ use crate::{
     ops::CutLeaf,
     sync::full_fence,
     table::Walker,
-    walk::Place,
+    walk::{Place, Update},
 };
 
 /// What a fault of a write was.
@@ -205,12 +205,12 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         if !self.format().admits(gpa) {
             return Err(NoteError::OutOfRange { gpa });
         }
-        self.set_dirty(self.top(gpa.page()), gpa.page()).ok_or(NoteError::NotMapped { gpa })
+        self.set_dirty_at(self.top(gpa.page()), gpa.page()).ok_or(NoteError::NotMapped { gpa })
     }
 
     /// Makes the leaf dirty that translates `page`, at or below `place`, on account of a write that is done;
     /// `None` if there is no leaf.
-    pub(super) fn set_dirty(self, place: Place<'p>, page: u64) -> Option<Noted> {
+    pub(super) fn set_dirty_at(self, place: Place<'p>, page: u64) -> Option<Noted> {
         // Between what the caller wrote to the page and a look that finds it dirty already. A harvest takes
         //   the bit, and fences, before the page is read: so the bit is seen clear here, or what was
         //   written is seen there [pair: write-harvest].
@@ -228,15 +228,31 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
 
     /// Makes the leaf dirty that translates `page`, at or below `place`, and what else `step` makes of it,
     /// until that wins or `step` declines. Returns the leaf that it replaced.
+    fn dirty(
+        self,
+        mut place: Place<'p>,
+        page: u64,
+        mut step: impl FnMut(PageSize, Entry) -> Option<Entry>,
+    ) -> Option<(PageSize, Entry)> {
+        loop {
+            match self.dirty_at(place, page, &mut step) {
+                Update::Done(size, old) => return Some((size, old)),
+                Update::Declined => return None,
+                Update::Below(below) => place = below,
+            }
+        }
+    }
+
+    /// Does the same to the leaf in the very slot `place`; says so if there is a table instead.
     ///
     /// All dirty bits that software sets in live leaves go through here.
-    pub(super) fn dirty(
+    pub(super) fn dirty_at(
         self,
         place: Place<'p>,
         page: u64,
         mut step: impl FnMut(PageSize, Entry) -> Option<Entry>,
-    ) -> Option<(PageSize, Entry)> {
+    ) -> Update<'p> {
         let format = self.format();
-        self.update(place, page, |size, leaf| Some(step(size, leaf)?.dirtied(format)))
+        self.update_at(place, page, |size, leaf| Some(step(size, leaf)?.dirtied(format)))
     }
 }

@@ -15,7 +15,7 @@ use slat::{
 use crate::{
     READ, WRITE,
     common::{
-        Checked, GIB, MIB, PAGE, RWX, SMALL, at, dump, every_mmu, pfn, populated, range, scaled,
+        Checked, GIB, MIB, PAGE, RWX, SMALL, at, dump, every_format, pfn, populated, range, scaled,
     },
     crew::{Crew, rounds},
 };
@@ -229,7 +229,9 @@ fn reset<F: Format, S: FrameSource>(
     books
 }
 
-every_mmu! {
+every_format! {
+    #![and_without_bits]
+
     /// Invariants 1, 2, 5, 6, 7, 9, 11.
     fn the_books_of_all_operations_balance(format: impl Format) {
         let seed = scaled("SLAT_STRESS_SEED", 0x51a7);
