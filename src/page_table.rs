@@ -18,6 +18,11 @@ use crate::{
     sync::Arc,
     table::CreateError,
 };
+#[cfg(feature = "rayon")]
+use crate::{
+    bitmap::Bitmap,
+    ops::{HarvestError, Mark},
+};
 
 /// A second-level address translation table: EPT, nPT or long-mode tables that the MMU itself walks.
 ///
@@ -296,6 +301,27 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     /// Takes the writer lock, after the kicks.
     pub fn reclaim(&self, kick: &impl Kick) -> Reclaimed {
         self.domain.reclaim(kick)
+    }
+
+    /// Does a [`harvest`](Pinned::harvest) on all the threads of the rayon pool that it is called in, each
+    /// under a pin of its own.
+    ///
+    /// For large ranges of which much is mapped: the parts are no smaller than 32 MiB.
+    ///
+    /// # Errors
+    /// As [`harvest`](Pinned::harvest).
+    ///
+    /// # Concurrency
+    /// As [`harvest`](Pinned::harvest). Call it with no pin held: it waits for the pool's threads. It
+    /// registers a reader for each part.
+    #[cfg(feature = "rayon")]
+    pub fn harvest_in_parallel(
+        &self,
+        range: GpaRange,
+        mark: Mark,
+        found: &mut Bitmap,
+    ) -> Result<(u64, Flush<'_>), HarvestError> {
+        self.domain.harvest_in_parallel(range, mark, found)
     }
 
     /// Returns how the table stands.

@@ -248,9 +248,25 @@ impl Cpu {
     /// # Panics
     /// If the library fails.
     pub fn access(&self, page: u64, access: Access) -> Result<HostPfn, Cause> {
+        self.access_from(self.root_pointer, page, access)
+    }
+
+    /// Does the same through an MMU that keeps no accessed and dirty bits.
+    ///
+    /// # Errors
+    /// Why the MMU faulted.
+    ///
+    /// # Panics
+    /// If the library fails.
+    pub fn access_untracked(&self, page: u64, access: Access) -> Result<HostPfn, Cause> {
+        // Bit 6 of the EPTP. To enter once more costs the model more than a test of it is worth.
+        self.access_from(self.root_pointer & !(1 << 6), page, access)
+    }
+
+    fn access_from(&self, root: u64, page: u64, access: Access) -> Result<HostPfn, Cause> {
         // SAFETY: the root pointer is the table's own; no table is unlinked during the race, so none is
         // freed before the world is.
-        let mmu = unsafe { Mmu::new(format(), self.table().frames(), self.root_pointer) };
+        let mmu = unsafe { Mmu::new(format(), self.table().frames(), root) };
         match mmu.unwrap().translate(gpa(page), access) {
             Ok(translation) => Ok(translation.pfn),
             Err(fault) => Err(fault.cause()),
