@@ -89,6 +89,7 @@ forward! {
     fn attr(&self, size: PageSize, leaf: Entry) -> Attr;
     fn accessed_bit(&self) -> u64;
     fn dirty_bit(&self) -> u64;
+    fn write_bit(&self) -> u64;
     fn rights_bits(&self) -> u64;
     fn table_bits(&self) -> u64;
     fn leaf_bits(&self, size: PageSize) -> u64;

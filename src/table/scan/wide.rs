@@ -8,8 +8,8 @@ use core::arch::{
     },
 };
 
-use super::{GROUP, Hits, group_by_word, take};
-use crate::{level::SLOTS, sync::Ordering, table::Slot};
+use super::{GROUP, Hits, group_by_word, took};
+use crate::{entry::Entry, format::Take, level::SLOTS, sync::Ordering, table::Slot};
 
 /// Slots in one load.
 const LOAD: usize = 4;
@@ -55,22 +55,22 @@ impl Wide {
 
     /// As [`take_hits`](super::take_hits).
     #[inline]
-    pub(super) fn take_hits(self, slots: &[Slot], hits: &mut Hits, bit: u64) -> u64 {
+    pub(super) fn take_hits(self, slots: &[Slot], hits: &mut Hits, take: Take) -> u64 {
         // SAFETY: the processor has POPCNT (invariant `detected`).
-        unsafe { self.take_listed(slots, hits, bit) }
+        unsafe { self.take_listed(slots, hits, take) }
     }
 
     /// Takes pairs at once, and single slots from a list, which is made without asking where they are:
     /// to branch on that costs more than the exchange.
     #[target_feature(enable = "popcnt")]
-    fn take_listed(self, slots: &[Slot], hits: &mut Hits, bit: u64) -> u64 {
+    fn take_listed(self, slots: &[Slot], hits: &mut Hits, take: Take) -> u64 {
         let odd = u32::from(!slots.as_ptr().cast::<u128>().is_aligned());
         let (mut singles, mut count, mut taken) = ([0_u16; SLOTS + FEW], 0, 0);
         for (group, hits) in hits.iter_mut().enumerate() {
             // Both of a pair were hit. The one that begins with the last slot goes on in the next group.
             let both = *hits & (*hits >> 1) & (FIRST_OF_PAIR << odd);
             if both != 0 {
-                let got = self.take_pairs(&slots[group * GROUP..], both, bit);
+                let got = self.take_pairs(&slots[group * GROUP..], both, take);
                 *hits &= got | !(both | both << 1);
                 taken += got.count_ones();
             }
@@ -91,7 +91,7 @@ impl Wide {
         }
         for &index in &singles[..count] {
             let index = usize::from(index);
-            if take(&slots[index], bit) {
+            if took(&slots[index], take) {
                 taken += 1;
             } else {
                 hits[index / GROUP] &= !(1 << (index % GROUP));
@@ -100,28 +100,29 @@ impl Wide {
         u64::from(taken)
     }
 
-    /// Clears `bit` in the pairs that begin at the slots of `firsts`; returns those slots that had it.
-    fn take_pairs(self, slots: &[Slot], firsts: u64, bit: u64) -> u64 {
+    /// Takes a bit from the pairs that begin at the slots of `firsts`; returns those slots that had it.
+    fn take_pairs(self, slots: &[Slot], firsts: u64, take: Take) -> u64 {
         let (mut left, mut taken) = (firsts, 0);
         while left != 0 {
             let first = left.trailing_zeros();
             left &= left - 1;
-            taken |= self.take_pair(Pair::at(slots, first as usize), bit) << first;
+            taken |= self.take_pair(Pair::at(slots, first as usize), take) << first;
         }
         taken
     }
 
-    /// Clears `bit` in two slots; returns those that had it.
+    /// Takes a bit from two slots; returns those that had it.
     #[inline]
-    fn take_pair(self, pair: Pair<'_>, bit: u64) -> u64 {
+    fn take_pair(self, pair: Pair<'_>, take: Take) -> u64 {
         let Pair([first, second]) = pair;
         // Relaxed: what is wrong here makes the exchange fail.
         let seen = [first, second].map(|slot| slot.0.load(Ordering::Relaxed));
-        if seen[0] & seen[1] & bit != 0 && self.exchange(pair, seen, seen.map(|word| word & !bit)) {
+        let next = seen.map(|word| take.from(Entry::from_raw(word)).raw());
+        if seen[0] & seen[1] & take.bit() != 0 && self.exchange(pair, seen, next) {
             return 0b11;
         }
         // One of them changed meanwhile, or has lost the bit: each by itself.
-        u64::from(take(first, bit)) | u64::from(take(second, bit)) << 1
+        u64::from(took(first, take)) | u64::from(took(second, take)) << 1
     }
 
     /// Replaces both slots, if both are as `seen`; tells whether they were.
