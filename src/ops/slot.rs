@@ -90,6 +90,7 @@ impl<'p, F: Format, S: FrameSource> SlotRef<'p, F, S> {
             // Also where the mark says as much: it will go, and the bit must not go with it.
             (!leaf.has(bit)).then_some(leaf.with(bit))
         });
+        self.walker.mark_above(self.gpa.page());
         was_set
     }
 
