@@ -6,22 +6,18 @@ use crate::{
     addr::{Gpa, GpaRange, HostPfn},
     arena::FrameSource,
     attr::Attr,
+    bitmap::Bitmap,
     format::Format,
     level::PageSize,
     observe::{Domain, Flush, Kick, Observer, Observers, Reclaimed, Stats},
     ops::{
-        CollapseError, Collapsed, PopulateError, RefineError, SplitError, SplitRangeError,
-        VacateError,
+        CollapseError, Collapsed, HarvestError, Mark, PopulateError, RefineError, SplitError,
+        SplitRangeError, VacateError,
     },
     pinned::Pinned,
     reader::Reader,
     sync::Arc,
     table::CreateError,
-};
-#[cfg(feature = "rayon")]
-use crate::{
-    bitmap::Bitmap,
-    ops::{HarvestError, Mark},
 };
 
 /// A second-level address translation table: EPT, nPT or long-mode tables that the MMU itself walks.
