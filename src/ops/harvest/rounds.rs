@@ -176,3 +176,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         }
     }
 }
+
+// The tests search full-sized values; nothing in them runs beside another.
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
