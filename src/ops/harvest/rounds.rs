@@ -43,18 +43,15 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         mark: Mark,
         found: &mut Bitmap,
     ) -> Result<(u64, Flush<'_>), HarvestError> {
-        let participant = self.tree().epoch().join();
-        let wanted = {
-            let pin = participant.pin();
-            self.tree().walk(&pin).wanted(range, mark, Fate::Cleared, found)?
-        };
         let format = self.tree().format();
+        let wanted = Wanted::check(format, range, mark, Fate::Cleared, found)?;
         // Where a leaf is born accessed, nothing above it is.
         let preset = mark == Mark::Accessed && format.fresh() == Fresh::Accessed;
         let descends = format.keeps_bits() && !preset;
         let mut changed = Collect::new(self.hub(), Covered::default());
         // Waited for with no pin held.
         let mut round = descends.then(|| self.begin_round(range, mark.carry()));
+        let participant = self.tree().epoch().join();
         let pin = participant.pin();
         let walker = self.tree().walk(&pin);
         let mut crop = Crop::new(found.window());
@@ -178,6 +175,8 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     }
 }
 
-// The tests search full-sized values; nothing in them runs beside another.
+#[cfg(all(test, loom))]
+mod model;
+// Values only: no checker has anything to say of them.
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
