@@ -64,6 +64,8 @@ impl<'d> Round<'d> {
             rounds.plain[kind] -= 1;
             Course::Plain
         } else {
+            // It fences: between the accessed bits that the rounds before have taken, and the leaves that
+            // this one reads before it drops their carries [pair: mark-round].
             let flushed = hub.oldest().is_none_or(|oldest| oldest >= rounds.ended);
             Course::Descend(if flushed { Drops::Yes } else { Drops::No })
         };

@@ -112,10 +112,8 @@ impl<'p, F: Format, S: FrameSource> Descent<'p, F, S> {
         let whole = part.pages() == level.span_pages();
         let was_accessed =
             whole && self.walker.update_table(slot, level, |entry| entry.carried(format));
-        // Between the bit that was taken and what is read below. Who sets a bit there fences before it
-        // looks whether the entry is accessed: so the bit is seen here, or the entry is accessed again
-        // [pair: mark-round].
-        fence_after_exchange();
+        // Nothing orders what is read below behind the bit that was taken here: what is missed for that, the
+        // carry leads to in a later round.
         if below == Level::L1 {
             self.read += 1;
             let first = below.index(page);
@@ -141,7 +139,9 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         if !format.keeps_bits() {
             return;
         }
-        // Between the leaf's bit and a look that finds an entry accessed already [pair: mark-round].
+        // Between the leaf's bit and a look that finds an entry accessed already. If a round has taken that
+        // accessed bit, a round that may drop its carry fences before it reads the leaves: so the leaf's bit
+        // is seen there, or the accessed bit is seen clear here [pair: mark-round].
         fence_after_exchange();
         let (mut table, mut level) = self.root();
         let mut path = [None; 5];
