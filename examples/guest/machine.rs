@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use slat::{
-    AnyFormat, Arena, ArenaOptions, Attr, Format, Gpa, GpaRange, HostPfn, LeafFlags, PageSize,
+    AnyFormat, Arena, ArenaOptions, Attr, Format, Gpa, GpaRange, LeafFlags, Mapping, PageSize,
     PageTable, Prot,
 };
 
@@ -73,15 +73,16 @@ impl<'w> Machine<'w> {
         host: Option<&kvm::Host>,
     ) -> anyhow::Result<Self> {
         let layout = workload.layout();
-        let system = host.map(|host| host.region(vcpus));
-        let regions = layout.regions().iter().copied().chain(system).collect();
-        let tables = layout::tables(regions, format.levels());
+        let granule = layout.granule();
+        let system = host.map(|host| (host.region(vcpus), PageSize::Size4K));
+        let regions = layout.regions().iter().map(|&region| (region, granule)).chain(system);
+        let tables = layout::tables(regions.collect(), format.levels());
         let arena = ArenaOptions::new(tables).with_base(TABLES).with_memfd().create();
         let table = PageTable::new(format, arena.context("no memory for the tables")?)
             .context("making the table failed")?;
         for region in layout.regions() {
             table
-                .populate(*region, PageSize::Size4K)
+                .populate(*region, granule)
                 .with_context(|| format!("populating {region} failed"))?;
         }
         let user = match format {
@@ -90,10 +91,11 @@ impl<'w> Machine<'w> {
         };
         let turnover = workload.turnover();
         let change = turnover.map(|turnover| turnover.change);
-        // Each vCPU can hold one frame that a lost race left over, or one that it mapped too late. A
+        // Each vCPU can hold frames for one leaf that a lost race left over, or that it mapped too late. A
         // manager has the old frames of a region until the shoot-down, when its pages may be there again.
+        let spare = vcpus * granule.pages() as usize;
         let twice = change.map_or(0, |_| MANAGERS * layout.largest());
-        let memory = GuestMemory::new(layout.len() + vcpus + twice);
+        let memory = GuestMemory::new(layout.mapped() + spare + twice);
         let memory = memory.context("no memory for the guest")?;
         let vm = host.map(|host| Vm::new(host, &table, Arc::clone(memory.mapping()), vcpus));
         let vm = vm.transpose().context("making the guest failed")?;
@@ -102,15 +104,22 @@ impl<'w> Machine<'w> {
         Ok(Self { table, memory, layout, attr, change, flushing, vm })
     }
 
-    /// Returns all that is populated if so much of the layout is: KVM's guests have some memory besides.
-    pub(crate) fn populated(&self, layout: impl IntoIterator<Item = GpaRange>) -> Vec<GpaRange> {
-        layout.into_iter().chain(self.vm.as_ref().map(Vm::region)).collect()
+    /// Returns all that is populated if so much of the layout is, with the size of leaves there: KVM's
+    /// guests have some memory besides.
+    pub(crate) fn populated(
+        &self,
+        layout: impl IntoIterator<Item = GpaRange>,
+    ) -> Vec<(GpaRange, PageSize)> {
+        let granule = self.layout.granule();
+        let layout = layout.into_iter().map(|region| (region, granule));
+        let system = self.vm.as_ref().map(|vm| (vm.region(), PageSize::Size4K));
+        layout.chain(system).collect()
     }
 
-    /// Makes whoever copies translations without being told forget those that lead to `frames`: after the
-    /// entries were changed, and before that is shot down. A software TLB is told when its vCPU enters.
-    pub(crate) fn forget(&self, frames: impl IntoIterator<Item = HostPfn>) -> Result<(), VmError> {
-        self.vm.as_ref().map_or(Ok(()), |vm| vm.forget(frames))
+    /// Makes whoever copies translations without being told forget those of `leaves`: after the entries
+    /// were changed, and before that is shot down. A software TLB is told when its vCPU enters.
+    pub(crate) fn forget(&self, leaves: &[Mapping]) -> Result<(), VmError> {
+        self.vm.as_ref().map_or(Ok(()), |vm| vm.forget_leaves(leaves))
     }
 
     /// Returns the address of a word.
@@ -197,14 +206,17 @@ fn join<T>(threads: Vec<ScopedJoinHandle<'_, Option<T>>>) -> anyhow::Result<Vec<
     Ok(results.into_iter().flatten().collect())
 }
 
-/// Fails if the machine that this runs on has no memory for `pages` pages of guest memory.
-pub(crate) fn check_host(pages: u64, vcpus: u64) -> anyhow::Result<()> {
+/// Fails if the machine that this runs on has no memory for `pages` pages of guest memory, which are mapped
+/// by such leaves.
+pub(crate) fn check_host(pages: u64, size: PageSize, vcpus: u64) -> anyhow::Result<()> {
     anyhow::ensure!(
         pages <= GuestMemory::PAGES,
         "{pages} pages of guest memory are more than the example tells apart"
     );
     let known = size_of::<Gpa>() as u64 + vcpus * size_of::<Option<Deeds>>() as u64;
-    let needed = pages.saturating_mul(PAGE_COST + known);
+    // What a lost race leaves over has been filled.
+    let spare = vcpus * size.bytes();
+    let needed = pages.saturating_mul(PAGE_COST + known).saturating_add(spare);
     if let Some(available) = available_memory() {
         anyhow::ensure!(
             needed <= available,

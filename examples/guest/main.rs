@@ -136,6 +136,10 @@ impl Plan {
         let host = processors.iter().flatten().next();
         let format = options.table_format(host.map(Host::phys_width))?;
         let workloads = workloads(&options, format)?;
+        if let Some(host) = host {
+            let size = options.page_size.get();
+            host.check_leaves(size).map_err(|lacking| NoPlan::BadInput(lacking.into()))?;
+        }
         for (host, workload) in
             host.iter().flat_map(|host| workloads.iter().map(move |w| (host, w)))
         {
@@ -191,6 +195,11 @@ fn processors(options: &Options) -> Result<Vec<Option<Host>>, NoPlan> {
         // Nobody asked: KVM is for those tables that its guests can walk.
         None if !options.suits_kvm() => vec![None],
         None => match Host::open() {
+            Ok(host) if let Err(lacking) = host.check_leaves(options.page_size.get()) => {
+                eprintln!("note: {lacking}");
+                eprintln!("note: so the guest runs on software MMUs");
+                vec![None]
+            }
             Ok(host) if options.is_tour() => vec![Some(host), None],
             Ok(host) => vec![Some(host)],
             Err(unavailable) => {
@@ -214,20 +223,21 @@ fn workloads(options: &Options, format: AnyFormat) -> anyhow::Result<Vec<Box<dyn
         workloads.push(pattern(options, chosen)?);
     }
     if let Some(path) = &options.trace {
-        workloads.push(Box::new(load(path, format, options.vcpus)?));
+        workloads.push(Box::new(load(path, format, options)?));
     } else if options.is_tour() {
         let (name, text) = TRUE;
-        workloads.push(Box::new(replay(name, text, format, options.vcpus)?));
+        workloads.push(Box::new(replay(name, text, format, options)?));
     }
     Ok(workloads)
 }
 
 /// Makes a workload over plain guest memory.
 fn pattern(options: &Options, pattern: Pattern) -> anyhow::Result<Box<dyn Workload>> {
-    let Options { memory, seed, seconds: time, .. } = *options;
-    check_host(memory / PAGE_BYTES, options.vcpus.into())?;
-    let layout = || Layout::linear(memory);
-    let visits = |change| Visits::new(memory, seed, options.turnover(change));
+    let Options { seed, seconds: time, .. } = *options;
+    let (memory, size) = (options.whole_memory(), options.page_size.get());
+    check_host(memory / PAGE_BYTES, size, options.vcpus.into())?;
+    let layout = || Layout::linear(memory)?.with_granule(size);
+    let visits = |change| Visits::new(memory, size, seed, options.turnover(change));
     Ok(match pattern {
         Pattern::Touch => Box::new(Touch { layout: layout()?, seed }),
         Pattern::Random => Box::new(Random { layout: layout()?, seed, time }),
@@ -238,18 +248,26 @@ fn pattern(options: &Options, pattern: Pattern) -> anyhow::Result<Box<dyn Worklo
 }
 
 /// Reads the trace in a file, or that on standard input.
-fn load(path: &Path, format: AnyFormat, vcpus: u16) -> anyhow::Result<Replay> {
+fn load(path: &Path, format: AnyFormat, options: &Options) -> anyhow::Result<Replay> {
     if path == Path::new("-") {
-        return replay("standard input", io::stdin().lock(), format, vcpus);
+        return replay("standard input", io::stdin().lock(), format, options);
     }
     let name = path.display().to_string();
     let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
-    replay(&name, BufReader::new(file), format, vcpus)
+    replay(&name, BufReader::new(file), format, options)
 }
 
-fn replay(name: &str, text: impl BufRead, format: AnyFormat, vcpus: u16) -> anyhow::Result<Replay> {
+fn replay(
+    name: &str,
+    text: impl BufRead,
+    format: AnyFormat,
+    options: &Options,
+) -> anyhow::Result<Replay> {
     let trace = Trace::read(text, format).context(name.to_owned())?;
-    check_host(trace.layout.len() as u64, vcpus.into()).context(name.to_owned())?;
+    let size = options.page_size.get();
+    let trace = trace.with_granule(size).context(name.to_owned())?;
+    let pages = trace.layout.mapped() as u64;
+    check_host(pages, size, options.vcpus.into()).context(name.to_owned())?;
     Ok(Replay { name: format!("trace {name}"), trace })
 }
 

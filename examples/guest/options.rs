@@ -4,7 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use slat::{
-    AnyFormat, Ept, EptCaps, Format, Gpa, GpaRange, Levels, LongMode, Npt, PAGE_BYTES, PhysWidth,
+    AnyFormat, Ept, EptCaps, Format, Gpa, GpaRange, Levels, LongMode, Npt, PAGE_BYTES, PageSize,
+    PhysWidth,
 };
 
 use crate::{
@@ -53,6 +54,11 @@ pub(crate) struct Options {
     /// Guest memory: bytes, or a number with K, M, G or T; traces bring their own addresses
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = bytes)]
     pub(crate) memory: u64,
+
+    /// The leaves by which guest memory is mapped: a fault brings in that much, and memory is rounded up to
+    /// it
+    #[arg(long, value_name = "SIZE", value_enum, default_value = "4K")]
+    pub(crate) page_size: LeafSize,
 
     /// How long `random` runs; the others run until they are done
     #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
@@ -112,6 +118,31 @@ pub(crate) enum Backend {
     Both,
 }
 
+/// The size of a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeafSize {
+    /// 4 KiB, a table of the lowest level for each 2 MiB
+    #[value(name = "4K")]
+    Small,
+    /// 2 MiB
+    #[value(name = "2M")]
+    Large,
+    /// 1 GiB
+    #[value(name = "1G")]
+    Huge,
+}
+
+impl LeafSize {
+    /// Returns the size as the library has it.
+    pub(crate) const fn get(self) -> PageSize {
+        match self {
+            Self::Small => PageSize::Size4K,
+            Self::Large => PageSize::Size2M,
+            Self::Huge => PageSize::Size1G,
+        }
+    }
+}
+
 /// An entry format by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FormatName {
@@ -161,6 +192,11 @@ impl Options {
             "--skip-flush needs --workload churn or migrate, and no trace: nothing else takes memory \
              away"
         );
+        anyhow::ensure!(
+            self.page_size != LeafSize::Huge || !changes && !self.is_tour(),
+            "--page-size 1G needs another --workload than churn and migrate, or a trace: a region would \
+             be a gigabyte, to be filled or copied each time that it changes"
+        );
         let wants_kvm = matches!(self.backend, Some(Backend::Kvm | Backend::Both));
         anyhow::ensure!(
             !wants_kvm || self.suits_kvm(),
@@ -170,16 +206,27 @@ impl Options {
         Ok(())
     }
 
-    /// Checks that all of guest memory can be translated.
+    /// Returns guest memory rounded up to whole leaves, in bytes.
+    pub(crate) fn whole_memory(&self) -> u64 {
+        self.memory.checked_next_multiple_of(self.page_size.get().bytes()).unwrap_or(u64::MAX)
+    }
+
+    /// Checks that all of guest memory can be translated, by leaves of the size that is asked for.
     pub(crate) fn check_memory(&self, format: AnyFormat) -> anyhow::Result<()> {
-        let reachable =
-            GpaRange::new(Gpa::new(0), self.memory).is_ok_and(|range| format.admits_range(range));
+        let size = self.page_size.get();
+        let name = format.name();
+        anyhow::ensure!(
+            format.supports(size),
+            "--page-size: {name} has no leaves of {size:?} here"
+        );
+        let reachable = GpaRange::new(Gpa::new(0), self.whole_memory())
+            .is_ok_and(|range| format.admits_range(range));
         anyhow::ensure!(
             reachable,
             "--memory {}: {}-level {} cannot translate addresses so large",
             self.memory,
             self.levels,
-            format.name()
+            name
         );
         Ok(())
     }

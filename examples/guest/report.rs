@@ -21,7 +21,9 @@ pub(crate) struct Report {
     pub(crate) backend: &'static str,
     format: &'static str,
     table_levels: u32,
-    /// Pages that the workload may touch.
+    /// The leaves by which its memory is mapped, in bytes.
+    page_size: u64,
+    /// Pages of 4 KiB that the workload may touch.
     guest_pages: u64,
     seconds: f64,
     vcpus: Vec<Line>,
@@ -109,6 +111,7 @@ impl Report {
             backend: if machine.vm.is_some() { "kvm" } else { "soft" },
             format: machine.table.format().name(),
             table_levels: machine.table.format().levels().count(),
+            page_size: workload.layout().granule().bytes(),
             guest_pages: workload.layout().len() as u64,
             seconds: elapsed.as_secs_f64(),
             vcpus: run.vcpus.iter().map(|vcpu| Line::new(vcpu.tally, vcpu.elapsed)).collect(),
@@ -121,9 +124,14 @@ impl Report {
 
     fn to_tables(&self) -> String {
         let Self { workload, backend, format, table_levels, guest_pages, seconds, .. } = self;
+        let leaves = match self.page_size >> 10 {
+            4 => "",
+            2048 => " in leaves of 2 MiB",
+            _ => " in leaves of 1 GiB",
+        };
         let head = format!(
-            "{workload} on {backend}: {} vCPUs, {guest_pages} pages, {table_levels}-level {format}, \
-             {seconds:.3} s",
+            "{workload} on {backend}: {} vCPUs, {guest_pages} pages{leaves}, {table_levels}-level \
+             {format}, {seconds:.3} s",
             self.vcpus.len(),
         );
         let churn = self.audit.churn.as_ref().map(churn_table);

@@ -9,13 +9,13 @@
 use std::{thread, time::Instant};
 
 use slat::{
-    AnyFormat, Arena, HostPfn, MapError, Mapped, PageSize, Reader,
+    AnyFormat, Arena, GpaRange, HostPfn, MapError, Mapped, Mapping, Reader,
     mmu::{Cause, Fault},
 };
 
 use crate::{
     batch::Batch,
-    deeds::{Bits, Life, Log},
+    deeds::{Life, Log},
     frame::Word,
     machine::Machine,
     manager::{Change, Flushing, Site},
@@ -53,7 +53,7 @@ struct Running<'m> {
     stale: Option<Stale>,
     log: Log,
     lives: Vec<Life>,
-    /// The frame that a lost race left over; the next fault takes it.
+    /// The frames that a lost race left over; the next fault takes them.
     spare: Option<HostPfn>,
 }
 
@@ -73,7 +73,7 @@ impl<'m> Vcpu<'m> {
         let broken = running.execute(processor, share).err();
         let Running { vcpu, tally, stale, log, lives, spare, .. } = running;
         if let Some(pfn) = spare {
-            machine.memory.free(pfn);
+            machine.memory.free(pfn, machine.layout.granule());
         }
         Outcome { tally, stale, log, lives, elapsed: vcpu.begun.elapsed(), broken }
     }
@@ -136,10 +136,11 @@ impl<'m> Running<'m> {
         let gpa = machine.gpa(page, word);
         let latest = self.log.latest(page);
         let tenant = || found.stay.and_then(|stay| machine.memory.tenant(stay));
+        let is_its_own = || tenant().is_some_and(|leaf| leaf.contains(gpa));
         // Mostly it is the stay that is known: then nobody need be asked whose it is.
-        let is_stale = found.stay.is_none() || found.stay != latest && tenant() != Some(page);
+        let is_stale = found.stay.is_none() || found.stay != latest && !is_its_own();
         if is_stale {
-            let tenant = tenant().map(|page| machine.layout.gpa(page));
+            let tenant = tenant().map(GpaRange::start);
             self.stale.get_or_insert(Stale { gpa, tenant });
             self.tally.stale += 1;
         }
@@ -208,12 +209,16 @@ impl<'m> Running<'m> {
 
     fn map(&mut self, page: usize, fault: Fault) -> Result<Resolved, Broken> {
         let Vcpu { machine, .. } = self.vcpu;
-        let gpa = fault.gpa();
-        let spare = self.spare.take().or_else(|| machine.memory.allocate());
+        let (gpa, size) = (fault.gpa(), machine.layout.granule());
+        let spare = self.spare.take().or_else(|| machine.memory.allocate(size));
         let pfn = spare.ok_or(Broken::OutOfFrames { gpa })?;
-        machine.memory.assign(pfn, page);
-        match self.reader.pin().map(gpa, pfn, PageSize::Size4K, machine.attr) {
-            Ok(Mapped::New) => self.tally.mapped += 1,
+        let leaf = machine.layout.leaf(page, size);
+        machine.memory.assign(pfn, leaf);
+        match self.reader.pin().map(leaf.start(), pfn, size, machine.attr) {
+            Ok(Mapped::New) => {
+                self.tally.mapped += 1;
+                self.tally.mapped_pages += size.pages();
+            }
             Ok(Mapped::Same) => return Err(Broken::FrameReused { gpa, pfn }),
             // Another vCPU faulted here as well and was first: its page will do.
             Err(MapError::Occupied(_)) => {
@@ -227,7 +232,8 @@ impl<'m> Running<'m> {
             }
             Err(MapError::Vacated { accessed, dirty, .. }) => {
                 self.tally.late += 1;
-                self.give_up(page, pfn, Bits { accessed, dirty })?;
+                let (gpa, attr) = (leaf.start(), machine.attr);
+                self.give_up(Mapping { gpa, pfn, size, attr, accessed, dirty })?;
                 return Ok(Resolved::Absent);
             }
             Err(other) => return Err(other.into()),
@@ -235,14 +241,14 @@ impl<'m> Running<'m> {
         Ok(Resolved::Present)
     }
 
-    /// Gives back a frame that was mapped for a moment, in a region that was going: some vCPU may have
-    /// found it there.
-    fn give_up(&mut self, page: usize, pfn: HostPfn, bits: Bits) -> Result<(), Broken> {
+    /// Gives back the frames of a leaf that was mapped for a moment, in a region that was going: some vCPU
+    /// may have found it there.
+    fn give_up(&mut self, leaf: Mapping) -> Result<(), Broken> {
         let Vcpu { machine, stage, flushing, .. } = self.vcpu;
         let site = Site { machine, stage, flushing };
-        site.serve(machine.table.flush_all(), [pfn])?;
-        let life = machine.memory.give_back(page, pfn, bits);
-        self.lives.push(life.expect("the frame was this vCPU's"));
+        site.serve(machine.table.flush_all(), &[leaf])?;
+        let life = machine.memory.give_back(leaf);
+        self.lives.push(life.expect("the frames were this vCPU's"));
         Ok(())
     }
 }
