@@ -342,7 +342,9 @@ fn a_page_that_was_mapped_too_late_counts_as_what_its_vcpu_saw() {
         let life = lives.remove(lives.iter().position(|life| life.bits.dirty).unwrap());
         let vcpu = run.vcpus.iter_mut().find(|vcpu| vcpu.tally.mapped > 0).unwrap();
         vcpu.lives.push(life);
-        (vcpu.tally.mapped, vcpu.tally.late) = (vcpu.tally.mapped - 1, vcpu.tally.late + 1);
+        vcpu.tally.mapped -= 1;
+        vcpu.tally.mapped_pages -= 1;
+        vcpu.tally.late += 1;
     });
     expect(&wrong, &[]);
 }
