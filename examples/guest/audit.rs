@@ -11,13 +11,17 @@
 //! guest try again, which may find that its page has just been taken away.
 
 mod levels;
+mod precopied;
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    iter,
+};
 
 use serde::Serialize;
-use slat::{Format, FrameSource, Gpa, GpaRange, Mapping, ObserverId};
+use slat::{Format, FrameSource, Gpa, GpaRange, Mapping, ObserverId, PAGE_BYTES, PageSize};
 
-pub(crate) use self::levels::LevelBits;
+pub(crate) use self::{levels::LevelBits, precopied::Precopied};
 use crate::{
     deeds::{Bits, Deeds, Life, merge},
     frame::{Frame, Word},
@@ -41,7 +45,7 @@ pub(crate) struct Pages {
 }
 
 /// What the audit found.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Audit {
     /// Pages that are mapped, and that the workload mapped and did not unmap.
     pub(crate) resident: Pages,
@@ -58,6 +62,8 @@ pub(crate) struct Audit {
     pub(crate) churn: Option<Churned>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) migrate: Option<Migrated>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) precopy: Option<Precopied>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kvm: Option<Forgotten>,
     /// What is wrong; nothing, if all is well.
@@ -120,13 +126,13 @@ impl Audit {
         let mut audit = Self::default();
         audit.check_threads(run);
         reclaim(machine);
-        let mut lives = audit.check_entries(machine);
+        let mut lives = audit.check_entries(machine, run);
         lives.extend(run.managers.iter().flat_map(|manager| &manager.lives));
         lives.extend(run.vcpus.iter().flat_map(|vcpu| &vcpu.lives));
         let deeds = merge(run.vcpus.iter().map(|vcpu| &vcpu.log));
         let moved = run.managers.iter().flat_map(|manager| &manager.moved);
         add_bits(&mut lives, moved.copied());
-        audit.check_lives(machine, &lives, deeds, spare_bits(machine));
+        audit.check_lives(machine, &together(lives), deeds, spare_bits(machine));
         audit.levels = LevelBits::of(machine);
         audit.check_counts(machine, workload, run);
         match workload.turnover() {
@@ -135,6 +141,9 @@ impl Audit {
             }
             Some(turnover) => audit.check_migrate(machine, run, turnover.rounds),
             None => {}
+        }
+        if let Some(copied) = &run.copied {
+            audit.check_precopy(machine, copied, run.stage.kicks.sent());
         }
         let vm = machine.vm.as_ref();
         audit.kvm = vm.map(|vm| Forgotten { frames: vm.forgotten(), zaps: vm.zaps() });
@@ -169,8 +178,8 @@ impl Audit {
         }
     }
 
-    /// Reads all entries; returns what is to be said of each page that is mapped.
-    fn check_entries(&mut self, machine: &Machine<'_>) -> Vec<Life> {
+    /// Reads all entries; returns what is to be said of each leaf that is mapped.
+    fn check_entries(&mut self, machine: &Machine<'_>, run: &Run) -> Vec<Life> {
         let mut lives = Vec::new();
         let mut frames = HashSet::new();
         let reader = machine.table.reader();
@@ -178,7 +187,9 @@ impl Audit {
         for region in machine.layout.regions() {
             for mapping in pin.mappings(*region).expect("populated once, so it is input") {
                 let Mapping { gpa, size, attr, .. } = mapping;
-                if size != machine.layout.granule() || attr != machine.attr {
+                let is_small = size == PageSize::Size4K && run.copied.is_some();
+                let fits = size == machine.layout.granule() || is_small;
+                if !fits || attr != machine.attr {
                     self.complain(format!("{gpa} is mapped as {size:?} with {attr:?}"));
                 }
                 if let Some(twice) = memory::frames([&mapping]).find(|&pfn| !frames.insert(pfn)) {
@@ -195,22 +206,26 @@ impl Audit {
             }
             self.resident.entries += pin.mapped(*region).expect("populated once, so it is input");
         }
+        if let Some(copied) = &run.copied {
+            lives.iter_mut().for_each(|life| life.bits = life.bits.or(copied.said_of(life.leaf)));
+        }
         lives
     }
 
     /// Looks at the frames that a leaf maps.
-    fn check_frames(&mut self, machine: &Machine<'_>, mapping: Mapping) -> Option<Life> {
+    fn check_frames(&mut self, machine: &Machine<'_>, mapping: Mapping) -> Vec<Life> {
         let memory = &machine.memory;
-        let is_meant = |pfn| {
+        let pages = (mapping.gpa.get()..).step_by(PAGE_BYTES as usize).map(Gpa::new);
+        for (gpa, pfn) in iter::zip(pages, memory::frames([&mapping])) {
             let stay = memory.frame(pfn).and_then(Frame::stay);
             let tenant = stay.and_then(|stay| memory.tenant(stay));
-            tenant.is_some_and(|leaf| leaf.covers(mapping.range()))
-        };
-        if let Some(pfn) = memory::frames([&mapping]).find(|&pfn| !is_meant(pfn)) {
-            let gpa = mapping.gpa;
-            self.complain(format!("{gpa} is mapped to frame {pfn}, which was not meant for it"));
+            if !tenant.is_some_and(|pages| pages.contains(gpa)) {
+                self.complain(format!(
+                    "{gpa} is mapped to frame {pfn}, which was not meant for it"
+                ));
+            }
         }
-        memory.life(mapping)
+        memory.lives(mapping)
     }
 
     /// Compares each leaf's entry and contents with what was done to its pages while it was mapped; the bits
@@ -266,7 +281,7 @@ impl Audit {
         self.resident.workload = mapped_pages.saturating_sub(unmapped);
         self.table_frames = table_frames(machine);
         let present = run.present().map(|region| machine.layout.regions()[region]);
-        let needed = tables(machine.populated(present), machine.table.format().levels());
+        let needed = tables(populated(machine, run, present), machine.table.format().levels());
         let stats = machine.table.stats();
         let pages = machine.layout.mapped() as u64;
         self.compare(&[
@@ -368,6 +383,37 @@ pub(crate) fn spare_bits(machine: &Machine<'_>) -> Bits {
 fn unmapped(run: &Run) -> u64 {
     let lives = run.managers.iter().flat_map(|manager| &manager.lives);
     lives.map(|life| life.leaf.pages()).sum()
+}
+
+/// Returns what is populated, with the size of leaves there, if these regions are. Where memory was
+/// copied, it is by leaves of the size that it has room for, or by small ones.
+fn populated(
+    machine: &Machine<'_>,
+    run: &Run,
+    regions: impl Iterator<Item = GpaRange>,
+) -> Vec<(GpaRange, PageSize)> {
+    if run.copied.is_none() {
+        return machine.populated(regions);
+    }
+    let reader = machine.table.reader();
+    let pin = reader.pin();
+    let leaves = regions.flat_map(|region| pin.mappings(region).expect("it is populated"));
+    let leaves = leaves.map(|leaf| (leaf.range(), leaf.size));
+    leaves.chain(machine.populated([])).collect()
+}
+
+/// Takes together what is said of the leaves of one stay: one large leaf may have become many small ones.
+fn together(lives: Vec<Life>) -> Vec<Life> {
+    let mut all: Vec<Life> = Vec::with_capacity(lives.len());
+    let mut places = HashMap::new();
+    for life in lives {
+        let place = *places.entry(life.stay).or_insert(all.len());
+        match all.get_mut(place) {
+            Some(first) => first.take_in(life),
+            None => all.push(life),
+        }
+    }
+    all
 }
 
 /// Frees the tables that were unlinked: there is no vCPU any more that could walk them.

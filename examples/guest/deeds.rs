@@ -97,5 +97,15 @@ pub(crate) struct Life {
     pub(crate) sum: u64,
 }
 
+impl Life {
+    /// Takes in what is to be said of other pages of the same stay.
+    pub(crate) fn take_in(&mut self, other: Self) {
+        debug_assert_eq!(self.stay, other.stay);
+        self.leaf = self.leaf.hull(other.leaf);
+        self.bits = self.bits.or(other.bits);
+        self.sum = (self.sum + other.sum) & Word::SUM;
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -107,11 +107,6 @@ impl Layout {
         self.pages[page]
     }
 
-    /// Returns the index of the page at `gpa`, if it is one that the workload uses.
-    pub(crate) fn page_at(&self, gpa: Gpa) -> Option<usize> {
-        self.pages.binary_search(&gpa).ok()
-    }
-
     /// Returns the regions to populate.
     pub(crate) fn regions(&self) -> &[GpaRange] {
         &self.regions

@@ -1,7 +1,7 @@
 //! The machine: a table, the memory behind it, and the threads that run on both.
 
 use std::{
-    fs,
+    fs, io,
     sync::{Arc, OnceLock},
     thread::{self, Scope, ScopedJoinHandle},
     time::Instant,
@@ -21,6 +21,7 @@ use crate::{
     manager::{Account, Change, Flushing, MANAGERS, Manager, Site},
     memory::{GuestMemory, PAGE_COST},
     outcome::{Outcome, Tally},
+    precopy::{Copied, Copier},
     progress::{Progress, Ticker},
     soft::SoftCpu,
     stage::{Kicks, Stage},
@@ -47,6 +48,8 @@ pub(crate) struct Machine<'w> {
 pub(crate) struct Run {
     pub(crate) vcpus: Vec<Outcome>,
     pub(crate) managers: Vec<Account>,
+    /// What the copier did, if there was one.
+    pub(crate) copied: Option<Copied>,
     pub(crate) stage: Stage,
 }
 
@@ -75,7 +78,8 @@ impl<'w> Machine<'w> {
         let layout = workload.layout();
         let granule = layout.granule();
         let system = host.map(|host| (host.region(vcpus), PageSize::Size4K));
-        let regions = layout.regions().iter().map(|&region| (region, granule)).chain(system);
+        let finest = if workload.precopy().is_some() { PageSize::Size4K } else { granule };
+        let regions = layout.regions().iter().map(|&region| (region, finest)).chain(system);
         let tables = layout::tables(regions.collect(), format.levels());
         let arena = ArenaOptions::new(tables).with_base(TABLES).with_memfd().create();
         let table = PageTable::new(format, arena.context("no memory for the tables")?)
@@ -100,7 +104,9 @@ impl<'w> Machine<'w> {
         let vm = host.map(|host| Vm::new(host, &table, Arc::clone(memory.mapping()), vcpus));
         let vm = vm.transpose().context("making the guest failed")?;
         let attr = Attr::new(Prot::RWX).with_flags(user);
-        let flushing = turnover.map_or(Flushing::Served, |turnover| turnover.flushing);
+        let flushing = turnover.map(|turnover| turnover.flushing);
+        let flushing = flushing.or(workload.precopy().map(|precopy| precopy.flushing));
+        let flushing = flushing.unwrap_or(Flushing::Served);
         Ok(Self { table, memory, layout, attr, change, flushing, vm })
     }
 
@@ -144,7 +150,11 @@ impl<'w> Machine<'w> {
             Some(_) => Kicks::by_signal(kvm::signal_kicks().context("cannot kick vCPUs")?),
             None => Kicks::default(),
         };
-        let stage = Stage::new(regions, vcpus, managers, rounds, kicks);
+        let copiers = usize::from(workload.precopy().is_some());
+        let stage = Stage::new(regions, vcpus, managers + copiers, rounds, kicks);
+        let copier = workload.precopy().map(|&how| Ok((how, Copier::buffer(self.layout)?)));
+        let copier: Option<io::Result<_>> = copier;
+        let copier = copier.transpose().context("no memory for the copy")?;
 
         let run_vcpu = |number, begun| {
             let _at_work = stage.vcpus.guard();
@@ -166,7 +176,7 @@ impl<'w> Machine<'w> {
         // All begin together, so that they meet in the same pages; `None` if they shall not.
         let gate: OnceLock<Option<Instant>> = OnceLock::new();
         let gate = &gate;
-        let (vcpus, managers) = thread::scope(|scope| {
+        let (vcpus, managers, copier) = thread::scope(|scope| {
             let vcpus = (0..vcpus).map(|number| {
                 let run = &run_vcpu;
                 let run = move || gate.wait().map(|begun| run(number, begun));
@@ -179,13 +189,27 @@ impl<'w> Machine<'w> {
                 spawn(scope, format!("manager-{number}"), run)
             });
             let managers: anyhow::Result<Vec<_>> = managers.collect();
-            gate.get_or_init(|| (vcpus.is_ok() && managers.is_ok()).then(Instant::now));
-            // Both are waited for before either's failure is told: the scope would panic for the other's.
-            let (vcpus, managers) = (vcpus.map(join), managers.map(join));
-            anyhow::Ok((vcpus??, managers??))
+            let copier = copier.into_iter().map(|(how, target)| {
+                let stage = &stage;
+                let run = move || {
+                    let _at_work = stage.managers.guard();
+                    gate.wait().map(|_| {
+                        let reader = self.table.reader();
+                        Copier::new(self, stage, how, progress, &reader, target).run()
+                    })
+                };
+                spawn(scope, "copier".to_owned(), run)
+            });
+            let copier: anyhow::Result<Vec<_>> = copier.collect();
+            let is_complete = vcpus.is_ok() && managers.is_ok() && copier.is_ok();
+            gate.get_or_init(|| is_complete.then(Instant::now));
+            // All are waited for before anybody's failure is told: the scope would panic for the others'.
+            let (vcpus, managers, copier) = (vcpus.map(join), managers.map(join), copier.map(join));
+            anyhow::Ok((vcpus??, managers??, copier??))
         })?;
+        let copied = copier.into_iter().next();
         let vcpus = vcpus.into_iter().collect::<Result<_, VmError>>();
-        Ok(Run { vcpus: vcpus.context("making a vCPU failed")?, managers, stage })
+        Ok(Run { vcpus: vcpus.context("making a vCPU failed")?, managers, copied, stage })
     }
 }
 

@@ -26,6 +26,7 @@ mod batch;
 mod compare;
 mod deeds;
 mod frame;
+mod heat;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
@@ -39,6 +40,8 @@ mod memory;
 mod mover;
 mod options;
 mod outcome;
+mod phase;
+mod precopy;
 mod processor;
 mod progress;
 mod report;
@@ -48,11 +51,13 @@ mod trace;
 mod vcpu;
 mod visits;
 mod workload;
+mod writers;
 
 use std::{
+    env,
     fs::File,
-    io::{self, BufRead, BufReader, ErrorKind, Write},
-    path::Path,
+    io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Write},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -62,6 +67,7 @@ use slat::{AnyFormat, PAGE_BYTES};
 
 use crate::{
     audit::Audit,
+    heat::Shading,
     kvm::Host,
     layout::Layout,
     machine::{Machine, check_host},
@@ -72,6 +78,7 @@ use crate::{
     trace::Trace,
     visits::Visits,
     workload::{Random, Replay, Shared, Touch, Workload},
+    writers::Writers,
 };
 
 /// The trace that comes with the example; `traces/README.md` says how it was recorded.
@@ -114,6 +121,8 @@ struct Plan {
     /// Each workload runs on all of them, one after the other: KVM, or `None` for software MMUs.
     processors: Vec<Option<Host>>,
     workloads: Vec<Box<dyn Workload>>,
+    /// Where the picture goes: opened before anything runs, lest that be in vain.
+    picture: Option<(PathBuf, File)>,
 }
 
 /// Why nothing is run.
@@ -153,7 +162,13 @@ impl Plan {
                 }
             }
         }
-        Ok(Self { options, format, processors, workloads })
+        let picture = options.svg.clone().map(|path| {
+            let file = File::create(&path);
+            let file = file.with_context(|| format!("--svg: cannot write {}", path.display()))?;
+            anyhow::Ok((path, file))
+        });
+        let picture = picture.transpose()?;
+        Ok(Self { options, format, processors, workloads, picture })
     }
 
     /// Runs all of it, and prints what came of that.
@@ -165,7 +180,12 @@ impl Plan {
             }
         }
         let document = Document::new(reports);
-        let text = if self.options.json { document.to_json()? } else { document.to_tables() };
+        if let Some((path, mut file)) = self.picture.as_ref().map(|(path, file)| (path, file)) {
+            let written = file.write_all(document.to_svg().as_bytes());
+            written.with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        let json = self.options.json;
+        let text = if json { document.to_json()? } else { document.to_tables(shading()) };
         match io::stdout().write_all(text.as_bytes()) {
             // Whoever reads has seen enough; the exit status still tells.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
@@ -183,6 +203,12 @@ impl Plan {
         let audit = Audit::of(&machine, workload, &run);
         Ok(Report::new(&machine, workload, &run, audit))
     }
+}
+
+/// Returns how standard output is to be shaded.
+fn shading() -> Shading {
+    let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if io::stdout().is_terminal() && !plain { Shading::Colours } else { Shading::Characters }
 }
 
 /// Returns what the options want the guest to run on.
@@ -215,7 +241,9 @@ fn processors(options: &Options) -> Result<Vec<Option<Host>>, NoPlan> {
 fn workloads(options: &Options, format: AnyFormat) -> anyhow::Result<Vec<Box<dyn Workload>>> {
     options.check_memory(format)?;
     let patterns = match options.workload {
-        None if options.is_tour() => vec![Pattern::Touch, Pattern::Churn, Pattern::Migrate],
+        None if options.is_tour() => {
+            vec![Pattern::Touch, Pattern::Churn, Pattern::Migrate, Pattern::Precopy]
+        }
         chosen => Vec::from_iter(chosen),
     };
     let mut workloads: Vec<Box<dyn Workload>> = Vec::new();
@@ -244,6 +272,7 @@ fn pattern(options: &Options, pattern: Pattern) -> anyhow::Result<Box<dyn Worklo
         Pattern::Shared => Box::new(Shared { layout: layout()? }),
         Pattern::Churn => Box::new(visits(Change::Churn)?),
         Pattern::Migrate => Box::new(visits(Change::Migrate)?),
+        Pattern::Precopy => Box::new(Writers::new(memory, size, seed, options.precopy())?),
     })
 }
 

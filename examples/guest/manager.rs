@@ -17,8 +17,8 @@ use std::{
 };
 
 use slat::{
-    AnyFormat, Arena, Flush, Gpa, GpaRange, InsideGuest, MapError, Mapping, PopulateError,
-    ProtectError, Reader, UnmapRangeError, VacateError,
+    AnyFormat, Arena, CollapseError, Flush, Gpa, GpaRange, HarvestError, InsideGuest, MapError,
+    Mapping, PopulateError, ProtectError, Reader, SplitRangeError, UnmapRangeError, VacateError,
 };
 
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     kvm::VmError,
     machine::Machine,
     memory::Stay,
+    phase::Gone,
     progress::Progress,
     stage::{Leaving, Stage},
 };
@@ -83,6 +84,14 @@ pub(crate) enum Stuck {
     Unserved(#[from] Unserved),
     #[error("{} was mapped to frame {}, which is not the guest's", .0.gpa, .0.pfn)]
     Stray(Mapping),
+    #[error(transparent)]
+    Gone(#[from] Gone),
+    #[error("splitting failed: {0}: {why}", why = .0.source)]
+    Split(#[from] SplitRangeError),
+    #[error("collapsing failed: {0}")]
+    Collapse(#[from] CollapseError),
+    #[error("harvesting failed: {0}")]
+    Harvest(#[from] HarvestError),
     #[error("protecting failed: {0}")]
     Protect(#[from] ProtectError),
     #[error("mapping a page to its new frame failed: {0}")]

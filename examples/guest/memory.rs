@@ -16,7 +16,7 @@ use std::{
     },
 };
 
-use slat::{GpaRange, HostPfn, Mapping as Leaf, PAGE_BYTES, PageSize};
+use slat::{Gpa, GpaRange, HostPfn, Mapping as Leaf, PAGE_BYTES, PageSize};
 
 use crate::{
     deeds::Life,
@@ -165,12 +165,29 @@ impl GuestMemory {
         Some(life)
     }
 
-    /// Returns what is to be said of a leaf that is mapped to its frames now.
+    /// Returns what is to be said of a leaf that is mapped to its frames now, which have one stay.
     pub(crate) fn life(&self, mapped: Leaf) -> Option<Life> {
         let stay = self.frame(mapped.pfn)?.stay()?;
         let sums = run(mapped.pfn, mapped.size.pages()).map(|pfn| Some(self.frame(pfn)?.sum()));
         let sum = sums.sum::<Option<u64>>()? & Word::SUM;
         Some(Life { leaf: mapped.range(), stay, bits: mapped.into(), sum })
+    }
+
+    /// Returns what is to be said of each of the stays in the frames that a leaf maps now: several, if small
+    /// leaves were made one.
+    pub(crate) fn lives(&self, mapped: Leaf) -> Vec<Life> {
+        let size = PageSize::Size4K;
+        let pages = iter::zip((mapped.gpa.get()..).step_by(PAGE_BYTES as usize), frames([&mapped]));
+        let lives = pages
+            .filter_map(|(gpa, pfn)| self.life(Leaf { gpa: Gpa::new(gpa), pfn, size, ..mapped }));
+        let mut all: Vec<Life> = Vec::new();
+        for life in lives {
+            match all.last_mut().filter(|last| last.stay == life.stay) {
+                Some(last) => last.take_in(life),
+                None => all.push(life),
+            }
+        }
+        all
     }
 
     /// Takes back the frames of a leaf.

@@ -11,6 +11,7 @@ use slat::{
 use crate::{
     frame::WORDS,
     manager::{Change, Flushing, Turnover},
+    precopy::Precopy,
 };
 
 /// Width of physical addresses: usual for a server.
@@ -60,7 +61,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SIZE", value_enum, default_value = "4K")]
     pub(crate) page_size: LeafSize,
 
-    /// How long `random` runs; the others run until they are done
+    /// How long `random` runs, and how long the link that `precopy` has takes for all of memory; the others
+    /// run until they are done
     #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
     pub(crate) seconds: Duration,
 
@@ -69,7 +71,21 @@ pub(crate) struct Options {
           value_parser = clap::value_parser!(u64).range(1..=MOST_ROUNDS))]
     pub(crate) rounds: u64,
 
-    /// Let `churn` and `migrate` use frames again without a shoot-down: a mistake, which must be found out
+    /// How many rounds `precopy` copies at most before it makes the vCPUs stand still
+    #[arg(long, value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=MOST_ROUNDS))]
+    pub(crate) copy_rounds: u64,
+
+    /// It does so earlier if a round finds no more pages dirty than this
+    #[arg(long, value_name = "PAGES", default_value_t = 64)]
+    pub(crate) few: u64,
+
+    /// Write the picture that `precopy` prints, of the pages that were dirty in each round, to a file too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+
+    /// Let `churn` and `migrate` use frames again without a shoot-down, and `precopy` copy pages without one:
+    /// a mistake, which must be found out
     #[arg(long)]
     pub(crate) skip_flush: bool,
 
@@ -105,6 +121,9 @@ pub(crate) enum Pattern {
     Churn,
     /// vCPUs use a few pages here and a few there, and managers move just these to other frames
     Migrate,
+    /// vCPUs write, to a few pages often and to most once, while memory is copied as for a live migration:
+    /// what is dirty, round after round
+    Precopy,
 }
 
 /// What runs the guest.
@@ -180,17 +199,31 @@ impl Options {
 
     /// Returns what is to become of memory.
     pub(crate) const fn turnover(&self, change: Change) -> Turnover {
-        let flushing = if self.skip_flush { Flushing::Skipped } else { Flushing::Served };
-        Turnover { change, rounds: self.rounds, flushing }
+        Turnover { change, rounds: self.rounds, flushing: self.flushing() }
+    }
+
+    /// Returns how memory is to be copied.
+    pub(crate) const fn precopy(&self) -> Precopy {
+        let Self { copy_rounds: most_rounds, few, seconds: link, .. } = *self;
+        Precopy { most_rounds, few, link, flushing: self.flushing() }
+    }
+
+    const fn flushing(&self) -> Flushing {
+        if self.skip_flush { Flushing::Skipped } else { Flushing::Served }
     }
 
     /// Checks what one option alone does not tell.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let changes = matches!(self.workload, Some(Pattern::Churn | Pattern::Migrate));
+        let copies = self.workload == Some(Pattern::Precopy);
         anyhow::ensure!(
-            !self.skip_flush || changes && self.trace.is_none(),
-            "--skip-flush needs --workload churn or migrate, and no trace: nothing else takes memory \
-             away"
+            !self.skip_flush || (changes || copies) && self.trace.is_none(),
+            "--skip-flush needs --workload churn, migrate or precopy, and no trace: nothing else has \
+             anything to flush"
+        );
+        anyhow::ensure!(
+            self.svg.is_none() || self.is_tour() || copies,
+            "--svg needs --workload precopy, or none: nothing else has a picture"
         );
         anyhow::ensure!(
             self.page_size != LeafSize::Huge || !changes && !self.is_tour(),

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use serde::Serialize;
-use slat::{Gpa, HostPfn, MapError, mmu::Fault};
+use slat::{Gpa, HostPfn, MapError, RefineError, mmu::Fault};
 
 use crate::{
     deeds::{Life, Log},
@@ -64,6 +64,8 @@ pub(crate) enum Broken {
     FrameReused { gpa: Gpa, pfn: HostPfn },
     #[error("mapping a page failed: {0}")]
     Map(#[from] MapError),
+    #[error("making room for small pages failed: {0}")]
+    Refine(#[from] RefineError),
     #[error("{gpa} translates to frame {pfn}, which is not the guest's")]
     Stray { gpa: Gpa, pfn: HostPfn },
     #[error("read {found:#x} at {gpa}, expected {expected:#x}")]
