@@ -333,13 +333,30 @@ where
     B: Send + 'static,
     C: Send + 'static,
 {
+    race3_unpinned(world, |cpu| cpu.run(one), |cpu| cpu.run(two), |cpu| cpu.run(three))
+}
+
+/// As [`race_unpinned`], with three processors.
+///
+/// # Panics
+/// If one of them does.
+pub fn race3_unpinned<A, B, C>(
+    world: &Arc<World>,
+    one: impl FnOnce(&Cpu) -> A,
+    two: impl FnOnce(&Cpu) -> B + Send + 'static,
+    three: impl FnOnce(&Cpu) -> C + Send + 'static,
+) -> (A, B, C)
+where
+    B: Send + 'static,
+    C: Send + 'static,
+{
     let gate = Arc::new(Gate::new(3));
     let cpus = [Cpu::new(world), Cpu::new(world), Cpu::new(world)];
     let [here, there, yonder] = cpus;
-    let second = start(&gate, there, |cpu| cpu.run(two));
-    let third = start(&gate, yonder, |cpu| cpu.run(three));
+    let second = start(&gate, there, two);
+    let third = start(&gate, yonder, three);
     gate.pass();
-    let first = here.run(one);
+    let first = one(&here);
     let (second, _cpu) = second.join().unwrap();
     let (third, _cpu) = third.join().unwrap();
     (first, second, third)

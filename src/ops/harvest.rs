@@ -284,9 +284,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         }
         for (page, count) in words_of(here) {
             let mask = wanted.mask(page, count);
-            if mask != 0 {
-                crop.report(page, mask);
-            }
+            crop.report(page, mask);
         }
         Large::Done
     }
@@ -302,16 +300,35 @@ fn gather_leaves(wanted: &Wanted<'_>, slots: &[Slot], page: u64, crop: &mut Crop
             *marked &= wanted.mask(page, WORD_PAGES.min(end - page));
         }
     }
-    if wanted.fate == Fate::Cleared {
-        take_hits(slots, &mut marked, wanted.take);
+    // Here, and nowhere below: which groups have a hit is anybody's guess, and the processor's would be
+    // wrong too often.
+    if marked.iter().fold(0, |all, marked| all | marked) == 0 {
+        return;
     }
-    for (marked, page) in marked.into_iter().zip(groups()).filter(|&(marked, _)| marked != 0) {
-        crop.report(page, marked);
-        if wanted.fate == Fate::Cleared {
-            let first = page + u64::from(marked.trailing_zeros());
-            let last = page + u64::from(marked.ilog2());
-            // There are no late leaves in leaf tables.
-            crop.covered.add(GpaRange::between(first, last + 1), Entry::EMPTY);
-        }
+    crop.pages += match wanted.fate {
+        Fate::Cleared => take_hits(slots, &mut marked, wanted.take),
+        Fate::Kept => marked.iter().map(|marked| u64::from(marked.count_ones())).sum(),
+    };
+    for (&marked, page) in marked.iter().zip(groups()) {
+        crop.found.set_mask(page, marked);
     }
+    if wanted.fate == Fate::Cleared
+        && let Some(cleared) = hull(&marked, page)
+    {
+        // There are no late leaves in leaf tables.
+        crop.covered.add(cleared, Entry::EMPTY);
+    }
+}
+
+/// Returns the range from the first to the last page that is set in `marked`, which begins at `page`.
+fn hull(marked: &[u64], page: u64) -> Option<GpaRange> {
+    let groups = marked
+        .iter()
+        .zip(0..)
+        .fold(0_u64, |groups, (&marked, group)| groups | u64::from(marked != 0) << group);
+    let (first, last) = (groups.trailing_zeros(), groups.checked_ilog2()?);
+    let bit = |group: u32, within: u32| page + u64::from(group) * WORD_PAGES + u64::from(within);
+    let first = bit(first, marked[first as usize].trailing_zeros());
+    let last = bit(last, marked[last as usize].ilog2());
+    Some(GpaRange::between(first, last + 1))
 }

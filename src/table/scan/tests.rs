@@ -72,7 +72,7 @@ fn both_forms_find_the_slots_that_have_the_bit() {
 const RIGHTS: [u64; 2] = [0, 1 << 1];
 
 /// Takes from some of the slots that have the bit, and from some that have not.
-fn takes(take: impl Fn(&[Slot], &mut Hits, Take)) {
+fn takes(take: impl Fn(&[Slot], &mut Hits, Take) -> u64) {
     let mut numbers = Numbers(8);
     let mut rights = RIGHTS.iter().cycle();
     every_part(|table, first, end, bit| {
@@ -92,7 +92,9 @@ fn takes(take: impl Fn(&[Slot], &mut Hits, Take)) {
             *named &= inside(group);
         }
         let mut taken = named;
-        take(slots, &mut taken, Take::any(bit, right));
+        let count = take(slots, &mut taken, Take::any(bit, right));
+        let ones: u32 = taken.iter().map(|taken| taken.count_ones()).sum();
+        assert_eq!(count, u64::from(ones));
         for (index, (&before, now)) in before.iter().zip(words(table.slots(0, SLOTS))).enumerate() {
             let was_named = (first..end).contains(&index) && {
                 let index = index - first;
@@ -118,11 +120,7 @@ fn the_bit_is_taken_from_the_slots_that_are_named() {
 
 #[test]
 fn word_by_word_the_bit_is_taken_from_the_slots_that_are_named() {
-    takes(|slots, hits, take| {
-        for (group, hits) in slots.chunks(GROUP).zip(hits) {
-            *hits = take_by_word(group, *hits, take);
-        }
-    });
+    takes(take_by_word);
 }
 
 /// Two threads take what an MMU sets meanwhile: each bit that it set was taken once, or is there still.
@@ -144,8 +142,7 @@ fn each_bit_is_taken_once(right: u64) {
                 for _ in 0..rounds {
                     let slots = table.slots(odd, SLOTS);
                     let mut found = hits(slots, bit);
-                    take_hits(slots, &mut found, Take::any(bit, right));
-                    sum += found.iter().map(|hits| u64::from(hits.count_ones())).sum::<u64>();
+                    sum += take_hits(slots, &mut found, Take::any(bit, right));
                 }
                 sum
             })
