@@ -314,7 +314,7 @@ impl<F: Format, S: FrameSource> Structure<'_, F, S> {
             }
             let next = seen.with(marks).without(Entry::LATE);
             if writer.exchange(slot, level, seen, next).is_ok() {
-                return;
+                return walker.mark_above(page);
             }
         }
     }
