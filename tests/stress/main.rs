@@ -13,6 +13,7 @@ mod crew;
 mod mixed;
 mod removal;
 mod structure;
+mod tracking;
 
 use std::{sync::Barrier, thread};
 
