@@ -14,8 +14,7 @@
 //! | 54, 55 | | carry (accessed, dirty) | the caller's [`SoftBits`] |
 //! | 56 | | | LATE |
 //!
-//! EMPTY is zero, so that a fresh page of memory is a table of EMPTY slots. The carry bits are set aside
-//! for an operation that this version does not have: nothing sets them.
+//! EMPTY is zero, so that a fresh page of memory is a table of EMPTY slots.
 
 use core::fmt;
 
@@ -45,8 +44,11 @@ impl Entry {
     const CLAIM_NUMBER: u64 = Self::ADDRESS;
     /// In a leaf: it allows writes, but each first one since it was cleaned has to be noted by a fault.
     pub(crate) const WATCHED: u64 = 1 << 53;
-    /// In a table entry: what hierarchical harvesting carries from one round to the next.
-    pub(crate) const CARRY: u64 = 0b11 << 54;
+    /// In a table entry: accessed bits that a round of harvests has taken, and that the next one for
+    /// accessed leaves, or for dirty ones, has still to follow.
+    pub(crate) const CARRY_ACCESSED: u64 = 1 << 54;
+    pub(crate) const CARRY_DIRTY: u64 = 1 << 55;
+    pub(crate) const CARRY: u64 = Self::CARRY_ACCESSED | Self::CARRY_DIRTY;
     /// In a leaf: the caller's two bits, as a shift.
     const SOFT_SHIFT: u32 = 54;
     /// In a leaf: the bits that are the caller's.

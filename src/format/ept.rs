@@ -262,6 +262,14 @@ impl Format for Ept {
         Attr::new(prot).with_mem_type(mem_type).with_flags(flags).with_soft(leaf.soft())
     }
 
+    fn fresh(&self) -> Fresh {
+        self.fresh
+    }
+
+    fn keeps_bits(&self) -> bool {
+        self.caps.contains(EptCaps::ACCESSED_DIRTY)
+    }
+
     #[inline]
     fn accessed_bit(&self) -> u64 {
         ACCESSED

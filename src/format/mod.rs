@@ -13,6 +13,7 @@
 //! - Table entries allow everything (R, W and X, or W and U with NX clear): rights are the leaf's.
 
 mod any;
+mod carry;
 mod ept;
 mod long_mode;
 mod npt;
@@ -36,6 +37,7 @@ pub use self::{
     x86::BadEncryptionBit,
 };
 pub(crate) use self::{
+    carry::Carry,
     resize::{Uneven, Union, divided},
     watch::Take,
     x86::Paging,
@@ -261,6 +263,12 @@ pub trait Format:
     /// Returns the attributes of a leaf. One that is watched may be written, though its hardware bits
     /// deny it now and then.
     fn attr(&self, size: PageSize, leaf: Entry) -> Attr;
+
+    /// Returns the policy for fresh leaves.
+    fn fresh(&self) -> Fresh;
+
+    /// Tells whether the MMU can keep accessed and dirty bits. Where it cannot, it ignores them.
+    fn keeps_bits(&self) -> bool;
 
     /// Returns the accessed bit, in leaves and table entries.
     fn accessed_bit(&self) -> u64;

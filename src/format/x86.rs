@@ -297,6 +297,14 @@ impl<T: Variant> Format for T {
         self.paging().attr(size, leaf).with_flags(T::decode(leaf))
     }
 
+    fn fresh(&self) -> Fresh {
+        self.paging().fresh
+    }
+
+    fn keeps_bits(&self) -> bool {
+        true
+    }
+
     #[inline]
     fn accessed_bit(&self) -> u64 {
         ACCESSED

@@ -19,6 +19,7 @@
 
 #[cfg(feature = "rayon")]
 mod parallel;
+mod rounds;
 
 use alloc::vec::Vec;
 
@@ -200,8 +201,13 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                         Update::Done(_, leaf) if leaf.has(Entry::LATE) => {}
                         Update::Done(size, _) => pages += size.pages(),
                         Update::Declined => {}
-                        Update::Below(_) => runs.enter(place, page),
+                        Update::Below(_) => {
+                            runs.enter(place, page);
+                            continue;
+                        }
                     }
+                    // Also where it was set already: who did may not have come so far.
+                    self.mark_above(page);
                 }
             }
         }

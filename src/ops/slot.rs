@@ -84,12 +84,14 @@ impl<'p, F: Format, S: FrameSource> SlotRef<'p, F, S> {
     /// Sets the accessed bit and returns the old one.
     pub fn set_accessed(&self) -> bool {
         let bit = self.walker.format().accessed_bit();
-        let mut was_set = false;
+        let mut was_set = None;
         self.walker.update(self.place(), self.gpa.page(), |_, leaf| {
-            was_set = leaf.has(bit | Entry::LATE);
+            was_set = Some(leaf.has(bit | Entry::LATE));
             // Also where the mark says as much: it will go, and the bit must not go with it.
             (!leaf.has(bit)).then_some(leaf.with(bit))
         });
+        let Some(was_set) = was_set else { return false };
+        self.walker.mark_above(self.gpa.page());
         was_set
     }
 

@@ -197,6 +197,9 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                 None
             }
         });
+        if fixed.is_some() || otherwise.is_ok() {
+            self.mark_above(gpa.page());
+        }
         if fixed.is_some() { Ok(Fixed::Dirtied) } else { otherwise }
     }
 
@@ -223,7 +226,10 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         });
         // One that is LATE counted as dirty, but the mark will go, and the bit must not go with it.
         let noted = |leaf: Entry| if leaf.has(Entry::LATE) { Noted::Already } else { Noted::New };
-        set.map(|(_, leaf)| noted(leaf)).or(otherwise)
+        let noted = set.map(|(_, leaf)| noted(leaf)).or(otherwise)?;
+        // Also where it was set already: who did may not have come so far.
+        self.mark_above(page);
+        Some(noted)
     }
 
     /// Makes the leaf dirty that translates `page`, at or below `place`, and what else `step` makes of it,

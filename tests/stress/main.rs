@@ -14,6 +14,7 @@ mod harvest;
 mod mixed;
 mod removal;
 mod structure;
+mod tracking;
 
 use std::{sync::Barrier, thread};
 
