@@ -6,22 +6,18 @@ use crate::{
     addr::{Gpa, GpaRange, HostPfn},
     arena::FrameSource,
     attr::Attr,
+    bitmap::Bitmap,
     format::Format,
     level::PageSize,
     observe::{Domain, Flush, Kick, Observer, Observers, Reclaimed, Stats},
     ops::{
-        CollapseError, Collapsed, PopulateError, RefineError, SplitError, SplitRangeError,
-        VacateError,
+        CollapseError, Collapsed, HarvestError, Mark, PopulateError, RefineError, SplitError,
+        SplitRangeError, VacateError,
     },
     pinned::Pinned,
     reader::Reader,
     sync::Arc,
     table::CreateError,
-};
-#[cfg(feature = "rayon")]
-use crate::{
-    bitmap::Bitmap,
-    ops::{HarvestError, Mark},
 };
 
 /// A second-level address translation table: EPT, nPT or long-mode tables that the MMU itself walks.
@@ -301,6 +297,28 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     /// Takes the writer lock, after the kicks.
     pub fn reclaim(&self, kick: &impl Kick) -> Reclaimed {
         self.domain.reclaim(kick)
+    }
+
+    /// Does a [`harvest`](Pinned::harvest) that reads only what was touched: the MMU sets accessed bits in
+    /// the entries above a leaf, too, and where they are clear nothing is below. For memory of which little
+    /// was touched since the round before, of either mark; where that is much, it reads everything.
+    ///
+    /// What is reported and cleared is the same. A page may be reported a round later than it could be,
+    /// never later than the round that begins when all writes are over and shot down.
+    ///
+    /// # Errors
+    /// As [`harvest`](Pinned::harvest).
+    ///
+    /// # Concurrency
+    /// As [`harvest`](Pinned::harvest), but one round at a time: waits for others. The [`Flush`] covers
+    /// paging-structure caches. Call it with no pin held.
+    pub fn harvest_round(
+        &self,
+        range: GpaRange,
+        mark: Mark,
+        found: &mut Bitmap,
+    ) -> Result<(u64, Flush<'_>), HarvestError> {
+        self.domain.harvest_round(range, mark, found)
     }
 
     /// Does a [`harvest`](Pinned::harvest) on all the threads of the rayon pool that it is called in, each

@@ -35,7 +35,12 @@ impl Guest {
 
     /// Enters, and invalidates what is due.
     pub fn enter(&mut self) -> Stay<'_> {
-        let inside = self.observer.enter(Tracking::On);
+        self.enter_with(Tracking::On)
+    }
+
+    /// Enters, with an MMU that keeps accessed and dirty bits or does not, and invalidates what is due.
+    pub fn enter_with(&mut self, tracking: Tracking) -> Stay<'_> {
+        let inside = self.observer.enter(tracking);
         inside.refresh(&mut self.cache);
         Stay { inside, cache: &mut self.cache }
     }

@@ -248,9 +248,25 @@ impl Cpu {
     /// # Panics
     /// If the library fails.
     pub fn access(&self, page: u64, access: Access) -> Result<HostPfn, Cause> {
+        self.access_from(self.root_pointer, page, access)
+    }
+
+    /// Does the same through an MMU that keeps no accessed and dirty bits.
+    ///
+    /// # Errors
+    /// Why the MMU faulted.
+    ///
+    /// # Panics
+    /// If the library fails.
+    pub fn access_untracked(&self, page: u64, access: Access) -> Result<HostPfn, Cause> {
+        // Bit 6 of the EPTP. To enter once more costs the model more than a test of it is worth.
+        self.access_from(self.root_pointer & !(1 << 6), page, access)
+    }
+
+    fn access_from(&self, root: u64, page: u64, access: Access) -> Result<HostPfn, Cause> {
         // SAFETY: the root pointer is the table's own; no table is unlinked during the race, so none is
         // freed before the world is.
-        let mmu = unsafe { Mmu::new(format(), self.table().frames(), self.root_pointer) };
+        let mmu = unsafe { Mmu::new(format(), self.table().frames(), root) };
         match mmu.unwrap().translate(gpa(page), access) {
             Ok(translation) => Ok(translation.pfn),
             Err(fault) => Err(fault.cause()),
@@ -317,13 +333,30 @@ where
     B: Send + 'static,
     C: Send + 'static,
 {
+    race3_unpinned(world, |cpu| cpu.run(one), |cpu| cpu.run(two), |cpu| cpu.run(three))
+}
+
+/// As [`race_unpinned`], with three processors.
+///
+/// # Panics
+/// If one of them does.
+pub fn race3_unpinned<A, B, C>(
+    world: &Arc<World>,
+    one: impl FnOnce(&Cpu) -> A,
+    two: impl FnOnce(&Cpu) -> B + Send + 'static,
+    three: impl FnOnce(&Cpu) -> C + Send + 'static,
+) -> (A, B, C)
+where
+    B: Send + 'static,
+    C: Send + 'static,
+{
     let gate = Arc::new(Gate::new(3));
     let cpus = [Cpu::new(world), Cpu::new(world), Cpu::new(world)];
     let [here, there, yonder] = cpus;
-    let second = start(&gate, there, |cpu| cpu.run(two));
-    let third = start(&gate, yonder, |cpu| cpu.run(three));
+    let second = start(&gate, there, two);
+    let third = start(&gate, yonder, three);
     gate.pass();
-    let first = here.run(one);
+    let first = one(&here);
     let (second, _cpu) = second.join().unwrap();
     let (third, _cpu) = third.join().unwrap();
     (first, second, third)

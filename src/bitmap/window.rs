@@ -30,15 +30,14 @@ impl<'b> Window<'b> {
     /// Sets the bits of the pages from `page` on that are set in `mask`, all of which it has.
     #[inline]
     pub(crate) fn set_mask(&mut self, page: u64, mask: u64) {
-        debug_assert!(mask != 0 && self.range.first_page() <= page);
-        debug_assert!(page + u64::from(mask.ilog2()) < self.range.end_page());
+        debug_assert!(self.range.first_page() <= page);
+        debug_assert!(mask == 0 || page + u64::from(mask.ilog2()) < self.range.end_page());
         let offset = page - self.range.first_page();
         let (index, shift) = ((offset / WORD_PAGES) as usize, (offset % WORD_PAGES) as u32);
         self.words[index] |= mask << shift;
-        // The rest goes to the next word, which may not be there if there is none.
-        let rest = mask.checked_shr(u64::BITS - shift).unwrap_or(0);
-        if rest != 0 {
-            self.words[index + 1] |= rest;
+        // What is past the last word is clear.
+        if let Some(next) = self.words.get_mut(index + 1) {
+            *next |= mask.checked_shr(u64::BITS - shift).unwrap_or(0);
         }
     }
 

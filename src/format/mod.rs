@@ -13,6 +13,7 @@
 //! - Table entries allow everything (R, W and X, or W and U with NX clear): rights are the leaf's.
 
 mod any;
+mod carry;
 mod ept;
 mod long_mode;
 mod npt;
@@ -20,6 +21,7 @@ mod pat;
 mod resize;
 mod tracking;
 mod transition;
+mod watch;
 mod x86;
 
 use core::fmt::Debug;
@@ -35,7 +37,9 @@ pub use self::{
     x86::BadEncryptionBit,
 };
 pub(crate) use self::{
+    carry::Carry,
     resize::{Uneven, Union, divided},
+    watch::Take,
     x86::Paging,
 };
 use crate::{
@@ -237,7 +241,8 @@ pub trait Format:
     /// [`EncodeError`] if the format cannot say that exactly.
     fn leaf(&self, size: PageSize, pfn: HostPfn, attr: Attr) -> Result<Entry, EncodeError>;
 
-    /// Returns `leaf` with the rights `prot`, all else as it was.
+    /// Returns `leaf` with the rights `prot`, all else as it was. A leaf that is watched
+    /// ([`Pinned::watch`](crate::Pinned::watch)) remains so if it may still be written.
     ///
     /// # Errors
     /// [`AttrError`] if the format cannot encode the rights; this depends on `prot` alone.
@@ -255,14 +260,24 @@ pub trait Format:
     /// Returns the first frame that a leaf of `size` maps.
     fn leaf_frame(&self, size: PageSize, leaf: Entry) -> HostPfn;
 
-    /// Returns the attributes of a leaf.
+    /// Returns the attributes of a leaf. One that is watched may be written, though its hardware bits
+    /// deny it now and then.
     fn attr(&self, size: PageSize, leaf: Entry) -> Attr;
+
+    /// Returns the policy for fresh leaves.
+    fn fresh(&self) -> Fresh;
+
+    /// Tells whether the MMU can keep accessed and dirty bits. Where it cannot, it ignores them.
+    fn keeps_bits(&self) -> bool;
 
     /// Returns the accessed bit, in leaves and table entries.
     fn accessed_bit(&self) -> u64;
 
     /// Returns the dirty bit, in leaves.
     fn dirty_bit(&self) -> u64;
+
+    /// Returns the right to write, in leaves.
+    fn write_bit(&self) -> u64;
 
     /// Returns the bits of a leaf that say its rights, as far as they differ between present leaves.
     fn rights_bits(&self) -> u64;
@@ -314,9 +329,12 @@ pub trait Format:
             }
             (Kind::Leaf, Some(size)) => {
                 let marks = self.accessed_bit() | self.dirty_bit() | Entry::LATE;
+                let plain = entry.unwatched(self).without(marks);
                 // What it says, encoded again, is the same value.
-                self.leaf(size, self.leaf_frame(size, entry), self.attr(size, entry))
-                    .is_ok_and(|again| again.without(marks) == entry.without(marks))
+                !entry.escapes(self)
+                    && self
+                        .leaf(size, self.leaf_frame(size, entry), self.attr(size, entry))
+                        .is_ok_and(|again| again.without(marks) == plain)
             }
             (Kind::Leaf | Kind::Stray, _) => false,
         }

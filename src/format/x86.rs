@@ -132,7 +132,7 @@ impl Paging {
     #[inline]
     pub(super) fn attr(&self, size: PageSize, leaf: Entry) -> Attr {
         let mut prot = Prot::R;
-        prot.set(Prot::W, leaf.has(WRITE));
+        prot.set(Prot::W, leaf.has(WRITE | Entry::WATCHED));
         prot.set(Prot::X, !leaf.has(NO_EXECUTE));
         let index = u8::from(leaf.has(PWT))
             | (u8::from(leaf.has(PCD)) << 1)
@@ -154,7 +154,7 @@ impl Paging {
         };
         let hardware = PRESENT | WRITE | USER | PWT | PCD | ACCESSED | DIRTY | shape | NO_EXECUTE;
         let frame = (self.width.frame_mask() & !bits_below(size)) | self.encryption;
-        hardware | frame | Entry::SOFT | Entry::LATE
+        hardware | frame | Entry::SOFT | Entry::LATE | Entry::WATCHED
     }
 }
 
@@ -184,7 +184,8 @@ fn prot_bits(prot: Prot) -> Result<u64, AttrError> {
 
 /// Returns `leaf` with other rights.
 pub(super) fn with_prot(leaf: Entry, prot: Prot) -> Result<Entry, AttrError> {
-    Ok(leaf.without(PRESENT | WRITE | NO_EXECUTE).with(prot_bits(prot)?))
+    let next = leaf.without(PRESENT | WRITE | NO_EXECUTE).with(prot_bits(prot)?);
+    Ok(next.watched_as(leaf, WRITE))
 }
 
 #[inline]
@@ -296,6 +297,14 @@ impl<T: Variant> Format for T {
         self.paging().attr(size, leaf).with_flags(T::decode(leaf))
     }
 
+    fn fresh(&self) -> Fresh {
+        self.paging().fresh
+    }
+
+    fn keeps_bits(&self) -> bool {
+        true
+    }
+
     #[inline]
     fn accessed_bit(&self) -> u64 {
         ACCESSED
@@ -304,6 +313,10 @@ impl<T: Variant> Format for T {
     #[inline]
     fn dirty_bit(&self) -> u64 {
         DIRTY
+    }
+
+    fn write_bit(&self) -> u64 {
+        WRITE
     }
 
     fn rights_bits(&self) -> u64 {

@@ -16,11 +16,12 @@ use super::{
     limbo::Limbo,
     observers::{Reclaimed, Stats},
     record::Record,
+    rounds::{Round, Rounds},
 };
 use crate::{
     addr::{Gpa, GpaRange},
     arena::FrameSource,
-    format::Format,
+    format::{Carry, Format},
     mmu::Identity,
     sync::{Arc, Mutex, MutexGuard},
     table::{CreateError, Dead, Need, Supply, Tree, Walker, Writer},
@@ -34,6 +35,8 @@ pub(crate) struct Domain<F: Format, S: FrameSource> {
     limbo: Mutex<Limbo>,
     /// Held by a collapse from its beginning to its end, and locked before the writer lock.
     collapses: Mutex<()>,
+    /// Held by a round of harvests.
+    rounds: Mutex<Rounds>,
     /// The tree's, by which caches of the software MMU know it.
     identity: Identity,
 }
@@ -42,7 +45,15 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
     pub(crate) fn new(format: F, frames: S) -> Result<Self, CreateError> {
         let tree = Tree::new(format, frames)?;
         let (hub, limbo) = (Hub::new(), Mutex::new(Limbo::default()));
-        Ok(Self { tree, hub, limbo, collapses: Mutex::new(()), identity: Identity::fresh() })
+        let rounds = Mutex::new(Rounds::default());
+        Ok(Self {
+            tree,
+            hub,
+            limbo,
+            collapses: Mutex::new(()),
+            rounds,
+            identity: Identity::fresh(),
+        })
     }
 
     #[inline]
@@ -65,6 +76,11 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         let structure = Structure { domain: self, writer: self.tree.lock() };
         structure.sweep();
         structure
+    }
+
+    /// Begins a round of harvests of `range`: waits for other rounds.
+    pub(crate) fn begin_round(&self, range: GpaRange, carry: Carry) -> Round<'_> {
+        Round::begin(&self.hub, self.rounds.lock(), range, carry)
     }
 
     /// Takes the turn to collapse: waits for other collapses.

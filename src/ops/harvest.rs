@@ -9,6 +9,9 @@
 //! cleared only if they all are: otherwise it stays, and those pages are reported again. It is changed by
 //! compare-exchange, since its slot may become a table's under the harvest, which then goes on below.
 //!
+//! From a leaf whose writes are [watched](super::watch) the right to write goes with its dirty bit, in the
+//! same exchange: what is cached of it is in the flush, like all that was cleared.
+//!
 //! A leaf that bears [`Entry::LATE`] counts as accessed and dirty, whichever bits it has: a collapse has
 //! still to bring what the MMU may have set in the table that the leaf replaced. Harvests leave the mark,
 //! and do not thwart a collapse: what they take from a table that was just replaced is reported, and lost
@@ -16,6 +19,7 @@
 
 #[cfg(feature = "rayon")]
 mod parallel;
+mod rounds;
 
 use alloc::vec::Vec;
 
@@ -25,7 +29,7 @@ use crate::{
     attr::Prot,
     bitmap::{Bitmap, NotCovered, WORD_PAGES, Window, low_bits, words_of},
     entry::Entry,
-    format::Format,
+    format::{Format, Take},
     level::PageSize,
     observe::Covered,
     sync::full_fence,
@@ -70,7 +74,7 @@ struct Wanted<'b> {
     range: GpaRange,
     /// Only these pages of the range, which is the bitmap's.
     selection: Option<&'b Bitmap>,
-    bit: u64,
+    take: Take,
     fate: Fate,
 }
 
@@ -97,10 +101,10 @@ enum Large {
 }
 
 impl Mark {
-    fn bit<F: Format>(self, format: &F) -> u64 {
+    fn take<F: Format>(self, format: &F) -> Take {
         match self {
-            Self::Accessed => format.accessed_bit(),
-            Self::Dirty => format.dirty_bit(),
+            Self::Accessed => Take::accessed(format),
+            Self::Dirty => Take::dirty(format),
         }
     }
 }
@@ -188,17 +192,22 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             let mut runs = self.runs(part);
             while let Some(run) = runs.next() {
                 for (place, page) in run.places() {
-                    let change = |size, leaf: Entry| {
+                    let clean = |size, leaf: Entry| {
                         let writable = format.attr(size, leaf).prot().contains(Prot::W);
-                        (writable && !leaf.has(dirty)).then_some(leaf.with(dirty))
+                        (writable && !leaf.has(dirty)).then_some(leaf)
                     };
-                    match self.update_at(place, page, change) {
+                    match self.dirty_at(place, page, clean) {
                         // It counted as dirty, but the mark will go.
                         Update::Done(_, leaf) if leaf.has(Entry::LATE) => {}
                         Update::Done(size, _) => pages += size.pages(),
                         Update::Declined => {}
-                        Update::Below(_) => runs.enter(place, page),
+                        Update::Below(_) => {
+                            runs.enter(place, page);
+                            continue;
+                        }
                     }
+                    // Also where it was set already: who did may not have come so far.
+                    self.mark_above(page);
                 }
             }
         }
@@ -217,7 +226,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             return Err(HarvestError::OutOfRange { range });
         }
         found.check(range)?;
-        Ok(Wanted { range, selection: None, bit: mark.bit(self.format()), fate })
+        Ok(Wanted { range, selection: None, take: mark.take(self.format()), fate })
     }
 
     fn gather_all(self, wanted: &Wanted<'_>, found: &mut Bitmap, covered: &mut Covered) -> u64 {
@@ -257,8 +266,8 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         let mut kept = None;
         let update = self.update_at(place, page, |size, leaf| {
             let whole = wanted.clears(size.leaf_range(page)) && !is_cut(size);
-            if whole && leaf.has(wanted.bit) {
-                return Some(leaf.without(wanted.bit));
+            if whole && leaf.has(wanted.take.bit()) {
+                return Some(wanted.take.from(leaf));
             }
             kept = Some((size, leaf));
             None
@@ -271,7 +280,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                 Some((size, leaf))
             }
         };
-        let marked = found.filter(|(_, leaf)| leaf.has(wanted.bit | Entry::LATE));
+        let marked = found.filter(|(_, leaf)| leaf.has(wanted.take.bit() | Entry::LATE));
         let Some((size, here)) = marked.and_then(|(size, _)| Some((size, here(size)?))) else {
             return Large::Done;
         };
@@ -281,9 +290,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         }
         for (page, count) in words_of(here) {
             let mask = wanted.mask(page, count);
-            if mask != 0 {
-                crop.report(page, mask);
-            }
+            crop.report(page, mask);
         }
         Large::Done
     }
@@ -291,7 +298,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
 
 /// Visits `slots` of a leaf table, of which the first is that of `page`.
 fn gather_leaves(wanted: &Wanted<'_>, slots: &[Slot], page: u64, crop: &mut Crop<'_>) {
-    let mut marked = hits(slots, wanted.bit);
+    let mut marked = hits(slots, wanted.take.bit());
     let end = page + slots.len() as u64;
     let groups = || (page..end).step_by(WORD_PAGES as usize);
     if wanted.selection.is_some() {
@@ -299,16 +306,35 @@ fn gather_leaves(wanted: &Wanted<'_>, slots: &[Slot], page: u64, crop: &mut Crop
             *marked &= wanted.mask(page, WORD_PAGES.min(end - page));
         }
     }
-    if wanted.fate == Fate::Cleared {
-        take_hits(slots, &mut marked, wanted.bit);
+    // Here, and nowhere below: which groups have a hit is anybody's guess, and the processor's would be
+    // wrong too often.
+    if marked.iter().fold(0, |all, marked| all | marked) == 0 {
+        return;
     }
-    for (marked, page) in marked.into_iter().zip(groups()).filter(|&(marked, _)| marked != 0) {
-        crop.report(page, marked);
-        if wanted.fate == Fate::Cleared {
-            let first = page + u64::from(marked.trailing_zeros());
-            let last = page + u64::from(marked.ilog2());
-            // There are no late leaves in leaf tables.
-            crop.covered.add(GpaRange::between(first, last + 1), Entry::EMPTY);
-        }
+    crop.pages += match wanted.fate {
+        Fate::Cleared => take_hits(slots, &mut marked, wanted.take),
+        Fate::Kept => marked.iter().map(|marked| u64::from(marked.count_ones())).sum(),
+    };
+    for (&marked, page) in marked.iter().zip(groups()) {
+        crop.found.set_mask(page, marked);
     }
+    if wanted.fate == Fate::Cleared
+        && let Some(cleared) = hull(&marked, page)
+    {
+        // There are no late leaves in leaf tables.
+        crop.covered.add(cleared, Entry::EMPTY);
+    }
+}
+
+/// Returns the range from the first to the last page that is set in `marked`, which begins at `page`.
+fn hull(marked: &[u64], page: u64) -> Option<GpaRange> {
+    let groups = marked
+        .iter()
+        .zip(0..)
+        .fold(0_u64, |groups, (&marked, group)| groups | u64::from(marked != 0) << group);
+    let (first, last) = (groups.trailing_zeros(), groups.checked_ilog2()?);
+    let bit = |group: u32, within: u32| page + u64::from(group) * WORD_PAGES + u64::from(within);
+    let first = bit(first, marked[first as usize].trailing_zeros());
+    let last = bit(last, marked[last as usize].ilog2());
+    Some(GpaRange::between(first, last + 1))
 }

@@ -15,6 +15,7 @@ mod slot;
 mod split;
 mod unmap;
 mod vacate;
+mod watch;
 
 pub use self::{
     collapse::{CollapseError, Collapsed},
@@ -28,6 +29,7 @@ pub use self::{
     split::{SplitError, SplitRangeError},
     unmap::{UnmapError, UnmapRangeError},
     vacate::VacateError,
+    watch::{FixError, Fixed, NoteError, Noted, WatchError},
 };
 
 use core::iter;

@@ -14,7 +14,7 @@
 mod wide;
 
 use super::Slot;
-use crate::{level::SLOTS, sync::Ordering};
+use crate::{format::Take, level::SLOTS, sync::Ordering};
 
 /// Slots whose hits fit in a word.
 pub(crate) const GROUP: usize = u64::BITS as usize;
@@ -34,17 +34,15 @@ pub(crate) fn hits(slots: &[Slot], bit: u64) -> Hits {
     hits_by_word(slots, bit)
 }
 
-/// Clears `bit` in the slots of a leaf table that `hits` names. Leaves in `hits` those that had it.
+/// Takes a bit from the slots of a leaf table that `hits` names. Leaves in `hits` those that had it, and
+/// returns how many they are.
 #[inline]
-pub(crate) fn take_hits(slots: &[Slot], hits: &mut Hits, bit: u64) {
+pub(crate) fn take_hits(slots: &[Slot], hits: &mut Hits, take: Take) -> u64 {
     #[cfg(all(target_arch = "x86_64", not(any(loom, shuttle))))]
     if let Some(wide) = wide::Wide::detect() {
-        wide.take_hits(slots, hits, bit);
-        return;
+        return wide.take_hits(slots, hits, take);
     }
-    for (group, hits) in slots.chunks(GROUP).zip(hits) {
-        *hits = take_by_word(group, *hits, bit);
-    }
+    take_by_word(slots, hits, take)
 }
 
 fn hits_by_word(slots: &[Slot], bit: u64) -> Hits {
@@ -74,19 +72,29 @@ fn group_by_word(group: &[Slot], bit: u64) -> u64 {
     hits
 }
 
-/// Clears `bit` in the slots, of at most 64, that `hits` names; returns those that had it.
-#[inline]
-fn take_by_word(group: &[Slot], hits: u64, bit: u64) -> u64 {
-    let (mut left, mut taken) = (hits, 0);
-    while left != 0 {
-        let index = left.trailing_zeros();
-        left &= left - 1;
-        // Not the value that the look found: another may have taken the bit since, or the leaf.
-        if group[index as usize].take_bits(bit).has(bit) {
-            taken |= 1 << index;
+/// As [`take_hits`].
+fn take_by_word(slots: &[Slot], hits: &mut Hits, take: Take) -> u64 {
+    let mut taken = 0;
+    for (group, hits) in slots.chunks(GROUP).zip(hits) {
+        let mut left = *hits;
+        while left != 0 {
+            let index = left.trailing_zeros();
+            left &= left - 1;
+            if took(&group[index as usize], take) {
+                taken += 1;
+            } else {
+                *hits &= !(1 << index);
+            }
         }
     }
     taken
+}
+
+/// Takes a bit from a slot; tells whether it was there.
+#[inline]
+fn took(slot: &Slot, take: Take) -> bool {
+    // Not the value that the look found: another may have taken the bit since, or the leaf.
+    slot.take(take).has(take.bit())
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]

@@ -14,13 +14,14 @@ struct Leaf {
     /// What may not change while the leaf stands: memory type, flags, the caller's bits.
     fixed: u8,
     late: bool,
+    watched: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Empty,
     Unpopulated,
-    /// Rights, accessed and dirty bits differ freely, and so are not said here.
+    /// Rights, accessed and dirty bits, and being watched differ freely once it stands.
     Leaf(Leaf),
     /// Accessed and carry bits differ freely.
     Table {
@@ -140,8 +141,9 @@ fn leaf_states(format: AnyFormat, level: Level, bits: &Bits, states: &mut Vec<(S
     let shared = bits.always | large;
     let plain = (FRAME * 4096) | shared | bits.leaf;
     let (a, d) = (bits.accessed, bits.dirty);
-    let mut add = |frame, fixed, late, value| {
-        let leaf = State::Leaf(Leaf { frame, fixed, late });
+    let mut add = |frame, fixed, late, value: u64| {
+        let watched = value & (1 << 53) != 0;
+        let leaf = State::Leaf(Leaf { frame, fixed, late, watched });
         states.push((if supported { leaf } else { State::Stray }, value));
     };
     for marks in [0, a, d, a | d] {
@@ -151,6 +153,17 @@ fn leaf_states(format: AnyFormat, level: Level, bits: &Bits, states: &mut Vec<(S
     for &rights in &bits.rights {
         add(FRAME, 0, false, (FRAME * 4096) | shared | rights);
         add(FRAME, 0, true, (FRAME * 4096) | shared | rights | a | 1 << 56);
+    }
+    // Watched: clean and read-only, dirty, and dirty by a walk that was late; with other rights, too.
+    let watched = 1 << 53 | plain & !2;
+    for marks in [0, a, d, a | d, d | 2, a | d | 2] {
+        add(FRAME, 0, false, watched | marks);
+        add(FRAME, 0, true, watched | marks | 1 << 56);
+        add(FRAME, 2, false, watched | marks | 1 << 55);
+    }
+    for &rights in bits.rights.iter().filter(|&&rights| rights & 1 != 0) {
+        add(FRAME, 0, false, 1 << 53 | (FRAME * 4096) | shared | rights & !2);
+        add(FRAME, 0, false, 1 << 53 | (FRAME * 4096) | shared | rights | 2 | d);
     }
     add(OTHER, 0, false, (OTHER * 4096) | shared | bits.leaf);
     add(OTHER, 0, true, (OTHER * 4096) | shared | bits.leaf | 1 << 56);
@@ -167,8 +180,14 @@ fn leaf_states(format: AnyFormat, level: Level, bits: &Bits, states: &mut Vec<(S
     }
 
     let mut stray = |value| states.push((State::Stray, value));
+    // Watched, writable and not dirty: a write would be lost. Writable and not readable does not exist.
+    stray(plain | 1 << 53);
+    stray(plain | a | 1 << 53);
+    for &rights in bits.rights.iter().chain(&bits.bad_rights).filter(|&&rights| rights & 1 == 0) {
+        stray((FRAME * 4096) | shared | rights | 1 << 53);
+    }
     // A software bit of another kind of entry; the bits with meanings on newer parts.
-    for bit in [52, 53, 57, 58, 59, 60, 61, 62] {
+    for bit in [52, 57, 58, 59, 60, 61, 62] {
         stray(plain | 1 << bit);
     }
     for &foreign in &bits.foreign {
@@ -237,8 +256,8 @@ fn expected(from: State, to: State, level: Level, has_leaves: bool) -> Option<Wh
         (Unpopulated, Empty) => granule.then_some(Who::Writer),
         (Unpopulated, Table { collapsing, .. }) => (!collapsing).then_some(Who::Writer),
         // populate_mapped, into an end table that exists.
-        (Unpopulated, State::Leaf(leaf)) => (!leaf.late).then_some(Who::Writer),
-        (Empty, State::Leaf(leaf)) => (!leaf.late).then_some(Who::Anyone),
+        (Unpopulated, State::Leaf(leaf)) => (!leaf.late && !leaf.watched).then_some(Who::Writer),
+        (Empty, State::Leaf(leaf)) => (!leaf.late && !leaf.watched).then_some(Who::Anyone),
         (State::Leaf(_), Empty) => Some(Who::Anyone),
         (State::Leaf(old), State::Leaf(new)) => {
             match (old.frame == new.frame && old.fixed == new.fixed, old.late, new.late) {
@@ -260,7 +279,7 @@ fn expected(from: State, to: State, level: Level, has_leaves: bool) -> Option<Wh
         (Empty | State::Leaf(_), Unpopulated) => None,
         (Empty, Claimed { .. }) => granule.then_some(Who::Writer),
         (Claimed { .. }, Empty | Unpopulated) => granule.then_some(Who::Writer),
-        (Claimed { .. }, State::Leaf(leaf)) => (!leaf.late).then_some(Who::Anyone),
+        (Claimed { .. }, State::Leaf(leaf)) => (!leaf.late && !leaf.watched).then_some(Who::Anyone),
         (Claimed { .. }, _) | (_, Claimed { .. }) => None,
         (Empty | State::Leaf(_), Table { collapsing, .. }) => {
             (granule && !collapsing).then_some(Who::Writer)

@@ -68,10 +68,15 @@ fn both_forms_find_the_slots_that_have_the_bit() {
     });
 }
 
+/// What is taken, and from watched leaves as well: nothing, or a right.
+const RIGHTS: [u64; 2] = [0, 1 << 1];
+
 /// Takes from some of the slots that have the bit, and from some that have not.
-fn takes(take: impl Fn(&[Slot], &mut Hits, u64)) {
+fn takes(take: impl Fn(&[Slot], &mut Hits, Take) -> u64) {
     let mut numbers = Numbers(8);
+    let mut rights = RIGHTS.iter().cycle();
     every_part(|table, first, end, bit| {
+        let right = *rights.next().unwrap();
         let before = words(table.slots(0, SLOTS));
         let slots = table.slots(first, end);
         let had = expected(slots, bit);
@@ -87,13 +92,20 @@ fn takes(take: impl Fn(&[Slot], &mut Hits, u64)) {
             *named &= inside(group);
         }
         let mut taken = named;
-        take(slots, &mut taken, bit);
+        let count = take(slots, &mut taken, Take::any(bit, right));
+        let ones: u32 = taken.iter().map(|taken| taken.count_ones()).sum();
+        assert_eq!(count, u64::from(ones));
         for (index, (&before, now)) in before.iter().zip(words(table.slots(0, SLOTS))).enumerate() {
             let was_named = (first..end).contains(&index) && {
                 let index = index - first;
                 named[index / 64] >> (index % 64) & 1 != 0
             };
-            assert_eq!(now, if was_named { before & !bit } else { before }, "slot {index}");
+            let goes = match before & (1 << 53) {
+                0 => bit,
+                _ => bit | right,
+            };
+            let taken = was_named && (right == 0 || before & bit != 0);
+            assert_eq!(now, if taken { before & !goes } else { before }, "slot {index}");
         }
         for group in 0..had.len() {
             assert_eq!(taken[group], had[group] & named[group], "group {group} of {first}..{end}");
@@ -108,16 +120,16 @@ fn the_bit_is_taken_from_the_slots_that_are_named() {
 
 #[test]
 fn word_by_word_the_bit_is_taken_from_the_slots_that_are_named() {
-    takes(|slots, hits, bit| {
-        for (group, hits) in slots.chunks(GROUP).zip(hits) {
-            *hits = take_by_word(group, *hits, bit);
-        }
-    });
+    takes(take_by_word);
 }
 
 /// Two threads take what an MMU sets meanwhile: each bit that it set was taken once, or is there still.
 #[test]
 fn of_what_is_set_meanwhile_each_bit_is_taken_once() {
+    RIGHTS.into_iter().for_each(each_bit_is_taken_once);
+}
+
+fn each_bit_is_taken_once(right: u64) {
     let rounds = if cfg!(debug_assertions) { 200 } else { 20_000 };
     let table = Table::new();
     let (bit, other) = (1 << 9, 1 << 8);
@@ -130,8 +142,7 @@ fn of_what_is_set_meanwhile_each_bit_is_taken_once() {
                 for _ in 0..rounds {
                     let slots = table.slots(odd, SLOTS);
                     let mut found = hits(slots, bit);
-                    take_hits(slots, &mut found, bit);
-                    sum += found.iter().map(|hits| u64::from(hits.count_ones())).sum::<u64>();
+                    sum += take_hits(slots, &mut found, Take::any(bit, right));
                 }
                 sum
             })

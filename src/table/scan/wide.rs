@@ -8,19 +8,22 @@ use core::arch::{
     },
 };
 
-use super::{GROUP, Hits, group_by_word, take_by_word};
-use crate::{sync::Ordering, table::Slot};
+use super::{GROUP, Hits, group_by_word, took};
+use crate::{entry::Entry, format::Take, level::SLOTS, sync::Ordering, table::Slot};
 
 /// Slots in one load.
 const LOAD: usize = 4;
 /// The first slots of pairs, in a group that begins with a pair.
 const FIRST_OF_PAIR: u64 = 0x5555_5555_5555_5555;
 
+/// Slots of a group that are listed without a question whether there are so many.
+const FEW: usize = 4;
+
 /// Two slots on a boundary of 16 bytes, which one instruction exchanges.
 #[derive(Clone, Copy)]
 struct Pair<'s>(&'s [Slot; 2]);
 
-/// The knowledge that the processor has AVX2 and CMPXCHG16B.
+/// The knowledge that the processor has AVX2, POPCNT and CMPXCHG16B.
 ///
 /// Invariant `detected`: [`Wide::detect`] alone makes it.
 #[derive(Clone, Copy)]
@@ -35,7 +38,11 @@ impl Wide {
             std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("cmpxchg16b");
         // Without the standard library only what the program is compiled for.
         #[cfg(not(feature = "std"))]
-        let there = cfg!(all(target_feature = "avx2", target_feature = "cmpxchg16b"));
+        let there = cfg!(all(
+            target_feature = "avx2",
+            target_feature = "popcnt",
+            target_feature = "cmpxchg16b"
+        ));
         there.then_some(Self(()))
     }
 
@@ -47,40 +54,75 @@ impl Wide {
     }
 
     /// As [`take_hits`](super::take_hits).
-    pub(super) fn take_hits(self, slots: &[Slot], hits: &mut Hits, bit: u64) {
-        for (group, hits) in slots.chunks(GROUP).zip(hits) {
-            *hits = self.take_group(group, *hits, bit);
-        }
+    #[inline]
+    pub(super) fn take_hits(self, slots: &[Slot], hits: &mut Hits, take: Take) -> u64 {
+        // SAFETY: the processor has POPCNT (invariant `detected`).
+        unsafe { self.take_listed(slots, hits, take) }
     }
 
-    /// Clears `bit` in the slots, of at most 64, that `hits` names; returns those that had it.
-    #[inline]
-    fn take_group(self, group: &[Slot], hits: u64, bit: u64) -> u64 {
-        let odd = u32::from(!group.as_ptr().cast::<u128>().is_aligned());
-        // Both of a pair were hit. The pair that begins with the last slot goes on in the next group.
-        let both = hits & (hits >> 1) & (FIRST_OF_PAIR << odd);
-        let mut left = both;
-        let mut taken = 0;
+    /// Takes pairs at once, and single slots from a list, which is made without asking where they are:
+    /// to branch on that costs more than the exchange.
+    #[target_feature(enable = "popcnt")]
+    fn take_listed(self, slots: &[Slot], hits: &mut Hits, take: Take) -> u64 {
+        let odd = u32::from(!slots.as_ptr().cast::<u128>().is_aligned());
+        let (mut singles, mut count, mut taken) = ([0_u16; SLOTS + FEW], 0, 0);
+        for (group, hits) in hits.iter_mut().enumerate() {
+            // Both of a pair were hit. The one that begins with the last slot goes on in the next group.
+            let both = *hits & (*hits >> 1) & (FIRST_OF_PAIR << odd);
+            if both != 0 {
+                let got = self.take_pairs(&slots[group * GROUP..], both, take);
+                *hits &= got | !(both | both << 1);
+                taken += got.count_ones();
+            }
+            let mut left = *hits & !(both | both << 1);
+            let end = count + left.count_ones() as usize;
+            let mut at = count;
+            loop {
+                for single in &mut singles[at..at + FEW] {
+                    *single = (group * GROUP) as u16 + left.trailing_zeros() as u16;
+                    left &= left.wrapping_sub(1);
+                }
+                at += FEW;
+                if at >= end {
+                    break;
+                }
+            }
+            count = end;
+        }
+        for &index in &singles[..count] {
+            let index = usize::from(index);
+            if took(&slots[index], take) {
+                taken += 1;
+            } else {
+                hits[index / GROUP] &= !(1 << (index % GROUP));
+            }
+        }
+        u64::from(taken)
+    }
+
+    /// Takes a bit from the pairs that begin at the slots of `firsts`; returns those slots that had it.
+    fn take_pairs(self, slots: &[Slot], firsts: u64, take: Take) -> u64 {
+        let (mut left, mut taken) = (firsts, 0);
         while left != 0 {
             let first = left.trailing_zeros();
             left &= left - 1;
-            let pair = Pair::at(group, first as usize);
-            taken |= self.take_pair(pair, bit) << first;
+            taken |= self.take_pair(Pair::at(slots, first as usize), take) << first;
         }
-        taken | take_by_word(group, hits & !(both | both << 1), bit)
+        taken
     }
 
-    /// Clears `bit` in two slots; returns those that had it.
+    /// Takes a bit from two slots; returns those that had it.
     #[inline]
-    fn take_pair(self, pair: Pair<'_>, bit: u64) -> u64 {
+    fn take_pair(self, pair: Pair<'_>, take: Take) -> u64 {
         let Pair([first, second]) = pair;
         // Relaxed: what is wrong here makes the exchange fail.
         let seen = [first, second].map(|slot| slot.0.load(Ordering::Relaxed));
-        if seen[0] & seen[1] & bit != 0 && self.exchange(pair, seen, seen.map(|word| word & !bit)) {
+        let next = seen.map(|word| take.from(Entry::from_raw(word)).raw());
+        if seen[0] & seen[1] & take.bit() != 0 && self.exchange(pair, seen, next) {
             return 0b11;
         }
         // One of them changed meanwhile, or has lost the bit: each by itself.
-        take_by_word(pair.0, 0b11, bit)
+        u64::from(took(first, take)) | u64::from(took(second, take)) << 1
     }
 
     /// Replaces both slots, if both are as `seen`; tells whether they were.
