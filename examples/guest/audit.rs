@@ -132,7 +132,7 @@ impl Audit {
         let deeds = merge(run.vcpus.iter().map(|vcpu| &vcpu.log));
         let moved = run.managers.iter().flat_map(|manager| &manager.moved);
         add_bits(&mut lives, moved.copied());
-        audit.check_lives(machine, &together(lives), deeds, spare_bits(machine));
+        audit.check_lives(machine, &together(machine, lives), deeds, spare_bits(machine));
         audit.levels = LevelBits::of(machine);
         audit.check_counts(machine, workload, run);
         match workload.turnover() {
@@ -403,10 +403,16 @@ fn populated(
 }
 
 /// Takes together what is said of the leaves of one stay: one large leaf may have become many small ones.
-fn together(lives: Vec<Life>) -> Vec<Life> {
+/// What is mapped where it does not belong is left alone, and found out.
+fn together(machine: &Machine<'_>, lives: Vec<Life>) -> Vec<Life> {
     let mut all: Vec<Life> = Vec::with_capacity(lives.len());
     let mut places = HashMap::new();
     for life in lives {
+        let pages = machine.memory.tenant(life.stay);
+        if !pages.is_some_and(|pages| pages.covers(life.leaf)) {
+            all.push(life);
+            continue;
+        }
         let place = *places.entry(life.stay).or_insert(all.len());
         match all.get_mut(place) {
             Some(first) => first.take_in(life),

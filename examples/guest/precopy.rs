@@ -166,7 +166,8 @@ impl<'m> Copier<'m> {
             return Ok(());
         }
         let step = self.progress.step("splitting", self.region.pages());
-        self.copied.split = table.split_range(self.region, PageSize::Size4K, step)?;
+        let kicks = &self.stage.kicks;
+        self.copied.split = table.split_range(self.region, PageSize::Size4K, kicks, step)?;
         if vm.is_some() {
             // No processor needs that; but a KVM with shadow pages goes on with those of the large leaves.
             self.serve(table.flush_all(), &[])?;
@@ -242,7 +243,7 @@ impl<'m> Copier<'m> {
 
     /// Returns the frames of those of the pages that are mapped, with the pages' numbers in the region.
     fn frames(&self, pages: &Bitmap) -> impl Iterator<Item = (u64, HostPfn)> {
-        let frames = pages.runs().flat_map(|run| {
+        pages.runs().flat_map(|run| {
             let pin = self.reader.pin();
             let mut frames = Vec::new();
             for leaf in pin.mappings(run).expect("it is populated, so it is input") {
@@ -254,8 +255,7 @@ impl<'m> Copier<'m> {
                 }));
             }
             frames
-        });
-        frames
+        })
     }
 
     fn source(&self, pfn: HostPfn) -> Frame<'_> {

@@ -104,7 +104,27 @@ fn a_gigabyte_is_not_what_comes_and_goes() {
 }
 
 #[test]
+fn only_a_precopy_has_a_picture() {
+    let check = |arguments: &[&str]| {
+        parse(&[&["--svg", "picture.svg"], arguments].concat()).unwrap().check()
+    };
+    check(&[]).unwrap();
+    check(&["--workload", "precopy"]).unwrap();
+    for arguments in [&["--workload", "touch"][..], &["--trace", "-"]] {
+        let error = check(arguments).unwrap_err().to_string();
+        assert!(error.contains("--svg needs --workload precopy"), "{error}");
+    }
+}
+
+#[test]
 fn only_what_changes_memory_has_a_flush_to_skip() {
+    let precopy = |arguments: &[&str]| {
+        let options = parse(&[&["--workload", "precopy"], arguments].concat()).unwrap();
+        options.check().unwrap();
+        options.precopy().flushing
+    };
+    assert_eq!(precopy(&["--skip-flush"]), Flushing::Skipped);
+    assert_eq!(precopy(&[]), Flushing::Served);
     for (workload, change) in [("churn", Change::Churn), ("migrate", Change::Migrate)] {
         let flushing = |arguments: &[&str]| {
             let options = parse(&[&["--workload", workload], arguments].concat()).unwrap();
@@ -122,9 +142,10 @@ fn only_what_changes_memory_has_a_flush_to_skip() {
         &["--skip-flush", "--trace", "-"],
         &["--skip-flush", "--workload", "churn", "--trace", "-"],
         &["--skip-flush", "--workload", "migrate", "--trace", "-"],
+        &["--skip-flush", "--workload", "precopy", "--trace", "-"],
     ] {
         let error = parse(arguments).unwrap().check().unwrap_err().to_string();
-        let reason = "--skip-flush needs --workload churn or migrate";
+        let reason = "--skip-flush needs --workload churn, migrate or precopy";
         assert!(error.contains(reason), "{arguments:?}: {error}");
     }
 }
@@ -171,6 +192,6 @@ fn the_tour_is_what_runs_when_nothing_is_chosen() {
         workloads.iter().map(|workload| workload.name().to_owned()).collect::<Vec<_>>()
     };
     let trace = "trace examples/guest/traces/true.lackey";
-    assert_eq!(names(&[]), ["touch", "churn", "migrate", trace]);
+    assert_eq!(names(&[]), ["touch", "churn", "migrate", "precopy", trace]);
     assert_eq!(names(&["--workload", "random"]), ["random"]);
 }
