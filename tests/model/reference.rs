@@ -1,6 +1,6 @@
 //! The reference: every populated page in an ordered map, and what each operation must answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use slat::{
     Attr, EncodeError, Format, Gpa, GpaRange, HostPfn, HostRun, MapError, MapRangeError, Mapped,
@@ -19,22 +19,24 @@ pub(crate) struct Reference<F> {
     format: F,
     space: Space,
     /// The populated pages by number, and what is mapped there.
-    pages: BTreeMap<u64, Option<Mapping>>,
+    pub(crate) pages: BTreeMap<u64, Option<Mapping>>,
+    /// The pages, mapped and writable, whose writes are watched.
+    pub(crate) watched: BTreeSet<u64>,
 }
 
-fn page_of(gpa: Gpa) -> u64 {
+pub(crate) fn page_of(gpa: Gpa) -> u64 {
     gpa.get() / PAGE
 }
 
-fn numbers(range: GpaRange) -> std::ops::Range<u64> {
+pub(crate) fn numbers(range: GpaRange) -> std::ops::Range<u64> {
     page_of(range.start())..page_of(range.start()) + range.pages()
 }
 
-fn one_page(page: u64) -> GpaRange {
+pub(crate) fn one_page(page: u64) -> GpaRange {
     GpaRange::from_pages(at(page * PAGE), 1).unwrap()
 }
 
-fn join(hull: &mut Option<GpaRange>, range: GpaRange) {
+pub(crate) fn join(hull: &mut Option<GpaRange>, range: GpaRange) {
     *hull = Some(hull.map_or(range, |hull| hull.hull(range)));
 }
 
@@ -52,10 +54,10 @@ fn runs(pages: impl Iterator<Item = u64>) -> Vec<(u64, u64)> {
 
 impl<F: Format> Reference<F> {
     pub(crate) fn new(format: F) -> Self {
-        Self { format, space: Space::of(&format), pages: BTreeMap::new() }
+        Self { format, space: Space::of(&format), pages: BTreeMap::new(), watched: BTreeSet::new() }
     }
 
-    fn admits(&self, range: GpaRange) -> bool {
+    pub(crate) fn admits(&self, range: GpaRange) -> bool {
         let part = self.space.part / PAGE;
         let pages = numbers(range);
         let upper = self.space.upper / PAGE;
@@ -203,6 +205,7 @@ impl<F: Format> Reference<F> {
         if !self.admits(one_page(page_of(gpa))) {
             return Err(UnmapError::OutOfRange { gpa });
         }
+        self.watched.remove(&page_of(gpa));
         let page = self.pages.get_mut(&page_of(gpa));
         page.and_then(Option::take).ok_or(UnmapError::NotMapped { gpa })
     }
@@ -215,6 +218,7 @@ impl<F: Format> Reference<F> {
         if !self.admits(range) {
             return Err(UnmapRangeError::OutOfRange { range });
         }
+        self.watched.retain(|page| !numbers(range).contains(page));
         let mut changed = (0, None);
         for mapping in self.pages.range_mut(numbers(range)).filter_map(|(_, page)| page.take()) {
             changed.0 += 1;
@@ -231,6 +235,9 @@ impl<F: Format> Reference<F> {
         }
         if !self.admits(range) {
             return Err(ProtectError::OutOfRange { range });
+        }
+        if !prot.contains(Prot::W) {
+            self.watched.retain(|page| !numbers(range).contains(page));
         }
         let mut changed = (0, None);
         for mapping in self.pages.range_mut(numbers(range)).filter_map(|(_, page)| page.as_mut()) {
