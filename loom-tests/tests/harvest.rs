@@ -162,20 +162,22 @@ fn a_mark_is_never_set_in_a_page_that_is_not_mapped() {
     .are(&[0, 1]);
 }
 
-/// Page 0 stands for what a device writes: it is mapped, or not yet. Who found the mark set did nothing
-/// more: then the harvest that took it has to see what was written.
+/// The accessed bit of page 0 stands for what a device writes to page 1. Who finds the mark set does
+/// nothing more: then the harvest that takes it has to see what was written.
 #[test]
 fn what_was_written_before_a_mark_that_was_found_set_is_seen_by_its_harvest() {
     explore(3, || {
-        let world = Arc::new(marked());
+        let world = marked();
+        world.table.pin().map(gpa(0), frame(0), PageSize::Size4K, RWX).unwrap();
+        let world = Arc::new(world);
         let (seen, newly) = race(
             &world,
             |cpu| {
                 assert!(harvest(cpu, Mark::Dirty));
-                cpu.lookup(0).is_some()
+                cpu.lookup(0).unwrap().accessed
             },
             |cpu| {
-                cpu.map(0, 0).unwrap();
+                assert!(!cpu.pin().slot(gpa(0)).unwrap().set_accessed());
                 set_dirty(cpu, pages(1, 2), 1)
             },
         );

@@ -154,24 +154,36 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         }
         let mut done = Collapsed::default();
         let mut first = range.first_page();
+        let mut told = first;
+        let mut tell = |page: u64| {
+            if page > told {
+                told = page;
+                progress(page - range.first_page());
+            }
+        };
         while first < range.end_page() {
             // Of 1 GiB at a time, so that the smaller sizes come before the larger.
             let end = Level::L3.next_page(first).min(range.end_page());
-            for size in [PageSize::Size2M, PageSize::Size1G].into_iter().filter(|&s| s <= size) {
-                let whole = |page: u64| page.is_multiple_of(size.pages());
+            let mut next = end;
+            for size in [PageSize::Size2M, PageSize::Size1G]
+                .into_iter()
+                .filter(|&s| s <= size && format.supports(s))
+            {
                 let mut page = first.next_multiple_of(size.pages());
                 let last = end / size.pages() * size.pages();
-                debug_assert!(whole(page) && whole(last));
                 while page < last {
                     let part = GpaRange::between(page, last);
                     page = self.collapse_chunk(part, size, kick, |one| match one {
                         Ok(()) => done.leaves += 1,
                         Err(_) => done.kept += 1,
                     })?;
-                    progress(page.min(end) - range.first_page());
+                    tell(page.min(range.end_page()));
                 }
+                // A hole may go on behind it.
+                next = next.max(page);
             }
-            first = end;
+            first = next.min(range.end_page());
+            tell(first);
         }
         Ok(done)
     }

@@ -10,6 +10,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod crew;
+mod harvest;
 mod mixed;
 mod removal;
 mod structure;
