@@ -224,7 +224,7 @@ fn a_map_beside_a_collapse_finds_the_page_as_it_was() {
         match map {
             Ok(mapped) => assert_eq!(mapped, Mapped::Same),
             Err(MapError::Occupied(mapping)) => {
-                assert_eq!((mapping.size, collapsed), (LARGE, true))
+                assert_eq!((mapping.size, collapsed), (LARGE, true));
             }
             Err(error) => panic!("{error}"),
         }
