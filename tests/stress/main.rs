@@ -12,6 +12,7 @@ mod common;
 mod crew;
 mod mixed;
 mod removal;
+mod resize;
 mod structure;
 
 use std::{sync::Barrier, thread};

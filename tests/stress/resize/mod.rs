@@ -1,0 +1,3 @@
+//! Leaves that are split and collapsed, again and again, beside everybody.
+
+mod stop;
