@@ -23,8 +23,8 @@ use std::{
 
 use common::{BASE, Checked, GIB, MIB, PAGE, RWX, SMALL, at, every_format, frame_at, pfn, range};
 use slat::{
-    Content, Due, Format, FrameRun, FrameSource, HeapFrames, Hint, HostPfn, Level, Mapped,
-    Observer, ObserverId, OutOfFrames, Pinned, Prot, Reader, Table, Tracking,
+    Content, Due, Fixed, Format, FrameRun, FrameSource, HeapFrames, Hint, HostPfn, Level, Mapped,
+    Noted, Observer, ObserverId, OutOfFrames, Pinned, Prot, Reader, Table, Tracking,
     mmu::{Access, Mode},
 };
 
@@ -179,6 +179,12 @@ fn changes<F: Format, S: FrameSource>(pin: &Pinned<'_, F, S>) {
     assert!(!slot.set_accessed() && !slot.set_dirty());
     assert!(slot.clear_accessed() && slot.clear_dirty());
     assert_eq!(slot.map(pfn(5), SMALL, RWX), Ok(Mapped::Same));
+    let (watched, taken) = pin.watch(range(0, MIB)).unwrap();
+    flush.merge(taken).unwrap();
+    assert_eq!(pin.fix_write(at(5 * PAGE)), Ok(Fixed::Dirtied));
+    assert_eq!(pin.note_dirty(at(6 * PAGE)), Ok(Noted::New));
+    assert_eq!(pin.unwatch(range(0, MIB)), Ok(watched));
+    assert!(slot.clear_dirty() && pin.slot(at(6 * PAGE)).unwrap().clear_dirty());
 }
 
 fn looks<F: Format, S: FrameSource>(pin: &Pinned<'_, F, S>) {

@@ -233,7 +233,7 @@ fn a_harvest_beside_a_split_reports_each_page_once() {
         let world = Arc::new(world);
         let (split, found) = race(
             &world,
-            |cpu| cpu.table().split(gpa(0), PageSize::Size4K),
+            |cpu| cpu.table().split(gpa(0), PageSize::Size4K, &no_kick),
             move |cpu| harvest_of(cpu, all, Mark::Dirty).count(),
         );
         assert_eq!((split, found), (Ok(()), TABLE));

@@ -48,7 +48,7 @@ fn small_of(leaf_tables: u64) -> World {
 }
 
 fn split(cpu: &Cpu) -> Result<(), SplitError> {
-    cpu.table().split(gpa(0), SMALL)
+    cpu.table().split(gpa(0), SMALL, &no_kick)
 }
 
 fn collapse(cpu: &Cpu) -> bool {
@@ -224,7 +224,7 @@ fn a_map_beside_a_collapse_finds_the_page_as_it_was() {
         match map {
             Ok(mapped) => assert_eq!(mapped, Mapped::Same),
             Err(MapError::Occupied(mapping)) => {
-                assert_eq!((mapping.size, collapsed), (LARGE, true))
+                assert_eq!((mapping.size, collapsed), (LARGE, true));
             }
             Err(error) => panic!("{error}"),
         }

@@ -173,6 +173,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             if self.commit(slot, level, seen, next).is_ok() {
                 return true;
             }
+            self.mend(slot, level);
         }
     }
 }
