@@ -103,8 +103,8 @@ impl<'w, F: Format> Hand<'w, F> {
     fn book(&mut self, granule: &Granule, books: &mut [Option<usize>], leaf: &Mapping, from: u64) {
         let first = (leaf.gpa.get() - granule.gpa(0).get()) as usize / 4096;
         let pages = leaf.size.pages() as usize;
-        for page in first..first + pages {
-            let block = books[page].take().expect("it was mapped");
+        for (page, block) in books.iter_mut().enumerate().skip(first).take(pages) {
+            let block = block.take().expect("it was mapped");
             assert_eq!(leaf.frame_of(granule.gpa(page)), Some(granule.pfn(block, page)));
             granule.unmapped(block, page);
         }
