@@ -192,7 +192,7 @@ every_format! {
         gate.arm();
         thread::scope(|scope| {
             // It stops in the source, which it asks for a table.
-            let split = scope.spawn(|| table.split(at(GIB), SMALL));
+            let split = scope.spawn(|| table.split(at(GIB), SMALL, &|_: ObserverId| ()));
             gate.entered.wait();
             let back = goes_on(reader, observer);
             gate.open.wait();
