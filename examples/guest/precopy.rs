@@ -166,7 +166,8 @@ impl<'m> Copier<'m> {
             return Ok(());
         }
         let step = self.progress.step("splitting", self.region.pages());
-        self.copied.split = table.split_range(self.region, PageSize::Size4K, step)?;
+        let kicks = &self.stage.kicks;
+        self.copied.split = table.split_range(self.region, PageSize::Size4K, kicks, step)?;
         if vm.is_some() {
             // No processor needs that; but a KVM with shadow pages goes on with those of the large leaves.
             self.serve(table.flush_all(), &[])?;
