@@ -354,7 +354,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// [`OutOfRange`] if the format does not translate the address.
     ///
     /// # Concurrency
-    /// Wait-free. A table that is linked under the slot later is followed by each of its operations.
+    /// Lock-free: who asks may be about to change the leaf, so a collapse on the way is called off. A table
+    /// that is linked under the slot later is followed by each of its operations.
     pub fn slot(&self, gpa: Gpa) -> Result<SlotRef<'_, F, S>, OutOfRange> {
         self.change().slot(gpa)
     }

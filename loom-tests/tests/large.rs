@@ -48,7 +48,7 @@ fn small_of(leaf_tables: u64) -> World {
 }
 
 fn split(cpu: &Cpu) -> Result<(), SplitError> {
-    cpu.table().split(gpa(0), SMALL)
+    cpu.table().split(gpa(0), SMALL, &no_kick)
 }
 
 fn collapse(cpu: &Cpu) -> bool {

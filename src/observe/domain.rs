@@ -33,8 +33,9 @@ pub(crate) struct Domain<F: Format, S: FrameSource> {
     hub: Hub,
     /// Locked after the writer lock, if that is held.
     limbo: Mutex<Limbo>,
-    /// Held by a collapse from its beginning to its end, and locked before the writer lock.
-    collapses: Mutex<()>,
+    /// Held by a change of size that goes on over a shoot-down, from its beginning to its end; locked
+    /// before the writer lock.
+    resizes: Mutex<()>,
     /// Held by a round of harvests.
     rounds: Mutex<Rounds>,
     /// The tree's, by which caches of the software MMU know it.
@@ -46,14 +47,7 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         let tree = Tree::new(format, frames)?;
         let (hub, limbo) = (Hub::new(), Mutex::new(Limbo::default()));
         let rounds = Mutex::new(Rounds::default());
-        Ok(Self {
-            tree,
-            hub,
-            limbo,
-            collapses: Mutex::new(()),
-            rounds,
-            identity: Identity::fresh(),
-        })
+        Ok(Self { tree, hub, limbo, resizes: Mutex::new(()), rounds, identity: Identity::fresh() })
     }
 
     #[inline]
@@ -83,9 +77,9 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         Round::begin(&self.hub, self.rounds.lock(), range, carry)
     }
 
-    /// Takes the turn to collapse: waits for other collapses.
-    pub(crate) fn collapses(&self) -> MutexGuard<'_, ()> {
-        self.collapses.lock()
+    /// Takes the turn to change sizes over a shoot-down: waits for others.
+    pub(crate) fn resizes(&self) -> MutexGuard<'_, ()> {
+        self.resizes.lock()
     }
 
     /// Lets the grace period with this stamp end, if pins allow; tells whether it is over.

@@ -4,6 +4,7 @@
 //! no lock, allocate nothing, write nothing shared but the slot, and commit each page with one
 //! compare-exchange; whoever stops in the middle of one, for ever, stops nobody else.
 
+mod broken;
 mod collapse;
 mod harvest;
 mod lookup;

@@ -88,16 +88,16 @@ impl<F: Format> Pair<F> {
                 assert_eq!(table.refine(range, size), reference.refine(range, size));
             }
             Operation::Split(spot, size) => {
-                assert_eq!(table.split(gpa(spot), size), reference.split(gpa(spot), size));
+                assert_eq!(table.split(gpa(spot), size, &nobody), reference.split(gpa(spot), size));
             }
             Operation::SplitPart(part, size) => {
                 let Some(range) = part.range(&reference.runs()) else { return };
                 let gpa = range.last();
-                assert_eq!(table.split(gpa, size), reference.split(gpa, size));
+                assert_eq!(table.split(gpa, size, &nobody), reference.split(gpa, size));
             }
             Operation::SplitRange(area, size) => {
                 let Some(range) = area.range(space) else { return };
-                let got = table.split_range(range, size, |_| ());
+                let got = table.split_range(range, size, &nobody, |_| ());
                 assert_eq!(got.ok(), reference.split_range(range, size));
             }
             Operation::Collapse(spot, size) => {

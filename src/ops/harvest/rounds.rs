@@ -101,15 +101,16 @@ impl<'p, F: Format, S: FrameSource> Descent<'p, F, S> {
     fn slot(&mut self, slot: &'p Slot, level: Level, part: GpaRange, crop: &mut Crop<'_>) -> Large {
         let format = self.walker.format();
         let page = part.first_page();
-        let (entry, Next::Down(child, below)) = self.walker.read(slot, level) else {
-            let place = Place { slot, level, shape: Shape::UNKNOWN };
-            return self.walker.gather_large(&self.wanted, self.wanted.range, place, page, crop);
-        };
-        if !self.carry.leads_on(entry, format) {
+        let entry = slot.load();
+        if format.is_table(entry) && !self.carry.leads_on(entry, format) {
             // At most: how many there are is not looked at.
             self.tables += Level::L1.tables(part);
             return Large::Done;
         }
+        let Next::Down(child, below) = self.walker.step(slot, level) else {
+            let place = Place { slot, level, shape: Shape::UNKNOWN };
+            return self.walker.gather_large(&self.wanted, self.wanted.range, place, page, crop);
+        };
         self.tables += u64::from(below == Level::L1);
         let whole = part.pages() == level.span_pages();
         let was_accessed =
@@ -173,6 +174,11 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             if self.commit(slot, level, seen, next).is_ok() {
                 return true;
             }
+            self.mend(slot, level);
         }
     }
 }
+
+// The tests search full-sized values; nothing in them runs beside another.
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
