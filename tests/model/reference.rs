@@ -131,7 +131,7 @@ impl<F: Format> Reference<F> {
             return Err(PopulateError::OutOfRange { range });
         }
         let pages = numbers(range);
-        if pages.start % granule.pages() != 0 || pages.end % granule.pages() != 0 {
+        if [pages.start, pages.end].iter().any(|page| !page.is_multiple_of(granule.pages())) {
             return Err(PopulateError::Misaligned { range, granule });
         }
         if let Some((first, attr)) = leaves {
