@@ -152,9 +152,10 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     ///
     /// # Errors
     /// [`UnmapRangeError`], before anything has changed: a large leaf lies partly outside the range,
-    /// or the range has pages that the format does not translate. Only if such a leaf came meanwhile, by a
-    /// [collapse](crate::PageTable::collapse), has it [changed](UnmapRangeError::Collapsed) what lies
-    /// before.
+    /// or the range has pages that the format does not translate. Only if such a leaf was mapped meanwhile,
+    /// where there was room for it, has it [changed](UnmapRangeError::Collapsed) what lies before. (By a
+    /// [collapse](crate::PageTable::collapse) none can come: the call has looked at both ends of the range,
+    /// and goes on under the same pin.)
     ///
     /// # Concurrency
     /// Takes effect leaf by leaf. Pages that are mapped meanwhile may be missed. If `sink` panics, the
@@ -194,7 +195,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// faults once more.
     ///
     /// # Errors
-    /// [`ProtectError`], before anything has changed, unless a large leaf that the range cuts came
+    /// [`ProtectError`], before anything has changed, unless a large leaf that the range cuts was mapped
     /// [meanwhile](ProtectError::Collapsed).
     ///
     /// # Concurrency
@@ -367,7 +368,9 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// [`OutOfRange`] with the first address in the range that the format does not translate.
     ///
     /// # Concurrency
-    /// Weakly consistent: each leaf as it stood when it was read.
+    /// Weakly consistent: each leaf as it stood when it was read, or, if a
+    /// [collapse](crate::PageTable::collapse) has replaced it since the walk came to its table, as it stood
+    /// when it was replaced.
     pub fn mappings(&self, range: GpaRange) -> Result<Mappings<'_, F, S>, OutOfRange> {
         self.look().mappings(range)
     }

@@ -28,8 +28,8 @@ pub enum ProtectError {
         /// The first address that the leaf maps.
         gpa: Gpa,
     },
-    /// A page of the range became part of a large leaf, which lies partly outside, while the call was
-    /// under way. The leaves before it have the new rights; it is as if their
+    /// A large leaf that lies partly outside the range was mapped while the call was under way, where there
+    /// was room for one. The leaves before it have the new rights; it is as if their
     /// [`Flush`](crate::Flush) was dropped.
     #[error(
         "the large leaf at {gpa}, which the range cuts, came meanwhile; {pages} pages were changed"

@@ -44,8 +44,8 @@ pub enum UnmapRangeError {
         /// The first address that the leaf maps.
         gpa: Gpa,
     },
-    /// A page of the range became part of a large leaf, which lies partly outside, while the call was
-    /// under way. The leaves before it are unmapped, and the sink was told of each; it is as if their
+    /// A large leaf that lies partly outside the range was mapped while the call was under way, where there
+    /// was room for one. The leaves before it are unmapped, and the sink was told of each; it is as if their
     /// [`Flush`](crate::Flush) was dropped, so the pages must not be used again before a shoot-down that
     /// begins now is complete ([`PageTable::flush_all`](crate::PageTable::flush_all)).
     #[error(

@@ -144,9 +144,7 @@ impl<F: Format> Reference<F> {
             return Err(PopulateError::OutOfRange { range });
         }
         let pages = numbers(range);
-        if !pages.start.is_multiple_of(granule.pages())
-            || !pages.end.is_multiple_of(granule.pages())
-        {
+        if [pages.start, pages.end].iter().any(|page| !page.is_multiple_of(granule.pages())) {
             return Err(PopulateError::Misaligned { range, granule });
         }
         if let Some((first, attr)) = leaves {
