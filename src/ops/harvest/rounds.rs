@@ -147,13 +147,18 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         // Between the leaf's bit and a look that finds an entry accessed already [pair: mark-round].
         fence_after_exchange();
         let (mut table, mut level) = self.root();
-        let mut path = [None; 5];
-        while let Next::Down(child, below) = self.step(table.slot(level.index(page)), level) {
-            path[below as usize - 1] = Some((table.slot(level.index(page)), level));
+        let accessed = format.accessed_bit();
+        let mut clear = [None; 5];
+        loop {
+            let slot = table.slot(level.index(page));
+            let (entry, Next::Down(child, below)) = self.read(slot, level) else { break };
+            if !entry.has(accessed) {
+                clear[below as usize - 1] = Some((slot, level));
+            }
             (table, level) = (child, below);
         }
-        for (slot, level) in path.into_iter().flatten() {
-            self.update_table(slot, level, |entry| entry.with(format.accessed_bit()));
+        for (slot, level) in clear.into_iter().flatten() {
+            self.update_table(slot, level, |entry| entry.with(accessed));
         }
     }
 
