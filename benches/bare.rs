@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use slat::{Arena, Ept, Gpa, HostPfn, PageTable};
+use slat::{Arena, Ept, Gpa, GpaRange, HostPfn, PageTable};
 
 const PRESENT: u64 = 0b111;
 const LARGE: u64 = 1 << 7;
@@ -59,6 +59,22 @@ impl<'a> Bare<'a> {
         (entry & PRESENT != 0).then(|| HostPfn::new((entry & FRAME) >> 12))
     }
 
+    /// Returns the slots of all leaves of `range`, whose tables lie side by side.
+    ///
+    /// # Panics
+    /// If they do not, or one is missing.
+    #[must_use]
+    pub fn leaves(&self, range: GpaRange) -> &'a [AtomicU64] {
+        let first = self.leaf(range.start().get()).expect("the range is populated");
+        let last = self.leaf(range.last().get()).expect("the range is populated");
+        let index = |slot: &AtomicU64| {
+            ((&raw const *slot).addr() - self.words.as_ptr().addr()) / size_of::<u64>()
+        };
+        let leaves = &self.words[index(first)..=index(last)];
+        assert_eq!(leaves.len() as u64, range.pages(), "the leaf tables lie side by side");
+        leaves
+    }
+
     /// Walks and replaces the leaf entry `from` by `to`, by one compare-exchange.
     #[inline]
     #[must_use]
@@ -67,6 +83,39 @@ impl<'a> Bare<'a> {
             slot.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         })
     }
+}
+
+/// Reads `words`, as wide as the processor can, and returns what all of them have together: the least that
+/// a scan of them costs. Nobody writes them meanwhile.
+#[must_use]
+pub fn read(words: &[AtomicU64]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { read_avx2(words) };
+    }
+    words.iter().fold(0, |all, word| all | word.load(Ordering::Relaxed))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn read_avx2(words: &[AtomicU64]) -> u64 {
+    use std::arch::x86_64::{__m256i, _mm256_loadu_si256, _mm256_or_si256, _mm256_setzero_si256};
+
+    let mut all = [_mm256_setzero_si256(); 8];
+    let (lines, rest) = words.as_chunks::<32>();
+    for line in lines {
+        for (sum, four) in all.iter_mut().zip(line.as_chunks::<4>().0) {
+            // SAFETY: 32 bytes that nobody writes meanwhile.
+            let words = unsafe { _mm256_loadu_si256(four.as_ptr().cast::<__m256i>()) };
+            *sum = _mm256_or_si256(*sum, words);
+        }
+    }
+    let all = all.into_iter().reduce(|a, b| _mm256_or_si256(a, b)).expect("eight of them");
+    // SAFETY: any 32 bytes are four numbers.
+    let all: [u64; 4] = unsafe { std::mem::transmute(all) };
+    rest.iter()
+        .fold(all.into_iter().fold(0, |a, b| a | b), |all, word| all | word.load(Ordering::Relaxed))
 }
 
 /// Writes the links of `tables` leaf tables into `links`: one store each, and nothing else.

@@ -267,6 +267,13 @@ impl GpaRange {
         Self { first, pages: end - first }
     }
 
+    /// Returns the pages that the two ranges have in common, or `None` if there is none.
+    pub(crate) fn overlap(self, other: Self) -> Option<Self> {
+        let first = self.first.max(other.first);
+        let end = self.end_page().min(other.end_page());
+        (first < end).then(|| Self::between(first, end))
+    }
+
     /// Returns the page number of the first page.
     pub(crate) const fn first_page(self) -> u64 {
         self.first

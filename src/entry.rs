@@ -10,12 +10,11 @@
 //! | --- | --- | --- | --- |
 //! | 12 to 51 | a claim's number | | |
 //! | 52 | UNPOPULATED | | |
-//! | 53 | CLAIMED | COLLAPSING | |
+//! | 53 | CLAIMED | COLLAPSING | WATCHED |
 //! | 54, 55 | | carry (accessed, dirty) | the caller's [`SoftBits`] |
 //! | 56 | | | LATE |
 //!
-//! EMPTY is zero, so that a fresh page of memory is a table of EMPTY slots. The carry bits are set aside
-//! for an operation that this version does not have: nothing sets them.
+//! EMPTY is zero, so that a fresh page of memory is a table of EMPTY slots.
 
 use core::fmt;
 
@@ -43,8 +42,13 @@ impl Entry {
     pub(crate) const COLLAPSING: u64 = 1 << 53;
     /// In a claimed entry: the number of the claim, as far as it fits.
     const CLAIM_NUMBER: u64 = Self::ADDRESS;
-    /// In a table entry: what hierarchical harvesting carries from one round to the next.
-    pub(crate) const CARRY: u64 = 0b11 << 54;
+    /// In a leaf: it allows writes, but each first one since it was cleaned has to be noted by a fault.
+    pub(crate) const WATCHED: u64 = 1 << 53;
+    /// In a table entry: accessed bits that a round of harvests has taken, and that the next one for
+    /// accessed leaves, or for dirty ones, has still to follow.
+    pub(crate) const CARRY_ACCESSED: u64 = 1 << 54;
+    pub(crate) const CARRY_DIRTY: u64 = 1 << 55;
+    pub(crate) const CARRY: u64 = Self::CARRY_ACCESSED | Self::CARRY_DIRTY;
     /// In a leaf: the caller's two bits, as a shift.
     const SOFT_SHIFT: u32 = 54;
     /// In a leaf: the bits that are the caller's.
@@ -104,6 +108,12 @@ impl Entry {
         self.0 & !Self::CLAIM_NUMBER == Self::CLAIMED
     }
 
+    /// Tells whether a leaf is watched: see [`format`](crate::format).
+    #[inline]
+    pub(crate) const fn is_watched(self) -> bool {
+        self.has(Self::WATCHED)
+    }
+
     /// Returns the leaf whose frame is `frames` frames further on.
     ///
     /// The caller has checked that the last frame still fits the format's frame field.
@@ -133,10 +143,10 @@ impl Entry {
 
 const _: () = {
     let table = Entry::CARRY | Entry::COLLAPSING;
-    let leaf = Entry::SOFT | Entry::LATE;
+    let leaf = Entry::SOFT | Entry::LATE | Entry::WATCHED;
     let software = 0b1_1111 << 52;
     let absent = Entry::UNPOPULATED.0 | Entry::CLAIMED;
-    assert!(Entry::SOFT & Entry::LATE == 0);
+    assert!(Entry::SOFT & Entry::LATE == 0 && Entry::WATCHED & (Entry::SOFT | Entry::LATE) == 0);
     assert!((table | leaf | absent) & !software == 0);
     // So that one bit tells a claimed entry from all others that are not present.
     assert!(Entry::CLAIMED & (Entry::UNPOPULATED.0 | Entry::CLAIM_NUMBER) == 0);

@@ -25,6 +25,7 @@ extern crate std;
 mod addr;
 mod arena;
 mod attr;
+mod bitmap;
 mod entry;
 mod epoch;
 mod format;
@@ -50,10 +51,11 @@ pub use self::{
     addr::{Gpa, GpaRange, HostPfn, PAGE_BYTES, RangeError},
     arena::{Content, FrameRun, FrameSource, HeapFrames, HeapFramesError, Hint, OutOfFrames},
     attr::{Attr, BadMemType, LeafFlags, MemType, Prot, SoftBits},
+    bitmap::{Bitmap, BitmapRuns, NotCovered, RangesDiffer},
     entry::Entry,
     format::{
         AnyFormat, AttrError, BadEncryptionBit, BadPat, BadPhysWidth, EncodeError, Ept, EptCaps,
-        Format, Fresh, Kind, LongMode, Npt, Pat, PhysWidth, Tracking, Who,
+        Format, Fresh, Kind, LongMode, Npt, Pat, PhysWidth, Resize, Tracking, Who,
     },
     level::{Level, Levels, PageSize, SLOTS},
     mapping::Mapping,
@@ -63,9 +65,10 @@ pub use self::{
         UnknownObserver,
     },
     ops::{
-        CollapseError, Collapsed, HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings,
-        OutOfRange, PopulateError, ProtectError, RefineError, SlotRef, SplitError, SplitRangeError,
-        Step, TranslateError, UnmapError, UnmapRangeError, VacateError, Walk,
+        CollapseError, Collapsed, FixError, Fixed, HarvestError, HostRun, MapError, MapRangeError,
+        Mapped, MappedRange, Mappings, Mark, NoteError, Noted, OutOfRange, PopulateError,
+        ProtectError, RefineError, SlotRef, SplitError, SplitRangeError, Step, TranslateError,
+        UnmapError, UnmapRangeError, VacateError, Walk, WatchError,
     },
     page_table::PageTable,
     pinned::Pinned,

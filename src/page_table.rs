@@ -6,12 +6,13 @@ use crate::{
     addr::{Gpa, GpaRange, HostPfn},
     arena::FrameSource,
     attr::Attr,
+    bitmap::Bitmap,
     format::Format,
     level::PageSize,
     observe::{Domain, Flush, Kick, Observer, Observers, Reclaimed, Stats},
     ops::{
-        CollapseError, Collapsed, PopulateError, RefineError, SplitError, SplitRangeError,
-        VacateError,
+        CollapseError, Collapsed, HarvestError, Mark, PopulateError, RefineError, SplitError,
+        SplitRangeError, VacateError,
     },
     pinned::Pinned,
     reader::Reader,
@@ -147,9 +148,13 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     /// # Concurrency
     /// Takes the writer lock. Takes effect at one compare-exchange for each size: a walk finds the large
     /// leaf or the small ones, and never nothing. No bit that the MMU sets is lost; nothing has to be
-    /// invalidated.
-    pub fn split(&self, gpa: Gpa, size: PageSize) -> Result<(), SplitError> {
-        self.domain.split(gpa, size)
+    /// invalidated, and nobody is kicked.
+    ///
+    /// Where the format says [`BreakFirst`](crate::Resize::BreakFirst), the MMU finds nothing for the time of a
+    /// shoot-down, which it waits for, as [`collapse`](Self::collapse) does; a fault that this brings is
+    /// over when the page is mapped as it was, or by itself.
+    pub fn split(&self, gpa: Gpa, size: PageSize, kick: &impl Kick) -> Result<(), SplitError> {
+        self.domain.split(gpa, size, kick)
     }
 
     /// Splits every leaf that maps a page of `range` until all are of `size` or smaller, in chunks;
@@ -168,9 +173,10 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
         &self,
         range: GpaRange,
         size: PageSize,
+        kick: &impl Kick,
         progress: impl FnMut(u64),
     ) -> Result<u64, SplitRangeError> {
-        self.domain.split_range(range, size, progress)
+        self.domain.split_range(range, size, kick, progress)
     }
 
     /// Makes one leaf of `size` out of the leaves of the next smaller size that map the same pages: with
@@ -192,6 +198,9 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     /// Waits for other collapses, for pins, and, like [`Shootdown::wait`](crate::Shootdown::wait), for
     /// observers that are inside. The writer lock is not held meanwhile. If `kick` panics the leaf stays,
     /// and goes on counting as accessed and dirty.
+    ///
+    /// Where the format says [`BreakFirst`](crate::Resize::BreakFirst), the MMU finds nothing for the time of
+    /// the shoot-down.
     pub fn collapse(
         &self,
         gpa: Gpa,
@@ -296,6 +305,49 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     /// Takes the writer lock, after the kicks.
     pub fn reclaim(&self, kick: &impl Kick) -> Reclaimed {
         self.domain.reclaim(kick)
+    }
+
+    /// Does a [`harvest`](Pinned::harvest) that reads only what was touched: the MMU sets accessed bits in
+    /// the entries above a leaf, too, and where they are clear nothing is below. For memory of which little
+    /// was touched since the round before, of either mark; where that is much, it reads everything.
+    ///
+    /// What is reported and cleared is the same. A page may be reported a round later than it could be,
+    /// never later than the round that begins when all writes are over and shot down.
+    ///
+    /// # Errors
+    /// As [`harvest`](Pinned::harvest).
+    ///
+    /// # Concurrency
+    /// As [`harvest`](Pinned::harvest), but one round at a time: waits for others. The [`Flush`] covers
+    /// paging-structure caches. Call it with no pin held.
+    pub fn harvest_round(
+        &self,
+        range: GpaRange,
+        mark: Mark,
+        found: &mut Bitmap,
+    ) -> Result<(u64, Flush<'_>), HarvestError> {
+        self.domain.harvest_round(range, mark, found)
+    }
+
+    /// Does a [`harvest`](Pinned::harvest) on all the threads of the rayon pool that it is called in, each
+    /// under a pin of its own.
+    ///
+    /// For large ranges of which much is mapped: the parts are no smaller than 32 MiB.
+    ///
+    /// # Errors
+    /// As [`harvest`](Pinned::harvest).
+    ///
+    /// # Concurrency
+    /// As [`harvest`](Pinned::harvest). Call it with no pin held: it waits for the pool's threads. It
+    /// registers a reader for each part.
+    #[cfg(feature = "rayon")]
+    pub fn harvest_in_parallel(
+        &self,
+        range: GpaRange,
+        mark: Mark,
+        found: &mut Bitmap,
+    ) -> Result<(u64, Flush<'_>), HarvestError> {
+        self.domain.harvest_in_parallel(range, mark, found)
     }
 
     /// Returns how the table stands.

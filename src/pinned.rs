@@ -1,17 +1,20 @@
 //! The fault path: everything that runs without a lock.
 
+mod watch;
+
 use crate::{
     addr::{Gpa, GpaRange, HostPfn},
     arena::FrameSource,
     attr::{Attr, Prot},
+    bitmap::Bitmap,
     epoch::Pin,
     format::Format,
     level::{Level, PageSize},
     mapping::Mapping,
     observe::{Collect, Covered, Domain, Flush},
     ops::{
-        HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings, OutOfRange, ProtectError,
-        SlotRef, TranslateError, UnmapError, UnmapRangeError, Walk,
+        HarvestError, HostRun, MapError, MapRangeError, Mapped, MappedRange, Mappings, Mark,
+        OutOfRange, ProtectError, SlotRef, TranslateError, UnmapError, UnmapRangeError, Walk,
     },
     table::Walker,
 };
@@ -186,7 +189,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
 
     /// Gives every leaf in `range` the rights `prot`; returns how many 4 KiB pages had others.
     ///
-    /// Frames, memory types, accessed and dirty bits stay as they are. The [`Flush`] covers leaves
+    /// Frames, memory types, accessed and dirty bits stay as they are. A leaf that is
+    /// [watched](Self::watch) remains so if it still allows writes; one that allows writes anew is not. The [`Flush`] covers leaves
     /// that lost a right; where rights were only added, a cache that still denies an access merely
     /// faults once more.
     ///
@@ -200,6 +204,116 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
         let mut changed = self.collect();
         let pages = self.change().protect(range, prot, &mut changed.covered)?;
         Ok((pages, changed.done()))
+    }
+
+    /// Puts the pages of `range` that have the `mark` into `found`, and clears their marks; returns how
+    /// many 4 KiB pages that were. Pages that are in `found` already stay there.
+    ///
+    /// Until the [`Flush`] is served, an MMU may go on accessing or writing a page through a translation
+    /// that it cached, without setting the mark again. So **what is written until the end of the
+    /// shoot-down belongs to this round**: copy the pages after it, not before.
+    ///
+    /// ```
+    /// # use slat::{Attr, Bitmap, Ept, EptCaps, Gpa, GpaRange, HeapFrames, HostPfn, Levels, Mark};
+    /// # use slat::{ObserverId, PageSize, PageTable, PhysWidth, Prot};
+    /// # let ept = Ept::new(Levels::Four, PhysWidth::new(46)?, EptCaps::USUAL);
+    /// # let table = PageTable::new(ept, HeapFrames::new(8))?;
+    /// # let ram = GpaRange::new(Gpa::new(0), 0x10_0000)?;
+    /// # table.populate_mapped(ram, PageSize::Size4K, HostPfn::new(0x100), Attr::new(Prot::RW))?;
+    /// # let reader = table.reader();
+    /// # reader.pin().slot(Gpa::new(0x5000))?.set_dirty();
+    /// # let kick = |_: ObserverId| ();
+    /// let mut dirty = Bitmap::new(ram);
+    /// let (pages, flush) = reader.pin().harvest(ram, Mark::Dirty, &mut dirty)?;
+    /// flush.shootdown().wait(&kick)?;
+    /// for pages in dirty.runs() {
+    ///     // Copy them.
+    ///     # assert_eq!(pages, GpaRange::new(Gpa::new(0x5000), 0x1000)?);
+    /// }
+    /// # assert_eq!(pages, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// A large leaf has one mark for all its pages: those of them in the range are reported. The mark is
+    /// cleared only if the range holds the whole leaf; otherwise it stays, and they are reported again
+    /// next time. So nothing is ever lost, and a part may be reported twice.
+    ///
+    /// Costs the tables of the range that exist, not its pages.
+    ///
+    /// # Errors
+    /// [`HarvestError`], before anything has changed.
+    ///
+    /// # Concurrency
+    /// Takes effect leaf by leaf, each at one atomic operation. A mark that the MMU sets meanwhile is
+    /// reported or stays; of several harvests, resets and unmaps exactly one gets each mark. Maps and
+    /// vacates are not held up.
+    pub fn harvest(
+        &self,
+        range: GpaRange,
+        mark: Mark,
+        found: &mut Bitmap,
+    ) -> Result<(u64, Flush<'r>), HarvestError> {
+        let mut changed = self.collect();
+        let pages = self.look().harvest(range, mark, found, &mut changed.covered)?;
+        Ok((pages, changed.done()))
+    }
+
+    /// Does a [`harvest`](Self::harvest) of the pages that are in `selection`; the marks of all others
+    /// stay.
+    ///
+    /// A large leaf of which some pages are selected and others are not keeps its mark, and the selected
+    /// ones are reported.
+    ///
+    /// # Errors
+    /// As [`harvest`](Self::harvest), for the range of `selection`.
+    ///
+    /// # Concurrency
+    /// As [`harvest`](Self::harvest).
+    pub fn harvest_selected(
+        &self,
+        selection: &Bitmap,
+        mark: Mark,
+        found: &mut Bitmap,
+    ) -> Result<(u64, Flush<'r>), HarvestError> {
+        let mut changed = self.collect();
+        let covered = &mut changed.covered;
+        let pages = self.look().harvest_selected(selection, mark, found, covered)?;
+        Ok((pages, changed.done()))
+    }
+
+    /// Puts the pages of `range` that have the `mark` into `found`, and leaves their marks as they are;
+    /// returns how many 4 KiB pages that were.
+    ///
+    /// # Errors
+    /// As [`harvest`](Self::harvest).
+    ///
+    /// # Concurrency
+    /// Weakly consistent: each leaf as it stood when it was read.
+    pub fn query(
+        &self,
+        range: GpaRange,
+        mark: Mark,
+        found: &mut Bitmap,
+    ) -> Result<u64, HarvestError> {
+        self.look().query(range, mark, found)
+    }
+
+    /// Makes the pages of `selection` dirty, as if the MMU had written them; returns how many 4 KiB pages
+    /// were clean before.
+    ///
+    /// Only pages that are mapped and can be written: others are passed over, and their entries stay as
+    /// they are. A large leaf becomes dirty as a whole, and counts with all its pages.
+    ///
+    /// For whoever writes guest memory without an MMU: write first, then call this. A harvest that took
+    /// the mark before then reads what was written, if it heeds its own rule, or the page is dirty anew.
+    ///
+    /// # Errors
+    /// [`HarvestError::OutOfRange`], for the range of `selection`, before anything has changed.
+    ///
+    /// # Concurrency
+    /// Takes effect leaf by leaf. There is nothing to invalidate.
+    pub fn set_dirty(&self, selection: &Bitmap) -> Result<u64, HarvestError> {
+        self.change().set_dirty(selection)
     }
 
     /// Returns the mapping that translates `gpa`, or `None`.
@@ -241,7 +355,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// [`OutOfRange`] if the format does not translate the address.
     ///
     /// # Concurrency
-    /// Wait-free. A table that is linked under the slot later is followed by each of its operations.
+    /// Lock-free: who asks may be about to change the leaf, so a collapse on the way is called off. A table
+    /// that is linked under the slot later is followed by each of its operations.
     pub fn slot(&self, gpa: Gpa) -> Result<SlotRef<'_, F, S>, OutOfRange> {
         self.change().slot(gpa)
     }

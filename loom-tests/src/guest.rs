@@ -1,8 +1,8 @@
 //! A guest: a processor's MMU with caches that go stale, and the observer through which it enters.
 
 use slat::{
-    Ept, Gpa, HostPfn, Inside, Observer, ObserverId, Tracking,
-    mmu::{Access, CacheConfig, Cause, TranslationCache},
+    Ept, Gpa, HostPfn, Inside, Observer, ObserverId, PageSize, Tracking,
+    mmu::{Access, CacheConfig, Cause, Translation, TranslationCache},
 };
 
 use crate::{Frames, World, gpa};
@@ -35,7 +35,12 @@ impl Guest {
 
     /// Enters, and invalidates what is due.
     pub fn enter(&mut self) -> Stay<'_> {
-        let inside = self.observer.enter(Tracking::On);
+        self.enter_with(Tracking::On)
+    }
+
+    /// Enters, with an MMU that keeps accessed and dirty bits or does not, and invalidates what is due.
+    pub fn enter_with(&mut self, tracking: Tracking) -> Stay<'_> {
+        let inside = self.observer.enter(tracking);
         inside.refresh(&mut self.cache);
         Stay { inside, cache: &mut self.cache }
     }
@@ -54,11 +59,21 @@ impl Stay<'_> {
     /// # Errors
     /// Why the MMU faulted.
     pub fn access(&mut self, page: u64, access: Access) -> Result<HostPfn, Cause> {
+        self.translate(page, access).map(|translation| translation.pfn)
+    }
+
+    /// Does the same; returns the size of the leaf by which it reached the page.
+    ///
+    /// # Errors
+    /// Why the MMU faulted.
+    pub fn size(&mut self, page: u64, access: Access) -> Result<PageSize, Cause> {
+        self.translate(page, access).map(|translation| translation.size)
+    }
+
+    fn translate(&mut self, page: u64, access: Access) -> Result<Translation, Cause> {
         let address: Gpa = gpa(page);
-        match self.inside.mmu().translate_cached(self.cache, address, access) {
-            Ok(translation) => Ok(translation.pfn),
-            Err(fault) => Err(fault.cause()),
-        }
+        let translated = self.inside.mmu().translate_cached(self.cache, address, access);
+        translated.map_err(|fault| fault.cause())
     }
 
     /// Invalidates what became due, without leaving.

@@ -7,7 +7,7 @@ use std::thread::panicking;
 use slat::{
     Attr, Content, Ept, EptCaps, Format, FrameRun, FrameSource, Gpa, GpaRange, HeapFrames, Hint,
     HostPfn, Levels, MapError, Mapped, Mapping, OutOfFrames, PageSize, PageTable, PhysWidth,
-    Pinned, Prot, Reader, Tracking, UnmapError,
+    Pinned, Prot, Reader, Resize, Tracking, UnmapError,
     mmu::{Access, Cause, Mmu},
 };
 
@@ -121,8 +121,23 @@ impl World {
         Self::with_frames(1 + lives * u64::from(format().levels().count() - 1))
     }
 
+    /// Makes a table in which nothing is populated, with frames for `leaf_tables` leaf tables, for a
+    /// processor on which a leaf must be gone before one of another size comes.
+    ///
+    /// # Panics
+    /// If the library fails.
+    #[must_use]
+    pub fn breaking(leaf_tables: u64) -> Self {
+        let format = format().with_resize(Resize::BreakFirst);
+        Self::of(format, u64::from(format.levels().count() - 1) + leaf_tables)
+    }
+
     fn with_frames(frames: u64) -> Self {
-        let table = PageTable::new(format(), Frames(HeapFrames::new(frames))).unwrap();
+        Self::of(format(), frames)
+    }
+
+    fn of(format: Ept, frames: u64) -> Self {
+        let table = PageTable::new(format, Frames(HeapFrames::new(frames))).unwrap();
         Self { table, pages: [Page::new(), Page::new(), Page::new(), Page::new()] }
     }
 
@@ -248,9 +263,25 @@ impl Cpu {
     /// # Panics
     /// If the library fails.
     pub fn access(&self, page: u64, access: Access) -> Result<HostPfn, Cause> {
+        self.access_from(self.root_pointer, page, access)
+    }
+
+    /// Does the same through an MMU that keeps no accessed and dirty bits.
+    ///
+    /// # Errors
+    /// Why the MMU faulted.
+    ///
+    /// # Panics
+    /// If the library fails.
+    pub fn access_untracked(&self, page: u64, access: Access) -> Result<HostPfn, Cause> {
+        // Bit 6 of the EPTP. To enter once more costs the model more than a test of it is worth.
+        self.access_from(self.root_pointer & !(1 << 6), page, access)
+    }
+
+    fn access_from(&self, root: u64, page: u64, access: Access) -> Result<HostPfn, Cause> {
         // SAFETY: the root pointer is the table's own; no table is unlinked during the race, so none is
         // freed before the world is.
-        let mmu = unsafe { Mmu::new(format(), self.table().frames(), self.root_pointer) };
+        let mmu = unsafe { Mmu::new(format(), self.table().frames(), root) };
         match mmu.unwrap().translate(gpa(page), access) {
             Ok(translation) => Ok(translation.pfn),
             Err(fault) => Err(fault.cause()),
@@ -317,13 +348,30 @@ where
     B: Send + 'static,
     C: Send + 'static,
 {
+    race3_unpinned(world, |cpu| cpu.run(one), |cpu| cpu.run(two), |cpu| cpu.run(three))
+}
+
+/// As [`race_unpinned`], with three processors.
+///
+/// # Panics
+/// If one of them does.
+pub fn race3_unpinned<A, B, C>(
+    world: &Arc<World>,
+    one: impl FnOnce(&Cpu) -> A,
+    two: impl FnOnce(&Cpu) -> B + Send + 'static,
+    three: impl FnOnce(&Cpu) -> C + Send + 'static,
+) -> (A, B, C)
+where
+    B: Send + 'static,
+    C: Send + 'static,
+{
     let gate = Arc::new(Gate::new(3));
     let cpus = [Cpu::new(world), Cpu::new(world), Cpu::new(world)];
     let [here, there, yonder] = cpus;
-    let second = start(&gate, there, |cpu| cpu.run(two));
-    let third = start(&gate, yonder, |cpu| cpu.run(three));
+    let second = start(&gate, there, two);
+    let third = start(&gate, yonder, three);
     gate.pass();
-    let first = here.run(one);
+    let first = one(&here);
     let (second, _cpu) = second.join().unwrap();
     let (third, _cpu) = third.join().unwrap();
     (first, second, third)

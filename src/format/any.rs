@@ -1,6 +1,8 @@
 //! A format chosen at run time.
 
-use super::{AttrError, EncodeError, Ept, Format, LongMode, Npt, PhysWidth, Tracking, sealed};
+use super::{
+    AttrError, EncodeError, Ept, Format, Fresh, LongMode, Npt, PhysWidth, Resize, Tracking, sealed,
+};
 use crate::{
     addr::{Gpa, HostPfn},
     attr::{Attr, Prot},
@@ -87,8 +89,13 @@ forward! {
     fn table_frame(&self, entry: Entry) -> HostPfn;
     fn leaf_frame(&self, size: PageSize, leaf: Entry) -> HostPfn;
     fn attr(&self, size: PageSize, leaf: Entry) -> Attr;
+    fn fresh(&self) -> Fresh;
+    fn keeps_bits(&self) -> bool;
     fn accessed_bit(&self) -> u64;
     fn dirty_bit(&self) -> u64;
+    fn write_bit(&self) -> u64;
+    fn present_bits(&self) -> u64;
+    fn resize(&self) -> Resize;
     fn rights_bits(&self) -> u64;
     fn table_bits(&self) -> u64;
     fn leaf_bits(&self, size: PageSize) -> u64;

@@ -7,7 +7,7 @@
 use bitflags::bitflags;
 
 use super::{
-    AttrError, EncodeError, Format, Fresh, PhysWidth, Tracking, bits_below, check_frame,
+    AttrError, EncodeError, Format, Fresh, PhysWidth, Resize, Tracking, bits_below, check_frame,
     check_rights, check_soft, sealed,
 };
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
 
 /// Read, write, execute: bits 0, 1, 2, in the order of [`Prot`].
 const RWX: u64 = 0b111;
+const WRITE: u64 = 1 << 1;
 /// Memory type of a leaf: bits 5:3.
 const MEM_TYPE_SHIFT: u32 = 3;
 const MEM_TYPE: u64 = 0b111 << MEM_TYPE_SHIFT;
@@ -33,6 +34,7 @@ const USER_EXECUTE: u64 = 1 << 10;
 
 const _: () = {
     assert!(Prot::R.bits() == 1 && Prot::W.bits() == 2 && Prot::X.bits() == 4);
+    assert!(WRITE == Prot::W.bits() as u64);
     let hardware = RWX | MEM_TYPE | IPAT | LARGE | ACCESSED | DIRTY | USER_EXECUTE;
     assert!(hardware & Entry::ADDRESS == 0);
 };
@@ -41,7 +43,8 @@ bitflags! {
     /// What a processor's EPT can do.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct EptCaps: u8 {
-        /// The MMU keeps accessed and dirty bits (EPTP bit 6 is set).
+        /// The MMU keeps accessed and dirty bits (EPTP bit 6 is set). Without it the MMU ignores them,
+        /// and [`Pinned::watch`](crate::Pinned::watch) gives software the dirty ones.
         const ACCESSED_DIRTY = 1;
         /// Execute-only leaves.
         const EXECUTE_ONLY = 2;
@@ -102,6 +105,7 @@ pub struct Ept {
     width: PhysWidth,
     caps: EptCaps,
     fresh: Fresh,
+    resize: Resize,
     /// The bits of which a present entry has at least one (SDM 29.3.2).
     rights: u64,
 }
@@ -112,13 +116,22 @@ impl Ept {
     pub const fn new(levels: Levels, width: PhysWidth, caps: EptCaps) -> Self {
         let mode_based = caps.contains(EptCaps::MODE_BASED_EXECUTE);
         let rights = if mode_based { RWX | USER_EXECUTE } else { RWX };
-        Self { levels, width, caps, fresh: Fresh::NotAccessed, rights }
+        Self { levels, width, caps, fresh: Fresh::NotAccessed, resize: Resize::Live, rights }
     }
 
     /// Returns the same with another policy for fresh leaves.
     #[must_use]
     pub const fn with_fresh(self, fresh: Fresh) -> Self {
         Self { fresh, ..self }
+    }
+
+    /// Returns the same for a processor on which leaves change their size as `resize` says.
+    ///
+    /// Parts without `IF_PSCHANGE_MC_NO` (bit 6 of IA32_ARCH_CAPABILITIES; Intel SDM vol. 4, table 2-2) may
+    /// have to break first what guests execute.
+    #[must_use]
+    pub const fn with_resize(self, resize: Resize) -> Self {
+        Self { resize, ..self }
     }
 
     /// Returns what the processor can do.
@@ -219,7 +232,8 @@ impl Format for Ept {
     }
 
     fn with_prot(&self, leaf: Entry, prot: Prot) -> Result<Entry, AttrError> {
-        Ok(leaf.without(self.rights).with(self.prot_bits(prot)?))
+        let next = leaf.without(self.rights).with(self.prot_bits(prot)?);
+        Ok(next.watched_as(leaf, WRITE))
     }
 
     #[inline]
@@ -248,11 +262,22 @@ impl Format for Ept {
         if self.mode_based() && leaf.has(USER_EXECUTE) {
             prot |= Prot::XU;
         }
+        if leaf.is_watched() {
+            prot |= Prot::W;
+        }
         // A planted leaf may have a reserved type, which is a misconfiguration to the MMU.
         let raw = (leaf.raw() & MEM_TYPE) >> MEM_TYPE_SHIFT;
         let mem_type = MemType::from_raw(raw as u8).unwrap_or(MemType::UC);
         let flags = if leaf.has(IPAT) { LeafFlags::IGNORE_PAT } else { LeafFlags::empty() };
         Attr::new(prot).with_mem_type(mem_type).with_flags(flags).with_soft(leaf.soft())
+    }
+
+    fn fresh(&self) -> Fresh {
+        self.fresh
+    }
+
+    fn keeps_bits(&self) -> bool {
+        self.caps.contains(EptCaps::ACCESSED_DIRTY)
     }
 
     #[inline]
@@ -263,6 +288,19 @@ impl Format for Ept {
     #[inline]
     fn dirty_bit(&self) -> u64 {
         DIRTY
+    }
+
+    #[inline]
+    fn write_bit(&self) -> u64 {
+        WRITE
+    }
+
+    fn present_bits(&self) -> u64 {
+        self.rights
+    }
+
+    fn resize(&self) -> Resize {
+        self.resize
     }
 
     fn rights_bits(&self) -> u64 {
@@ -276,7 +314,7 @@ impl Format for Ept {
     fn leaf_bits(&self, size: PageSize) -> u64 {
         let large = if size > PageSize::Size4K { LARGE } else { 0 };
         let frame = self.width.frame_mask() & !bits_below(size);
-        let software = Entry::SOFT | Entry::LATE;
+        let software = Entry::SOFT | Entry::LATE | Entry::WATCHED;
         self.rights | MEM_TYPE | IPAT | large | ACCESSED | DIRTY | frame | software
     }
 }

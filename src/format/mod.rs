@@ -13,6 +13,8 @@
 //! - Table entries allow everything (R, W and X, or W and U with NX clear): rights are the leaf's.
 
 mod any;
+mod broken;
+mod carry;
 mod ept;
 mod long_mode;
 mod npt;
@@ -20,12 +22,14 @@ mod pat;
 mod resize;
 mod tracking;
 mod transition;
+mod watch;
 mod x86;
 
 use core::fmt::Debug;
 
 pub use self::{
     any::AnyFormat,
+    broken::Resize,
     ept::{Ept, EptCaps},
     long_mode::LongMode,
     npt::Npt,
@@ -35,7 +39,9 @@ pub use self::{
     x86::BadEncryptionBit,
 };
 pub(crate) use self::{
+    carry::Carry,
     resize::{Uneven, Union, divided},
+    watch::Take,
     x86::Paging,
 };
 use crate::{
@@ -178,6 +184,8 @@ pub enum Kind {
     Empty,
     /// No memory here.
     Unpopulated,
+    /// A leaf, or a table's entry, that is taken from the MMU while the size of leaves changes.
+    Broken,
     /// Populated, nothing mapped, and a vacate is deciding whether it may take the page away.
     Claimed,
     /// Points at a table in this frame.
@@ -237,7 +245,8 @@ pub trait Format:
     /// [`EncodeError`] if the format cannot say that exactly.
     fn leaf(&self, size: PageSize, pfn: HostPfn, attr: Attr) -> Result<Entry, EncodeError>;
 
-    /// Returns `leaf` with the rights `prot`, all else as it was.
+    /// Returns `leaf` with the rights `prot`, all else as it was. A leaf that is watched
+    /// ([`Pinned::watch`](crate::Pinned::watch)) remains so if it may still be written.
     ///
     /// # Errors
     /// [`AttrError`] if the format cannot encode the rights; this depends on `prot` alone.
@@ -255,14 +264,30 @@ pub trait Format:
     /// Returns the first frame that a leaf of `size` maps.
     fn leaf_frame(&self, size: PageSize, leaf: Entry) -> HostPfn;
 
-    /// Returns the attributes of a leaf.
+    /// Returns the attributes of a leaf. One that is watched may be written, though its hardware bits
+    /// deny it now and then.
     fn attr(&self, size: PageSize, leaf: Entry) -> Attr;
+
+    /// Returns the policy for fresh leaves.
+    fn fresh(&self) -> Fresh;
+
+    /// Tells whether the MMU can keep accessed and dirty bits. Where it cannot, it ignores them.
+    fn keeps_bits(&self) -> bool;
 
     /// Returns the accessed bit, in leaves and table entries.
     fn accessed_bit(&self) -> u64;
 
     /// Returns the dirty bit, in leaves.
     fn dirty_bit(&self) -> u64;
+
+    /// Returns the right to write, in leaves.
+    fn write_bit(&self) -> u64;
+
+    /// Returns the bits of which a present entry has at least one.
+    fn present_bits(&self) -> u64;
+
+    /// Tells whether leaves may change their size while the old one is cached.
+    fn resize(&self) -> Resize;
 
     /// Returns the bits of a leaf that say its rights, as far as they differ between present leaves.
     fn rights_bits(&self) -> u64;
@@ -291,6 +316,7 @@ pub trait Format:
                 Entry::EMPTY => Kind::Empty,
                 Entry::UNPOPULATED => Kind::Unpopulated,
                 _ if entry.is_claimed() => Kind::Claimed,
+                _ if entry.mended(level, self).is_some() => Kind::Broken,
                 _ => Kind::Stray,
             };
         }
@@ -304,7 +330,7 @@ pub trait Format:
     /// dirty bits as the MMU may have left them.
     fn is_well_formed(&self, level: Level, entry: Entry) -> bool {
         match (self.kind(level, entry), level.page_size()) {
-            (Kind::Empty | Kind::Unpopulated | Kind::Claimed, _) => true,
+            (Kind::Empty | Kind::Unpopulated | Kind::Claimed | Kind::Broken, _) => true,
             (Kind::Table(frame), size) => {
                 // Only where a leaf can be is there a collapse.
                 let has_leaves = size.is_some_and(|size| self.supports(size));
@@ -314,9 +340,12 @@ pub trait Format:
             }
             (Kind::Leaf, Some(size)) => {
                 let marks = self.accessed_bit() | self.dirty_bit() | Entry::LATE;
+                let plain = entry.unwatched(self).without(marks);
                 // What it says, encoded again, is the same value.
-                self.leaf(size, self.leaf_frame(size, entry), self.attr(size, entry))
-                    .is_ok_and(|again| again.without(marks) == entry.without(marks))
+                !entry.escapes(self)
+                    && self
+                        .leaf(size, self.leaf_frame(size, entry), self.attr(size, entry))
+                        .is_ok_and(|again| again.without(marks) == plain)
             }
             (Kind::Leaf | Kind::Stray, _) => false,
         }

@@ -8,7 +8,7 @@ use crate::{entry::Entry, format::EncodeError, level::PageSize};
 pub(crate) struct Union {
     /// Their size.
     size: PageSize,
-    /// The first one, without its accessed and dirty bits.
+    /// The first one, without its accessed and dirty bits; writable, if it is watched.
     first: Entry,
     /// The accessed and dirty bits that any of them has.
     marks: u64,
@@ -43,12 +43,17 @@ pub(crate) fn divided<F: Format>(
     let (pfn, attr) = (format.leaf_frame(size, leaf), format.attr(size, leaf));
     let small = format.leaf(below, pfn, attr);
     let small = small.expect("a small leaf can say what a large one says");
-    small.without(format.accessed_bit()).with(marks(format, leaf))
+    like(format, leaf, small.without(format.accessed_bit()).with(marks(format, leaf)))
+}
+
+/// Returns `leaf` watched if `model` is.
+fn like<F: Format>(format: &F, model: Entry, leaf: Entry) -> Entry {
+    if model.is_watched() { leaf.watched(format) } else { leaf }
 }
 
 impl Union {
     /// Takes the leaves of a table together, all of which are of `size`, with consecutive frames and the
-    /// same attributes; accessed and dirty bits may differ.
+    /// same attributes, all watched or none; accessed and dirty bits may differ.
     ///
     /// # Errors
     /// [`Uneven`] if they are not.
@@ -63,7 +68,9 @@ impl Union {
             if format.kind(size.level(), entry) != Kind::Leaf {
                 return Err(Uneven::Missing(index));
             }
-            let plain = entry.without(apart);
+            // The right to write, where writes are watched, comes and goes with the dirty bit.
+            let right = if entry.is_watched() { format.write_bit() } else { 0 };
+            let plain = entry.without(apart).with(right);
             if index == 0 {
                 union.first = plain;
             }
@@ -84,7 +91,8 @@ impl Union {
     pub(crate) fn leaf<F: Format>(self, format: &F, size: PageSize) -> Result<Entry, EncodeError> {
         let pfn = format.leaf_frame(self.size, self.first);
         let leaf = format.leaf(size, pfn, format.attr(self.size, self.first))?;
-        Ok(leaf.without(format.accessed_bit()).with(self.marks | Entry::LATE))
+        let leaf = leaf.without(format.accessed_bit()).with(self.marks | Entry::LATE);
+        Ok(like(format, self.first, leaf))
     }
 
     /// Returns the accessed and dirty bits that the leaves have by now, which nobody but the MMU was

@@ -28,14 +28,17 @@ impl Entry {
         }
         // Only where leaves can be are there granules, and tables made out of them.
         let has_leaves = level.page_size().is_some_and(|size| format.supports(size));
+        let is_large = has_leaves && level > Level::L1;
         let writer_if = |allowed: bool| allowed.then_some(Who::Writer);
+        // Only collapse makes LATE leaves, and only what is mapped can be watched.
+        let is_fresh = !next.has(Self::LATE | Self::WATCHED);
         match (format.kind(level, self), format.kind(level, next)) {
             // Populate; whole leaves at once where it also maps.
             (Kind::Unpopulated, Kind::Empty) => writer_if(has_leaves),
-            (Kind::Unpopulated, Kind::Leaf) => writer_if(!next.has(Self::LATE)),
+            (Kind::Unpopulated, Kind::Leaf) => writer_if(is_fresh),
             (Kind::Unpopulated, Kind::Table(_)) => writer_if(!next.has(Self::COLLAPSING)),
-            // The fault path. Only collapse makes LATE leaves.
-            (Kind::Empty, Kind::Leaf) => (!next.has(Self::LATE)).then_some(Who::Anyone),
+            // The fault path.
+            (Kind::Empty, Kind::Leaf) => is_fresh.then_some(Who::Anyone),
             (Kind::Leaf, Kind::Empty) => Some(Who::Anyone),
             (Kind::Leaf, Kind::Leaf) => self.leaf_change(next, format),
             (Kind::Table(_), Kind::Table(_)) => self.table_change(next, format),
@@ -44,12 +47,27 @@ impl Entry {
             (Kind::Empty, Kind::Claimed) | (Kind::Claimed, Kind::Empty | Kind::Unpopulated) => {
                 writer_if(has_leaves)
             }
-            (Kind::Claimed, Kind::Leaf) => (!next.has(Self::LATE)).then_some(Who::Anyone),
+            (Kind::Claimed, Kind::Leaf) => is_fresh.then_some(Who::Anyone),
             // Vacate of tables.
             (Kind::Table(_), Kind::Unpopulated) => Some(Who::Writer),
             // Collapse, if nobody has cleared its mark.
             (Kind::Table(_), Kind::Leaf) => {
                 writer_if(self.has(Self::COLLAPSING) && next.has(Self::LATE))
+            }
+            // Split and collapse where they break first; who changes what is there mends it.
+            (Kind::Leaf, Kind::Broken) => writer_if(is_large && next == self.broken(format)),
+            (Kind::Table(_), Kind::Broken) => {
+                let table = self.without(Self::COLLAPSING);
+                writer_if(self != table && next == table.broken(format))
+            }
+            (Kind::Broken, Kind::Leaf | Kind::Table(_)) => {
+                let old = self.mended(level, format)?;
+                let resized = format.is_table(old) != format.is_table(next);
+                let is_final = match format.kind(level, next) {
+                    Kind::Leaf => !next.has(Self::LATE),
+                    _ => !next.has(Self::COLLAPSING),
+                };
+                if old == next { Some(Who::Anyone) } else { writer_if(resized && is_final) }
             }
             // Refine and split.
             (Kind::Empty | Kind::Leaf, Kind::Table(_)) => {
@@ -62,7 +80,8 @@ impl Entry {
     /// Tells who may change one well-formed leaf into another.
     fn leaf_change<F: Format>(self, next: Self, format: &F) -> Option<Who> {
         let changed = Self::from_raw(self.raw() ^ next.raw());
-        let anyone = format.rights_bits() | format.accessed_bit() | format.dirty_bit();
+        let marks = format.accessed_bit() | format.dirty_bit() | Self::WATCHED;
+        let anyone = format.rights_bits() | marks;
         if !changed.has(!anyone) {
             return Some(Who::Anyone);
         }

@@ -6,7 +6,7 @@
 use core::fmt::Debug;
 
 use super::{
-    AnyFormat, AttrError, EncodeError, Format, Fresh, Pat, PhysWidth, Tracking, bits_below,
+    AnyFormat, AttrError, EncodeError, Format, Fresh, Pat, PhysWidth, Resize, Tracking, bits_below,
     check_frame, check_rights, check_soft, sealed,
 };
 use crate::{
@@ -51,6 +51,7 @@ pub(crate) struct Paging {
     pub(crate) width: PhysWidth,
     pub(crate) pat: Pat,
     pub(crate) fresh: Fresh,
+    pub(crate) resize: Resize,
     pub(crate) pages_1g: bool,
     /// Set in every entry and root, and in no frame number.
     pub(crate) encryption: u64,
@@ -63,6 +64,7 @@ impl Paging {
             width,
             pat: Pat::POWER_ON,
             fresh: Fresh::NotAccessed,
+            resize: Resize::Live,
             pages_1g: true,
             encryption: 0,
         }
@@ -132,7 +134,7 @@ impl Paging {
     #[inline]
     pub(super) fn attr(&self, size: PageSize, leaf: Entry) -> Attr {
         let mut prot = Prot::R;
-        prot.set(Prot::W, leaf.has(WRITE));
+        prot.set(Prot::W, leaf.has(WRITE | Entry::WATCHED));
         prot.set(Prot::X, !leaf.has(NO_EXECUTE));
         let index = u8::from(leaf.has(PWT))
             | (u8::from(leaf.has(PCD)) << 1)
@@ -154,7 +156,7 @@ impl Paging {
         };
         let hardware = PRESENT | WRITE | USER | PWT | PCD | ACCESSED | DIRTY | shape | NO_EXECUTE;
         let frame = (self.width.frame_mask() & !bits_below(size)) | self.encryption;
-        hardware | frame | Entry::SOFT | Entry::LATE
+        hardware | frame | Entry::SOFT | Entry::LATE | Entry::WATCHED
     }
 }
 
@@ -184,7 +186,8 @@ fn prot_bits(prot: Prot) -> Result<u64, AttrError> {
 
 /// Returns `leaf` with other rights.
 pub(super) fn with_prot(leaf: Entry, prot: Prot) -> Result<Entry, AttrError> {
-    Ok(leaf.without(PRESENT | WRITE | NO_EXECUTE).with(prot_bits(prot)?))
+    let next = leaf.without(PRESENT | WRITE | NO_EXECUTE).with(prot_bits(prot)?);
+    Ok(next.watched_as(leaf, WRITE))
 }
 
 #[inline]
@@ -296,6 +299,14 @@ impl<T: Variant> Format for T {
         self.paging().attr(size, leaf).with_flags(T::decode(leaf))
     }
 
+    fn fresh(&self) -> Fresh {
+        self.paging().fresh
+    }
+
+    fn keeps_bits(&self) -> bool {
+        true
+    }
+
     #[inline]
     fn accessed_bit(&self) -> u64 {
         ACCESSED
@@ -304,6 +315,18 @@ impl<T: Variant> Format for T {
     #[inline]
     fn dirty_bit(&self) -> u64 {
         DIRTY
+    }
+
+    fn write_bit(&self) -> u64 {
+        WRITE
+    }
+
+    fn present_bits(&self) -> u64 {
+        PRESENT
+    }
+
+    fn resize(&self) -> Resize {
+        self.paging().resize
     }
 
     fn rights_bits(&self) -> u64 {
@@ -333,6 +356,13 @@ macro_rules! paging_options {
             #[must_use]
             pub const fn without_1g_pages(self) -> Self {
                 Self { paging: Paging { pages_1g: false, ..self.paging } }
+            }
+
+            /// Returns the same for a processor on which leaves change their size as `resize` says: some need
+            /// [`BreakFirst`]($crate::Resize::BreakFirst) (AMD erratum 383, family 10h).
+            #[must_use]
+            pub const fn with_resize(self, resize: $crate::format::Resize) -> Self {
+                Self { paging: Paging { resize, ..self.paging } }
             }
 
             /// Returns the same with another policy for fresh leaves.

@@ -16,11 +16,12 @@ use super::{
     limbo::Limbo,
     observers::{Reclaimed, Stats},
     record::Record,
+    rounds::{Round, Rounds},
 };
 use crate::{
     addr::{Gpa, GpaRange},
     arena::FrameSource,
-    format::Format,
+    format::{Carry, Format},
     mmu::Identity,
     sync::{Arc, Mutex, MutexGuard},
     table::{CreateError, Dead, Need, Supply, Tree, Walker, Writer},
@@ -32,8 +33,11 @@ pub(crate) struct Domain<F: Format, S: FrameSource> {
     hub: Hub,
     /// Locked after the writer lock, if that is held.
     limbo: Mutex<Limbo>,
-    /// Held by a collapse from its beginning to its end, and locked before the writer lock.
-    collapses: Mutex<()>,
+    /// Held by a change of size that goes on over a shoot-down, from its beginning to its end; locked
+    /// before the writer lock.
+    resizes: Mutex<()>,
+    /// Held by a round of harvests.
+    rounds: Mutex<Rounds>,
     /// The tree's, by which caches of the software MMU know it.
     identity: Identity,
 }
@@ -42,7 +46,8 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
     pub(crate) fn new(format: F, frames: S) -> Result<Self, CreateError> {
         let tree = Tree::new(format, frames)?;
         let (hub, limbo) = (Hub::new(), Mutex::new(Limbo::default()));
-        Ok(Self { tree, hub, limbo, collapses: Mutex::new(()), identity: Identity::fresh() })
+        let rounds = Mutex::new(Rounds::default());
+        Ok(Self { tree, hub, limbo, resizes: Mutex::new(()), rounds, identity: Identity::fresh() })
     }
 
     #[inline]
@@ -67,9 +72,14 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         structure
     }
 
-    /// Takes the turn to collapse: waits for other collapses.
-    pub(crate) fn collapses(&self) -> MutexGuard<'_, ()> {
-        self.collapses.lock()
+    /// Begins a round of harvests of `range`: waits for other rounds.
+    pub(crate) fn begin_round(&self, range: GpaRange, carry: Carry) -> Round<'_> {
+        Round::begin(&self.hub, self.rounds.lock(), range, carry)
+    }
+
+    /// Takes the turn to change sizes over a shoot-down: waits for others.
+    pub(crate) fn resizes(&self) -> MutexGuard<'_, ()> {
+        self.resizes.lock()
     }
 
     /// Lets the grace period with this stamp end, if pins allow; tells whether it is over.

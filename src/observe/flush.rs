@@ -32,6 +32,13 @@ impl Covered {
     pub(crate) fn merge(&mut self, stale: Stale) {
         self.0 = Some(self.0.map_or(stale, |all| all.hull(stale)));
     }
+
+    /// Adds all that `other` covers.
+    pub(crate) fn join(&mut self, other: Self) {
+        if let Some(stale) = other.0 {
+            self.merge(stale);
+        }
+    }
 }
 
 /// The duty to invalidate translations that were cached before a change took effect.

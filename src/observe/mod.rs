@@ -23,6 +23,7 @@ mod model;
 mod observer;
 mod observers;
 mod record;
+mod rounds;
 mod shootdown;
 
 #[cfg(all(feature = "std", unix, not(any(loom, shuttle))))]
@@ -32,6 +33,7 @@ pub use self::kick::{ThreadKicks, ThreadSeat};
 pub(crate) use self::{
     domain::{Domain, Structure},
     flush::{Collect, Covered},
+    rounds::{Course, Drops},
 };
 pub use self::{
     due::{Due, Generation, Ranges, Scope, Stale},

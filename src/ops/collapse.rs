@@ -36,7 +36,7 @@ use crate::{
     addr::{Gpa, GpaRange},
     arena::FrameSource,
     entry::Entry,
-    format::{EncodeError, Format, Uneven, Union},
+    format::{EncodeError, Format, Resize, Uneven, Union},
     level::{Level, PageSize, SLOTS},
     observe::{Domain, Flush, InsideGuest, Kick, Structure},
     sync::Relax,
@@ -200,7 +200,7 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         if let Some(observer) = self.hub().inside_here() {
             return Err(InsideGuest { observer });
         }
-        let _turn = self.collapses();
+        let _turn = self.resizes();
         let mut page = range.first_page();
         let structure = self.lock();
         let mut marked = Vec::new();
@@ -225,6 +225,10 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         let stamp = structure.begin_grace();
         drop(structure);
         let over = self.await_grace(stamp);
+        if over && self.tree().format().resize() == Resize::BreakFirst {
+            self.collapse_broken(range, marked, size, kick, sink)?;
+            return Ok(page);
+        }
         let replaced = |structure: &Structure<'_, F, S>, page| match over {
             true => structure.replace(page, size),
             false => Err(CollapseError::Busy),
@@ -326,14 +330,14 @@ impl<F: Format, S: FrameSource> Structure<'_, F, S> {
             }
             let next = seen.with(marks).without(Entry::LATE);
             if writer.exchange(slot, level, seen, next).is_ok() {
-                return;
+                return walker.mark_above(page);
             }
         }
     }
 }
 
 /// What hangs in the slot of a leaf of some size.
-enum Above<'p> {
+pub(super) enum Above<'p> {
     /// A table of smaller leaves.
     Table(&'p Slot),
     /// Such a leaf, or a larger one, of this level.
@@ -344,7 +348,7 @@ enum Above<'p> {
 
 impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     /// Looks at the slot where a leaf of `size` for `page` would be.
-    fn above(self, page: u64, size: PageSize) -> Above<'p> {
+    pub(super) fn above(self, page: u64, size: PageSize) -> Above<'p> {
         let (mut table, mut level) = self.root();
         loop {
             let slot = table.slot(level.index(page));
@@ -359,7 +363,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
 
     /// Takes the leaves of the table that `slot` leads to together; returns them, and the leaf of `size`
     /// that says the same.
-    fn taken_together(
+    pub(super) fn taken_together(
         self,
         slot: &'p Slot,
         page: u64,

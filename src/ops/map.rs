@@ -43,8 +43,8 @@ mod model;
 pub enum Mapped {
     /// The page was not mapped, and is now, by this call.
     New,
-    /// The same mapping was there already: same frame, size and attributes; accessed and dirty bits
-    /// are not compared.
+    /// The same mapping was there already: same frame, size and attributes; accessed and dirty bits, and whether writes
+    /// are watched, are not compared.
     Same,
 }
 
@@ -235,7 +235,9 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     ) -> Result<Room<'p>, MapError> {
         let format = self.format();
         let ignored = format.accessed_bit() | format.dirty_bit() | Entry::LATE;
-        if found == size && there.without(ignored) == leaf.without(ignored) {
+        // What it allows, whether or not its writes are watched.
+        let plain = there.unwatched(format);
+        if found == size && plain.without(ignored) == leaf.without(ignored) {
             Ok(Room::Taken)
         } else {
             Err(MapError::Occupied(format.mapping(gpa, found, there)))

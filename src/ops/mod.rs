@@ -4,7 +4,9 @@
 //! no lock, allocate nothing, write nothing shared but the slot, and commit each page with one
 //! compare-exchange; whoever stops in the middle of one, for ever, stops nobody else.
 
+mod broken;
 mod collapse;
+mod harvest;
 mod lookup;
 mod map;
 mod populate;
@@ -14,9 +16,11 @@ mod slot;
 mod split;
 mod unmap;
 mod vacate;
+mod watch;
 
 pub use self::{
     collapse::{CollapseError, Collapsed},
+    harvest::{HarvestError, Mark},
     lookup::{HostRun, Mappings, Step, TranslateError, Walk},
     map::{MapError, MapRangeError, Mapped, MappedRange},
     populate::PopulateError,
@@ -26,6 +30,7 @@ pub use self::{
     split::{SplitError, SplitRangeError},
     unmap::{UnmapError, UnmapRangeError},
     vacate::VacateError,
+    watch::{FixError, Fixed, NoteError, Noted, WatchError},
 };
 
 use core::iter;

@@ -18,9 +18,10 @@ use crate::{
     ops::{
         OutOfRange,
         map::{MapError, Mapped},
+        watch::Noted,
     },
     table::Walker,
-    walk::Place,
+    walk::{Found, Place},
 };
 
 /// A pinned reference to the slot where the translation of one page ends.
@@ -72,24 +73,50 @@ impl<'p, F: Format, S: FrameSource> SlotRef<'p, F, S> {
         self.mapping().is_some_and(|mapping| mapping.dirty)
     }
 
+    /// Tells whether the leaf is [watched](crate::Pinned::watch).
+    #[must_use]
+    pub fn watched(&self) -> bool {
+        let at = self.walker.resume(self.place(), self.gpa.page());
+        matches!(self.walker.found(at.place.level, at.entry), Found::Leaf(_))
+            && at.entry.is_watched()
+    }
+
     /// Sets the accessed bit and returns the old one.
     pub fn set_accessed(&self) -> bool {
-        self.set(self.walker.format().accessed_bit())
+        let bit = self.walker.format().accessed_bit();
+        let mut declined = None;
+        let set = self.walker.update(self.place(), self.gpa.page(), |_, leaf| {
+            declined = leaf.has(bit).then_some(leaf);
+            // Also where LATE says as much: the mark will go, and the bit must not go with it.
+            (!leaf.has(bit)).then_some(leaf.with(bit))
+        });
+        // What it looked at last; an exchange that was lost may have been lost to an unmap.
+        let Some(leaf) = set.map(|(_, leaf)| leaf).or(declined) else { return false };
+        let was_set = leaf.has(bit | Entry::LATE);
+        self.walker.mark_above(self.gpa.page());
+        was_set
     }
 
     /// Clears the accessed bit and returns the old one.
     pub fn clear_accessed(&self) -> bool {
-        self.clear(self.walker.format().accessed_bit())
+        let bit = self.walker.format().accessed_bit();
+        self.clear(bit, |leaf| leaf.without(bit))
     }
 
-    /// Sets the dirty bit and returns the old one.
+    /// Sets the dirty bit and returns the old one. If the leaf is [watched](crate::Pinned::watch), writes
+    /// do not fault any more.
     pub fn set_dirty(&self) -> bool {
-        self.set(self.walker.format().dirty_bit())
+        self.walker.set_dirty_at(self.place(), self.gpa.page()) == Some(Noted::Already)
     }
 
-    /// Clears the dirty bit and returns the old one.
+    /// Clears the dirty bit and returns the old one. If the leaf is [watched](crate::Pinned::watch), the
+    /// next write faults.
+    ///
+    /// That, too, holds when translation caches are invalidated
+    /// ([`PageTable::flush_all`](crate::PageTable::flush_all)): until then writes may go unnoticed.
     pub fn clear_dirty(&self) -> bool {
-        self.clear(self.walker.format().dirty_bit())
+        let format = self.walker.format();
+        self.clear(format.dirty_bit(), |leaf| leaf.cleaned(format))
     }
 
     /// Maps the page as [`Pinned::map`](crate::Pinned::map) does, without walking from the root.
@@ -106,25 +133,15 @@ impl<'p, F: Format, S: FrameSource> SlotRef<'p, F, S> {
         self.walker.refresh(self.place, self.gpa.page())
     }
 
-    /// Sets `bit` in a leaf that has it clear; tells whether it was set already.
-    fn set(&self, bit: u64) -> bool {
-        let mut was_set = false;
-        self.walker.update(self.place(), self.gpa.page(), |_, leaf| {
-            was_set = leaf.has(bit | Entry::LATE);
-            // Also where the mark says as much: it will go, and the bit must not go with it.
-            (!leaf.has(bit)).then_some(leaf.with(bit))
+    /// Makes of a leaf that has `bit` what it is `without` it; tells whether it had.
+    fn clear(&self, bit: u64, without: impl Fn(Entry) -> Entry) -> bool {
+        let mut declined = None;
+        let cleared = self.walker.update(self.place(), self.gpa.page(), |_, leaf| {
+            declined = (!leaf.has(bit)).then_some(leaf);
+            leaf.has(bit).then(|| without(leaf))
         });
-        was_set
-    }
-
-    /// Clears `bit` in a leaf that has it set; tells whether it was.
-    fn clear(&self, bit: u64) -> bool {
-        let mut was_set = false;
-        self.walker.update(self.place(), self.gpa.page(), |_, leaf| {
-            was_set = leaf.has(bit | Entry::LATE);
-            leaf.has(bit).then_some(leaf.without(bit))
-        });
-        was_set
+        // One that is LATE counts as having it; an exchange that was lost may have been lost to an unmap.
+        cleared.is_some() || declined.is_some_and(|leaf| leaf.has(Entry::LATE))
     }
 }
 

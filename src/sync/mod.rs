@@ -97,6 +97,12 @@ impl AtomicU64 {
         self.0.fetch_sub(value, order)
     }
 
+    /// Clears the bits that are not in `value`; returns what was there.
+    #[inline]
+    pub(crate) fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
+        self.0.fetch_and(value, order)
+    }
+
     /// Stores `value` if it is the greater; returns what was there.
     pub(crate) fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
         self.0.fetch_max(value, order)

@@ -58,6 +58,11 @@ impl AtomicU64 {
         self.word.fetch_sub(value, order)
     }
 
+    pub(super) fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
+        self.take_turn();
+        self.word.fetch_and(value, order)
+    }
+
     pub(super) fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
         self.take_turn();
         self.word.fetch_max(value, order)

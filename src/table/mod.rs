@@ -3,11 +3,12 @@
 //!
 //! A [`Table`] is one page of 512 slots. It is only ever reached by shared reference, since the MMU
 //! may write to it at any time: accessed bits in present entries of every level, dirty bits in
-//! present leaves. A [`Slot`] is one of its words. It is touched in three ways:
+//! present leaves. A [`Slot`] is one of its words. It is touched in four ways:
 //!
-//! - [`Slot::load`], by walkers;
+//! - [`Slot::load`], by walkers, and the wide loads of [`scan`], by who looks for bits;
 //! - [`Slot::publish`], a compare-exchange, by everything that changes a slot others can reach. A
 //!   plain store would lose an accessed or dirty bit that the MMU sets meanwhile;
+//! - [`Slot::take`], which clears such a bit in a leaf table and says whether it was set;
 //! - [`Table::fill`], [`Table::zero`] and [`Table::plant`], plain stores, by whoever owns the table
 //!   alone.
 //!
@@ -19,6 +20,7 @@
 )]
 
 mod claim;
+mod scan;
 mod tree;
 
 use core::array;
@@ -26,10 +28,12 @@ use core::array;
 pub use self::tree::CreateError;
 pub(crate) use self::{
     claim::{Shape, Verdict},
+    scan::{hits, take_hits},
     tree::{Claim, Dead, Need, NewTable, Next, Supply, Tree, Walker, Writer},
 };
 use crate::{
     entry::Entry,
+    format::Take,
     level::SLOTS,
     sync::{AtomicU64, Ordering, Witness},
 };
@@ -149,6 +153,33 @@ impl Slot {
             .compare_exchange(seen.raw(), next.raw(), Ordering::AcqRel, Ordering::Relaxed)
             .map(drop)
             .map_err(|_| Race)
+    }
+
+    /// Takes an accessed or dirty bit from a slot of a leaf table; returns the entry as it was.
+    ///
+    /// Only a present leaf has such a bit: in all other entries of a leaf table nothing changes, not even the
+    /// mark of a claim. Above, the slot may have become a table's, whose accessed bit is not for the taking.
+    #[inline]
+    fn take(&self, take: Take) -> Entry {
+        // Relaxed, here and below: none of these bits publishes anything, and an exchange goes on with the
+        //   release sequence of the map. Who reads or shoots down pages on account of what was taken does
+        //   it behind the fence of `Hub::after_change` [pair: change-enter].
+        if take.is_plain() {
+            return Entry::from_raw(self.0.fetch_and(!take.bit(), Ordering::Relaxed));
+        }
+        // A compare-exchange, since what goes depends on whether the leaf is watched, and others change
+        //   that meanwhile: a right that stayed would let writes through unnoticed, and one that went from
+        //   a leaf that is not watched would be lost.
+        let mut seen = Entry::from_raw(self.0.load(Ordering::Relaxed));
+        while seen.has(take.bit()) {
+            let next = take.from(seen).raw();
+            match self.0.compare_exchange(seen.raw(), next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => break,
+                // Lost to the MMU setting a bit, or to another change.
+                Err(now) => seen = Entry::from_raw(now),
+            }
+        }
+        seen
     }
 
     /// Asks for the slot's cache line, ahead of a `load`.

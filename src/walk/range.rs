@@ -61,6 +61,12 @@ impl<'p> Run<'p> {
         Some(first)
     }
 
+    /// Returns the slots, if they are a leaf table's.
+    #[inline]
+    pub(crate) fn leaf_slots(&self) -> Option<&'p [Slot]> {
+        (self.level == Level::L1).then_some(self.slots)
+    }
+
     /// Returns the first page of the range that the first slot translates.
     #[inline]
     pub(crate) fn page(&self) -> u64 {

@@ -12,6 +12,11 @@ pub(crate) fn ept(levels: Levels) -> Ept {
     Ept::new(levels, width(46), caps)
 }
 
+/// EPT on a processor that keeps no accessed and dirty bits.
+pub(crate) fn ept_without_bits(levels: Levels) -> Ept {
+    Ept::new(levels, width(46), EptCaps::all().difference(EptCaps::ACCESSED_DIRTY))
+}
+
 /// Five levels with memory encryption, four without.
 pub(crate) fn npt(levels: Levels) -> Npt {
     let plain = Npt::new(levels, width(43));
@@ -31,8 +36,23 @@ pub(crate) fn any(format: impl Into<AnyFormat>) -> AnyFormat {
 }
 
 /// Runs each scenario, a generic function of a format, as a test in every format, directly and
-/// through `AnyFormat`, with four levels and with five.
+/// through `AnyFormat`, with four levels and with five; with `#![and_without_bits]` also where the MMU
+/// keeps no accessed and dirty bits.
 macro_rules! every_format {
+    (#![and_without_bits]
+        $($(#[$meta:meta])* fn $claim:ident($format:ident: impl Format) $scenario:block)+
+    ) => {$(
+        mod $claim {
+            use super::*;
+
+            $(#[$meta])*
+            fn scenario($format: impl slat::Format) $scenario
+
+            $crate::common::every_format!(@all);
+            $crate::common::every_format!(@test without_bits_4: ept_without_bits(Four));
+            $crate::common::every_format!(@test without_bits_5: ept_without_bits(Five));
+        }
+    )+};
     ($($(#[$meta:meta])* fn $claim:ident($format:ident: impl Format) $scenario:block)+) => {$(
         mod $claim {
             use super::*;
@@ -40,20 +60,23 @@ macro_rules! every_format {
             $(#[$meta])*
             fn scenario($format: impl slat::Format) $scenario
 
-            $crate::common::every_format!(@test ept_4: ept(Four));
-            $crate::common::every_format!(@test ept_5: ept(Five));
-            $crate::common::every_format!(@test npt_4: npt(Four));
-            $crate::common::every_format!(@test npt_5: npt(Five));
-            $crate::common::every_format!(@test long_mode_4: long_mode(Four));
-            $crate::common::every_format!(@test long_mode_5: long_mode(Five));
-            $crate::common::every_format!(@any any_ept_4: ept(Four));
-            $crate::common::every_format!(@any any_ept_5: ept(Five));
-            $crate::common::every_format!(@any any_npt_4: npt(Four));
-            $crate::common::every_format!(@any any_npt_5: npt(Five));
-            $crate::common::every_format!(@any any_long_mode_4: long_mode(Four));
-            $crate::common::every_format!(@any any_long_mode_5: long_mode(Five));
+            $crate::common::every_format!(@all);
         }
     )+};
+    (@all) => {
+        $crate::common::every_format!(@test ept_4: ept(Four));
+        $crate::common::every_format!(@test ept_5: ept(Five));
+        $crate::common::every_format!(@test npt_4: npt(Four));
+        $crate::common::every_format!(@test npt_5: npt(Five));
+        $crate::common::every_format!(@test long_mode_4: long_mode(Four));
+        $crate::common::every_format!(@test long_mode_5: long_mode(Five));
+        $crate::common::every_format!(@any any_ept_4: ept(Four));
+        $crate::common::every_format!(@any any_ept_5: ept(Five));
+        $crate::common::every_format!(@any any_npt_4: npt(Four));
+        $crate::common::every_format!(@any any_npt_5: npt(Five));
+        $crate::common::every_format!(@any any_long_mode_4: long_mode(Four));
+        $crate::common::every_format!(@any any_long_mode_5: long_mode(Five));
+    };
     (@test $name:ident: $format:ident($levels:ident)) => {
         #[test]
         fn $name() {

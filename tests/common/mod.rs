@@ -15,7 +15,7 @@ use slat::{
 
 pub(crate) use self::{
     dump::{Census, census, dump, populated, shape, table_frame},
-    formats::{any, ept, every_format, long_mode, npt},
+    formats::{any, ept, ept_without_bits, every_format, long_mode, npt},
     meddled::{FREED, Handle, MEDDLER, Meddled, amid},
     space::Space,
 };

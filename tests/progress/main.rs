@@ -19,8 +19,8 @@ use std::{
 use common::{Checked, GIB, MIB, PAGE, RWX, SMALL, at, every_format, frame_at, pfn, range};
 use gates::{ALLOCATIONS, FRAMES_MOVED, GATE, Gate, Gated};
 use slat::{
-    Due, Format, FrameSource, Level, Mapped, Observer, ObserverId, PageSize, Pinned, Prot, Reader,
-    Tracking,
+    Due, Fixed, Format, FrameSource, Level, Mapped, Noted, Observer, ObserverId, PageSize, Pinned,
+    Prot, Reader, Tracking,
     mmu::{Access, Mode},
 };
 
@@ -75,6 +75,12 @@ fn changes<F: Format, S: FrameSource>(pin: &Pinned<'_, F, S>) {
     assert!(!slot.set_accessed() && !slot.set_dirty());
     assert!(slot.clear_accessed() && slot.clear_dirty());
     assert_eq!(slot.map(pfn(5), SMALL, RWX), Ok(Mapped::Same));
+    let (watched, taken) = pin.watch(range(0, MIB)).unwrap();
+    flush.merge(taken).unwrap();
+    assert_eq!(pin.fix_write(at(5 * PAGE)), Ok(Fixed::Dirtied));
+    assert_eq!(pin.note_dirty(at(6 * PAGE)), Ok(Noted::New));
+    assert_eq!(pin.unwatch(range(0, MIB)), Ok(watched));
+    assert!(slot.clear_dirty() && pin.slot(at(6 * PAGE)).unwrap().clear_dirty());
 }
 
 fn large<F: Format, S: FrameSource>(pin: &Pinned<'_, F, S>) {
@@ -186,7 +192,7 @@ every_format! {
         gate.arm();
         thread::scope(|scope| {
             // It stops in the source, which it asks for a table.
-            let split = scope.spawn(|| table.split(at(GIB), SMALL));
+            let split = scope.spawn(|| table.split(at(GIB), SMALL, &|_: ObserverId| ()));
             gate.entered.wait();
             let back = goes_on(reader, observer);
             gate.open.wait();

@@ -82,9 +82,9 @@ every_format! {
         let pin = table.pin();
         let mut found = pin.mappings(range(GIB - 2 * MIB, GIB + 2 * MIB)).unwrap();
         assert_eq!(found.next().unwrap().size, M2);
-        table.split(at(GIB), M2).unwrap();
+        table.split(at(GIB), M2, &nobody).unwrap();
         assert_eq!(found.next().unwrap().size, M2);
-        table.split(at(GIB + 2 * MIB), SMALL).unwrap();
+        table.split(at(GIB + 2 * MIB), SMALL, &nobody).unwrap();
         let rest: Vec<_> = found.collect();
         assert_eq!(rest.len(), 512 + 510);
         let pages: u64 = rest.iter().map(|leaf| leaf.size.pages()).sum();

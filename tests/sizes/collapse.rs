@@ -132,7 +132,7 @@ every_format! {
     fn leaves_of_a_smaller_size_yet_are_not_taken(format: impl Format) {
         let table = full(format, M2);
         let inside = GPA + 9 * M2.bytes();
-        table.split(at(inside + PAGE), SMALL).unwrap();
+        table.split(at(inside + PAGE), SMALL, &nobody).unwrap();
         let before = dump(&table);
         let none = Err(CollapseError::NotMapped { gpa: at(inside) });
         assert_eq!(table.collapse(at(GPA), G1, &nobody), none);

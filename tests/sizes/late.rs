@@ -205,7 +205,7 @@ every_format! {
         for (size, below) in STEPS {
             let table = full(format, below);
             beside_a_stale_mmu(&table, (size, below), Last::Write, |table| {
-                assert_eq!(table.split(at(GPA), below), Ok(()));
+                assert_eq!(table.split(at(GPA), below, &nobody), Ok(()));
             });
             let leaves: Vec<_> = table.pin().mappings(range(GPA, size.bytes())).unwrap().collect();
             assert_eq!(leaves.len(), 512);
@@ -231,7 +231,7 @@ every_format! {
             assert_eq!(leaf_at(&table), Some(whole(size, true, true)));
             assert_eq!(table.pin().map(at(GPA), pfn(FRAME), size, RWX), Ok(Mapped::Same));
             // To split it and take it together again makes it one like any other.
-            assert_eq!(table.split(at(GPA), below), Ok(()));
+            assert_eq!(table.split(at(GPA), below, &nobody), Ok(()));
             let pin = table.pin();
             for index in 0..512 {
                 let slot = pin.slot(at(GPA + index * below.bytes())).unwrap();

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_types, reason = "no model runs these")]
 
 mod amid;
+mod broken;
 mod collapse;
 #[expect(clippy::allow_attributes, reason = "each test program uses another part")]
 #[allow(dead_code, unused_imports, reason = "each test program uses another part")]

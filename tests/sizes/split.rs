@@ -37,7 +37,7 @@ every_format! {
                 let slot = pin.slot(at(gpa)).unwrap();
                 let _ = (accessed && slot.set_accessed(), dirty && slot.set_dirty());
                 let tables = census(&table).tables;
-                assert_eq!(table.split(at(gpa + round * PAGE), below), Ok(()));
+                assert_eq!(table.split(at(gpa + round * PAGE), below, &nobody), Ok(()));
                 let leaves: Vec<_> = pin.mappings(range(gpa, size.bytes())).unwrap().collect();
                 assert_eq!(leaves.len(), 512);
                 for (index, leaf) in (0..).zip(leaves) {
@@ -58,7 +58,7 @@ every_format! {
         let table = Checked::new(format, 16);
         mapped(&table, GIB, G1, 2, FRAME);
         let inside = GIB + 7 * MIB + 3 * PAGE;
-        assert_eq!(table.split(at(inside), SMALL), Ok(()));
+        assert_eq!(table.split(at(inside), SMALL, &nobody), Ok(()));
         maps_on(&table, GIB, 2 * GIB, FRAME);
         let mut wanted = vec![M2; 3];
         wanted.extend(vec![SMALL; 512]);
@@ -68,9 +68,9 @@ every_format! {
         // Small enough, whatever is asked for.
         let before = dump(&table);
         for size in PageSize::ALL {
-            assert_eq!(table.split(at(inside), size), Ok(()));
+            assert_eq!(table.split(at(inside), size, &nobody), Ok(()));
         }
-        assert_eq!(table.split(at(2 * GIB), G1), Ok(()));
+        assert_eq!(table.split(at(2 * GIB), G1, &nobody), Ok(()));
         assert!(dump(&table) == before);
         let (old, flush) = table.pin().unmap(at(inside)).unwrap();
         assert_eq!(old, fresh(inside, SMALL, FRAME + (inside - GIB) / PAGE));
@@ -87,11 +87,11 @@ every_format! {
         for gpa in [0, GIB, 2 * GIB + 2 * MIB, 2 * GIB + 4 * MIB, space.last_page()] {
             for size in PageSize::ALL {
                 let none = Err(SplitError::NotMapped { gpa: at(gpa) });
-                assert_eq!(table.split(at(gpa), size), none, "{gpa:#x}");
+                assert_eq!(table.split(at(gpa), size, &nobody), none, "{gpa:#x}");
             }
         }
         for gpa in space.outside().into_iter().map(Gpa::new) {
-            assert_eq!(table.split(gpa, SMALL), Err(SplitError::OutOfRange { gpa }));
+            assert_eq!(table.split(gpa, SMALL, &nobody), Err(SplitError::OutOfRange { gpa }));
         }
         assert!(dump(&table) == before);
     }
@@ -103,7 +103,7 @@ every_format! {
             mapped(&table, 0, size, 1, FRAME);
             let before = dump(&table);
             let hostage = Hostage::leaving(table.source(), 0);
-            match table.split(at(0), SMALL) {
+            match table.split(at(0), SMALL, &nobody) {
                 Err(SplitError::OutOfFrames(OutOfFrames { needed, free, waiting, .. })) => {
                     assert_eq!((needed, free, waiting), (1, 0, 0));
                 }
@@ -113,7 +113,7 @@ every_format! {
             drop(hostage);
             // With one, a leaf of 1 GiB becomes leaves of 2 MiB.
             let hostage = Hostage::leaving(table.source(), 1);
-            let split = table.split(at(0), SMALL);
+            let split = table.split(at(0), SMALL, &nobody);
             maps_on(&table, 0, size.bytes(), FRAME);
             if size == M2 {
                 assert_eq!(split, Ok(()));
@@ -122,7 +122,7 @@ every_format! {
                 assert_eq!(sizes(&table, 0, GIB), [M2; 512]);
             }
             drop(hostage);
-            assert_eq!(table.split(at(0), SMALL), Ok(()));
+            assert_eq!(table.split(at(0), SMALL, &nobody), Ok(()));
         }
     }
 
@@ -131,13 +131,13 @@ every_format! {
         mapped(&table, GIB, G1, 2, FRAME);
         table.populate_pages(3 * GIB + 6 * MIB, MIB);
         let part = range(2 * GIB - 3 * PAGE, GIB + 8 * MIB);
-        assert_eq!(table.split_range(part, M2, |_| ()), Ok(2));
+        assert_eq!(table.split_range(part, M2, &nobody, |_| ()), Ok(2));
         assert_eq!(sizes(&table, GIB, 2 * GIB), [M2; 1024]);
         let part = range(2 * GIB - 3 * PAGE, 2 * MIB);
-        assert_eq!(table.split_range(part, SMALL, |_| ()), Ok(2));
+        assert_eq!(table.split_range(part, SMALL, &nobody, |_| ()), Ok(2));
         let around = sizes(&table, 2 * GIB - 4 * MIB, 8 * MIB);
         assert_eq!(around, [vec![M2], vec![SMALL; 1024], vec![M2]].concat());
-        assert_eq!(table.split_range(part, SMALL, |_| ()), Ok(0), "again");
+        assert_eq!(table.split_range(part, SMALL, &nobody, |_| ()), Ok(0), "again");
         maps_on(&table, GIB, 2 * GIB, FRAME);
     }
 
@@ -148,7 +148,7 @@ every_format! {
         let hostage = Hostage::leaving(table.source(), 70);
         let mut told = Vec::new();
         let all = range(0, 300 * MIB);
-        let error = table.split_range(all, SMALL, |pages| told.push(pages)).unwrap_err();
+        let error = table.split_range(all, SMALL, &nobody, |pages| told.push(pages)).unwrap_err();
         let SplitRangeError { leaves, gpa, source } = error;
         assert_eq!((leaves, gpa), (70, at(140 * MIB)));
         assert!(matches!(source, SplitError::OutOfFrames(few) if few.needed == 1));
@@ -159,7 +159,7 @@ every_format! {
         // It goes on from there.
         told.clear();
         let rest = range(gpa.get(), 160 * MIB);
-        assert_eq!(table.split_range(rest, SMALL, |pages| told.push(pages)), Ok(80));
+        assert_eq!(table.split_range(rest, SMALL, &nobody, |pages| told.push(pages)), Ok(80));
         assert!(told.len() > 1, "in chunks");
         assert!(told.is_sorted() && told.last() == Some(&rest.pages()), "{told:?}");
         maps_on(&table, 0, 300 * MIB, FRAME);
@@ -180,7 +180,7 @@ every_format! {
         let levels = u64::from(format.levels().count());
         let visited = tables_visited(|| {
             let mut last = 0;
-            let done = table.split_range(all, M2, |pages| {
+            let done = table.split_range(all, M2, &nobody, |pages| {
                 assert!(pages > last, "it comes nearer to the end");
                 last = pages;
             });
@@ -189,7 +189,7 @@ every_format! {
         // Slots of tables that exist: the root's, and of a table of each other level beside each leaf.
         let slots = 512 * 4 * levels;
         assert!(visited < 4 * levels * slots, "{visited}");
-        let visited = tables_visited(|| assert_eq!(table.split_range(all, M2, |_| ()), Ok(0)));
+        let visited = tables_visited(|| assert_eq!(table.split_range(all, M2, &nobody, |_| ()), Ok(0)));
         assert!(visited < 4 * levels * slots, "{visited}");
     }
 }
@@ -202,12 +202,12 @@ fn a_size_that_the_processor_does_not_have_stops_the_split() {
         mapped(&table, 0, G1, 1, FRAME);
         let before = dump(&table);
         for size in [SMALL, M2] {
-            assert_eq!(table.split(at(0), size), Err(SplitError::BadSize { size: M2 }));
-            let stopped = table.split_range(range(0, GIB), size, |_| ()).unwrap_err();
+            assert_eq!(table.split(at(0), size, &nobody), Err(SplitError::BadSize { size: M2 }));
+            let stopped = table.split_range(range(0, GIB), size, &nobody, |_| ()).unwrap_err();
             let source = SplitError::BadSize { size: M2 };
             assert_eq!(stopped, SplitRangeError { leaves: 0, gpa: at(0), source });
         }
-        assert_eq!(table.split(at(0), G1), Ok(()));
+        assert_eq!(table.split(at(0), G1, &nobody), Ok(()));
         assert!(dump(&table) == before);
         let _ = table.pin().unmap(at(0)).unwrap();
         let again = table.pin().map(at(0), pfn(FRAME), G1, RWX);

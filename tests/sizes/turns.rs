@@ -20,13 +20,13 @@ every_format! {
             mapped(&table, GPA, size, 2, FRAME);
             table.pin().slot(at(GPA)).unwrap().set_dirty();
             let whole = shape(&table);
-            assert_eq!(table.split(at(GPA), below), Ok(()));
+            assert_eq!(table.split(at(GPA), below, &nobody), Ok(()));
             let apart = shape(&table);
             assert!(apart != whole);
             for _ in 0..3 {
                 assert_eq!(table.collapse(at(GPA), size, &nobody), Ok(()));
                 assert!(shape(&table) == whole);
-                assert_eq!(table.split(at(GPA), below), Ok(()));
+                assert_eq!(table.split(at(GPA), below, &nobody), Ok(()));
                 assert!(shape(&table) == apart);
             }
             maps_on(&table, GPA, 2 * size.bytes(), FRAME);
@@ -38,7 +38,7 @@ every_format! {
         mapped(&table, GPA, G1, 1, FRAME);
         let whole = shape(&table);
         let all = range(GPA, GIB);
-        assert_eq!(table.split_range(all, SMALL, |_| ()), Ok(513));
+        assert_eq!(table.split_range(all, SMALL, &nobody, |_| ()), Ok(513));
         assert_eq!(census(&table).leaves, GIB / PAGE);
         table.pin().slot(at(GPA + 77 * MIB)).unwrap().set_dirty();
         let done = table.collapse_range(all, G1, &nobody, |_| ()).unwrap();
@@ -56,7 +56,7 @@ every_format! {
         let page = GPA + 5 * PAGE;
         let cut = table.pin().unmap_range(range(page, PAGE), drop).unwrap_err();
         assert_eq!(cut, UnmapRangeError::CutsLarge { gpa: at(GPA) });
-        assert_eq!(table.split(at(page), SMALL), Ok(()));
+        assert_eq!(table.split(at(page), SMALL, &nobody), Ok(()));
         let _ = table.pin().unmap_range(range(page, PAGE), drop).unwrap();
         map(&table.pin(), page, SMALL, 7 * FRAME);
         let uneven = slat::CollapseError::Uneven { gpa: at(page) };
@@ -75,9 +75,9 @@ every_format! {
         map(&table.pin(), GPA, G1, FRAME);
         table.refine(range(second - GIB / 2, GIB), SMALL).unwrap_err();
         table.refine(range(second, 3 * MIB), SMALL).unwrap();
-        table.split(at(second - PAGE), SMALL).unwrap();
+        table.split(at(second - PAGE), SMALL, &nobody).unwrap();
         map(&table.pin(), second + 9 * MIB, M2, 3 * FRAME);
-        table.split(at(second + 9 * MIB), SMALL).unwrap();
+        table.split(at(second + 9 * MIB), SMALL, &nobody).unwrap();
         assert_eq!(table.pin().map_range(range(second, 2 * MIB), pfn(2 * FRAME), RWX).unwrap().new, 512);
         assert_eq!(table.collapse(at(second), M2, &nobody), Ok(()));
         assert_eq!(populated(&table), [(GPA / PAGE, 2 * GIB / PAGE)]);

@@ -1,6 +1,6 @@
 //! The audit must notice whatever goes wrong: each test damages a machine that was sound.
 
-use slat::{AnyFormat, Ept, EptCaps, Gpa, GpaRange, HostPfn, Levels, PhysWidth, Prot};
+use slat::{AnyFormat, Ept, EptCaps, Gpa, GpaRange, HostPfn, Levels, PageSize, PhysWidth, Prot};
 
 use super::*;
 use crate::{
@@ -38,7 +38,13 @@ fn audit(workload: &dyn Workload, damage: impl FnOnce(&Machine<'_>, &mut Run)) -
 }
 
 fn visits(change: Change, flushing: Flushing) -> Visits {
-    Visits::new(PAGES * 16 * 4096, 1, Turnover { change, rounds: ROUNDS, flushing }).unwrap()
+    Visits::new(
+        PAGES * 16 * 4096,
+        PageSize::Size4K,
+        1,
+        Turnover { change, rounds: ROUNDS, flushing },
+    )
+    .unwrap()
 }
 
 fn churn(flushing: Flushing) -> Visits {
@@ -100,9 +106,9 @@ fn a_missing_bit_is_never_excused_and_one_too_many_only_where_it_is_spare() {
     let machine = Machine::new(format(), &churn, VCPUS, None).unwrap();
     assert_eq!(spare_bits(&machine), Bits::default(), "software MMUs are exact");
     let all = |bits: u8| [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
-    let stay = Stay::new(1).unwrap();
+    let (leaf, stay) = (machine.layout.leaf(3, PageSize::Size4K), Stay::new(1).unwrap());
     for [accessed, dirty, written, a_spare, d_spare] in (0..32).map(all) {
-        let life = Life { page: 3, stay, bits: Bits { accessed, dirty }, sum: 0 };
+        let life = Life { leaf, stay, bits: Bits { accessed, dirty }, sum: 0 };
         let done = HashMap::from([(stay, (3, Deeds { stay, written, sum: 0 }))]);
         let spare = Bits { accessed: a_spare, dirty: d_spare };
         for (deeds, used, written) in [(done, true, written), (HashMap::new(), false, false)] {
@@ -198,7 +204,7 @@ fn a_lost_write_is_noticed() {
 #[test]
 fn a_lost_frame_is_noticed() {
     let wrong = audit(&touch(), |machine, _| {
-        machine.memory.allocate().unwrap();
+        machine.memory.allocate(PageSize::Size4K).unwrap();
     });
     expect(&wrong, &["frames that are in use: 65, expected 64"]);
 }
@@ -247,8 +253,8 @@ fn what_an_entry_said_when_its_page_was_moved_is_compared() {
         let at = manager.moved.iter().position(|(_, bits)| bits.dirty).unwrap();
         let (stay, _) = manager.moved[at];
         run.managers.iter_mut().for_each(|manager| manager.moved.retain(|&(of, _)| of != stay));
-        let page = machine.memory.tenant(stay).unwrap();
-        reader.pin().slot(machine.layout.gpa(page)).unwrap().clear_dirty();
+        let leaf = machine.memory.tenant(stay).unwrap();
+        reader.pin().slot(leaf.start()).unwrap().clear_dirty();
     });
     expect(&wrong, &["is not dirty and should be", "pages that were moved"]);
 }
@@ -257,7 +263,7 @@ fn what_an_entry_said_when_its_page_was_moved_is_compared() {
 fn a_write_that_went_to_the_old_frame_is_noticed() {
     let wrong = audit(&migrate(), |machine, run| {
         let (stay, _) = run.managers[0].moved[0];
-        let gpa = machine.layout.gpa(machine.memory.tenant(stay).unwrap());
+        let gpa = machine.memory.tenant(stay).unwrap().start();
         let frame = machine.table.reader().pin().lookup(gpa).unwrap().pfn;
         machine.memory.frame(frame).unwrap().add(3, Word::SUM);
     });
@@ -312,7 +318,7 @@ fn a_manager_that_stopped_is_reported() {
 #[test]
 fn a_data_frame_that_does_not_come_back_is_noticed() {
     let wrong = audit(&churn(Flushing::Served), |machine, _| {
-        machine.memory.allocate().unwrap();
+        machine.memory.allocate(PageSize::Size4K).unwrap();
     });
     expect(&wrong, &["frames that are in use", "frames that were given back"]);
 }
@@ -336,7 +342,9 @@ fn a_page_that_was_mapped_too_late_counts_as_what_its_vcpu_saw() {
         let life = lives.remove(lives.iter().position(|life| life.bits.dirty).unwrap());
         let vcpu = run.vcpus.iter_mut().find(|vcpu| vcpu.tally.mapped > 0).unwrap();
         vcpu.lives.push(life);
-        (vcpu.tally.mapped, vcpu.tally.late) = (vcpu.tally.mapped - 1, vcpu.tally.late + 1);
+        vcpu.tally.mapped -= 1;
+        vcpu.tally.mapped_pages -= 1;
+        vcpu.tally.late += 1;
     });
     expect(&wrong, &[]);
 }
@@ -346,7 +354,8 @@ fn what_all_entries_of_a_page_said_is_taken_together() {
     let [stay, other] = [1, 2].map(|number| Stay::new(number).unwrap());
     let (none, accessed) = (Bits::default(), Bits { accessed: true, dirty: false });
     let dirty = Bits { accessed: false, dirty: true };
-    let life = |stay, bits| Life { page: 0, stay, bits, sum: 0 };
+    let leaf = GpaRange::new(Gpa::new(0), 4096).unwrap();
+    let life = |stay, bits| Life { leaf, stay, bits, sum: 0 };
     let mut lives = [life(stay, none), life(other, none)];
     add_bits(&mut lives, [(stay, accessed), (stay, dirty)].into_iter());
     assert_eq!(lives, [life(stay, Bits { accessed: true, dirty: true }), life(other, none)]);
@@ -399,7 +408,7 @@ fn tables_that_are_left_or_wait_in_the_end_are_noticed() {
     expect(&end(|_| ()), &texts);
     // Nobody can be told of the page that is unmapped: nothing is vacated.
     let left = end(|machine| {
-        let pfn = machine.memory.allocate().unwrap();
+        let pfn = machine.memory.allocate(PageSize::Size4K).unwrap();
         let reader = machine.table.reader();
         reader.pin().map(Gpa::new(0), pfn, PageSize::Size4K, machine.attr).unwrap();
     });

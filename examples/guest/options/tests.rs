@@ -76,6 +76,34 @@ fn memory_must_be_translatable() {
 }
 
 #[test]
+fn memory_is_rounded_up_to_whole_leaves() {
+    let memory = |arguments: &[&str]| parse(arguments).unwrap().whole_memory();
+    assert_eq!(memory(&["--memory", "5M"]), 5 << 20);
+    assert_eq!(memory(&["--memory", "5M", "--page-size", "2M"]), 6 << 20);
+    assert_eq!(memory(&["--page-size", "1G"]), 1 << 30);
+    let fits = |arguments: &[&str]| {
+        let options = parse(arguments).unwrap();
+        options.check_memory(options.table_format(None).unwrap())
+    };
+    fits(&["--memory", "256T", "--page-size", "1G"]).unwrap();
+    let far = ["--memory", "18446744073709547520", "--page-size", "1G", "--levels", "5"];
+    assert!(fits(&far).unwrap_err().to_string().contains("cannot translate"));
+}
+
+#[test]
+fn a_gigabyte_is_not_what_comes_and_goes() {
+    for arguments in [&["--workload", "churn"][..], &["--workload", "migrate"], &[]] {
+        let check = |size| parse(&[&["--page-size", size], arguments].concat()).unwrap().check();
+        let error = check("1G").unwrap_err().to_string();
+        assert!(error.contains("--page-size 1G needs another --workload"), "{error}");
+        check("2M").unwrap();
+    }
+    for arguments in [&["--workload", "random"][..], &["--trace", "-"]] {
+        parse(&[&["--page-size", "1G"], arguments].concat()).unwrap().check().unwrap();
+    }
+}
+
+#[test]
 fn only_what_changes_memory_has_a_flush_to_skip() {
     for (workload, change) in [("churn", Change::Churn), ("migrate", Change::Migrate)] {
         let flushing = |arguments: &[&str]| {

@@ -156,13 +156,13 @@ fn table_entries_allow_everything_and_carry_the_frame() {
             }
             let frame = (1 << bits) - 4096;
             assert_eq!(ept.table_bits(), rights | 0x100 | frame | 0x7 << 53);
-            let leaf = rights | 0x378 | 0x7 << 54;
+            let leaf = rights | 0x378 | 0xf << 53;
             assert_eq!(ept.leaf_bits(PageSize::Size4K), leaf | frame);
             assert_eq!(ept.leaf_bits(PageSize::Size2M), leaf | frame & !0x1f_ffff | 0x80);
             assert_eq!(ept.leaf_bits(PageSize::Size1G), leaf | frame & !0x3fff_ffff | 0x80);
             assert_eq!(
-                (ept.accessed_bit(), ept.dirty_bit(), ept.rights_bits()),
-                (0x100, 0x200, rights)
+                (ept.accessed_bit(), ept.dirty_bit(), ept.write_bit(), ept.rights_bits()),
+                (0x100, 0x200, 0x2, rights)
             );
         }
     }

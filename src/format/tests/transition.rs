@@ -14,13 +14,14 @@ struct Leaf {
     /// What may not change while the leaf stands: memory type, flags, the caller's bits.
     fixed: u8,
     late: bool,
+    watched: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Empty,
     Unpopulated,
-    /// Rights, accessed and dirty bits differ freely, and so are not said here.
+    /// Rights, accessed and dirty bits, and being watched differ freely once it stands.
     Leaf(Leaf),
     /// Accessed and carry bits differ freely.
     Table {
@@ -29,6 +30,11 @@ enum State {
     },
     Claimed {
         number: u64,
+    },
+    /// What was this value, of a leaf or of a table that is not collapsing.
+    Broken {
+        was: u64,
+        table: bool,
     },
     /// A value that the library never writes at this level.
     Stray,
@@ -131,7 +137,29 @@ fn states(format: AnyFormat, level: Level) -> Vec<(State, u64)> {
     states.extend(strays.map(|value| (State::Stray, value)));
     leaf_states(format, level, &bits, &mut states);
     table_states(format, level, &bits, &mut states);
+    let broken = |&(state, was): &(State, u64)| {
+        let table = match state {
+            State::Leaf(_) => false,
+            State::Table { collapsing: false, .. } => true,
+            _ => return None,
+        };
+        Some((State::Broken { was, table }, broken(format, was)))
+    };
+    let broken: Vec<_> = states.iter().filter_map(broken).collect();
+    states.extend(broken);
     states
+}
+
+/// What makes an entry present stands aside, and bit 52 says so.
+fn broken(format: AnyFormat, was: u64) -> u64 {
+    match format {
+        AnyFormat::Ept(ept) => {
+            let mode_based = ept.caps().contains(EptCaps::MODE_BASED_EXECUTE);
+            let user = if mode_based { was & 1 << 10 } else { 0 };
+            was & !(0x7 | user) | (was & 0x7) << 57 | user << 50 | 1 << 52
+        }
+        AnyFormat::Npt(_) | AnyFormat::LongMode(_) => was & !0x1 | 1 << 57 | 1 << 52,
+    }
 }
 
 fn leaf_states(format: AnyFormat, level: Level, bits: &Bits, states: &mut Vec<(State, u64)>) {
@@ -140,8 +168,9 @@ fn leaf_states(format: AnyFormat, level: Level, bits: &Bits, states: &mut Vec<(S
     let shared = bits.always | large;
     let plain = (FRAME * 4096) | shared | bits.leaf;
     let (a, d) = (bits.accessed, bits.dirty);
-    let mut add = |frame, fixed, late, value| {
-        let leaf = State::Leaf(Leaf { frame, fixed, late });
+    let mut add = |frame, fixed, late, value: u64| {
+        let watched = value & (1 << 53) != 0;
+        let leaf = State::Leaf(Leaf { frame, fixed, late, watched });
         states.push((if supported { leaf } else { State::Stray }, value));
     };
     for marks in [0, a, d, a | d] {
@@ -151,6 +180,17 @@ fn leaf_states(format: AnyFormat, level: Level, bits: &Bits, states: &mut Vec<(S
     for &rights in &bits.rights {
         add(FRAME, 0, false, (FRAME * 4096) | shared | rights);
         add(FRAME, 0, true, (FRAME * 4096) | shared | rights | a | 1 << 56);
+    }
+    // Watched: clean and read-only, dirty, and dirty by a walk that was late; with other rights, too.
+    let watched = 1 << 53 | plain & !2;
+    for marks in [0, a, d, a | d, d | 2, a | d | 2] {
+        add(FRAME, 0, false, watched | marks);
+        add(FRAME, 0, true, watched | marks | 1 << 56);
+        add(FRAME, 2, false, watched | marks | 1 << 55);
+    }
+    for &rights in bits.rights.iter().filter(|&&rights| rights & 1 != 0) {
+        add(FRAME, 0, false, 1 << 53 | (FRAME * 4096) | shared | rights & !2);
+        add(FRAME, 0, false, 1 << 53 | (FRAME * 4096) | shared | rights | 2 | d);
     }
     add(OTHER, 0, false, (OTHER * 4096) | shared | bits.leaf);
     add(OTHER, 0, true, (OTHER * 4096) | shared | bits.leaf | 1 << 56);
@@ -167,8 +207,14 @@ fn leaf_states(format: AnyFormat, level: Level, bits: &Bits, states: &mut Vec<(S
     }
 
     let mut stray = |value| states.push((State::Stray, value));
+    // Watched, writable and not dirty: a write would be lost. Writable and not readable does not exist.
+    stray(plain | 1 << 53);
+    stray(plain | a | 1 << 53);
+    for &rights in bits.rights.iter().chain(&bits.bad_rights).filter(|&&rights| rights & 1 == 0) {
+        stray((FRAME * 4096) | shared | rights | 1 << 53);
+    }
     // A software bit of another kind of entry; the bits with meanings on newer parts.
-    for bit in [52, 53, 57, 58, 59, 60, 61, 62] {
+    for bit in [52, 57, 58, 59, 60, 61, 62] {
         stray(plain | 1 << bit);
     }
     for &foreign in &bits.foreign {
@@ -227,18 +273,37 @@ fn table_states(format: AnyFormat, level: Level, bits: &Bits, states: &mut Vec<(
 }
 
 /// The table of transitions.
-fn expected(from: State, to: State, level: Level, has_leaves: bool) -> Option<Who> {
-    use State::{Claimed, Empty, Stray, Table, Unpopulated};
+fn expected(
+    (from, old): (State, u64),
+    (to, new): (State, u64),
+    level: Level,
+    has_leaves: bool,
+) -> Option<Who> {
+    use State::{Broken, Claimed, Empty, Stray, Table, Unpopulated};
+    let is_large = has_leaves && level > Level::L1;
     let granule = has_leaves && level <= Level::L3;
     match (from, to) {
         (Stray, _) | (_, Stray) => None,
+        (State::Leaf(_), Broken { was, table: false }) => {
+            (was == old && is_large).then_some(Who::Writer)
+        }
+        (Table { collapsing: true, .. }, Broken { was, .. }) => {
+            (was == old & !(1 << 53)).then_some(Who::Writer)
+        }
+        // Anyone mends it; the writer puts another size in its place.
+        (Broken { was, .. }, State::Leaf(_) | Table { .. }) if was == new => Some(Who::Anyone),
+        (Broken { table: true, .. }, State::Leaf(leaf)) => (!leaf.late).then_some(Who::Writer),
+        (Broken { table: false, .. }, Table { collapsing, .. }) => {
+            (is_large && !collapsing).then_some(Who::Writer)
+        }
+        (Broken { .. }, _) | (_, Broken { .. }) => None,
         // Nothing changes, or not by a commit.
         (Empty, Empty) | (Unpopulated, Unpopulated) => None,
         (Unpopulated, Empty) => granule.then_some(Who::Writer),
         (Unpopulated, Table { collapsing, .. }) => (!collapsing).then_some(Who::Writer),
         // populate_mapped, into an end table that exists.
-        (Unpopulated, State::Leaf(leaf)) => (!leaf.late).then_some(Who::Writer),
-        (Empty, State::Leaf(leaf)) => (!leaf.late).then_some(Who::Anyone),
+        (Unpopulated, State::Leaf(leaf)) => (!leaf.late && !leaf.watched).then_some(Who::Writer),
+        (Empty, State::Leaf(leaf)) => (!leaf.late && !leaf.watched).then_some(Who::Anyone),
         (State::Leaf(_), Empty) => Some(Who::Anyone),
         (State::Leaf(old), State::Leaf(new)) => {
             match (old.frame == new.frame && old.fixed == new.fixed, old.late, new.late) {
@@ -260,7 +325,7 @@ fn expected(from: State, to: State, level: Level, has_leaves: bool) -> Option<Wh
         (Empty | State::Leaf(_), Unpopulated) => None,
         (Empty, Claimed { .. }) => granule.then_some(Who::Writer),
         (Claimed { .. }, Empty | Unpopulated) => granule.then_some(Who::Writer),
-        (Claimed { .. }, State::Leaf(leaf)) => (!leaf.late).then_some(Who::Anyone),
+        (Claimed { .. }, State::Leaf(leaf)) => (!leaf.late && !leaf.watched).then_some(Who::Anyone),
         (Claimed { .. }, _) | (_, Claimed { .. }) => None,
         (Empty | State::Leaf(_), Table { collapsing, .. }) => {
             (granule && !collapsing).then_some(Who::Writer)
@@ -290,6 +355,7 @@ fn states_are_taken_for_what_they_are() {
                     }
                     State::Table { frame, .. } => Kind::Table(HostPfn::new(frame)),
                     State::Claimed { .. } => Kind::Claimed,
+                    State::Broken { .. } => Kind::Broken,
                     State::Stray => continue,
                 };
                 assert_eq!(format.kind(level, entry), kind, "{format:?} {level:?} {entry:?}");
@@ -307,7 +373,7 @@ fn every_pair_of_states_may_follow_or_not_as_the_table_says() {
             for &(from, old) in &states {
                 for &(to, new) in &states {
                     let who = Entry::from_raw(old).may_become(Entry::from_raw(new), level, &format);
-                    let wanted = expected(from, to, level, has_leaves);
+                    let wanted = expected((from, old), (to, new), level, has_leaves);
                     let names = format.name();
                     assert_eq!(
                         who, wanted,

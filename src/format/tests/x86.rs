@@ -162,13 +162,13 @@ fn tables_and_roots_carry_the_frame_and_the_encryption_bit() {
         }
         let frame = ((1 << 43) - 4096) | setup.encryption;
         let global = if setup.user_pages { 0x100 } else { 0 };
-        let leaf = 0x8000_0000_0000_007f | global | setup.encryption | 0x7 << 54;
+        let leaf = 0x8000_0000_0000_007f | global | setup.encryption | 0xf << 53;
         assert_eq!(format.table_bits(), 0x27 | frame | 0x7 << 53);
         assert_eq!(format.leaf_bits(PageSize::Size4K), leaf | 0x80 | frame);
         assert_eq!(format.leaf_bits(PageSize::Size2M), leaf | 0x1080 | frame & !0x1f_ffff);
         assert_eq!(format.leaf_bits(PageSize::Size1G), leaf | 0x1080 | frame & !0x3fff_ffff);
         assert_eq!((format.accessed_bit(), format.dirty_bit()), (0x20, 0x40));
-        assert_eq!(format.rights_bits(), 0x8000_0000_0000_0002);
+        assert_eq!((format.write_bit(), format.rights_bits()), (0x2, 0x8000_0000_0000_0002));
     }
 }
 

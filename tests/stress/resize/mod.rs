@@ -59,7 +59,7 @@ fn manage<F: Format>(world: &World<F>, mut rng: SmallRng, working: &Working) -> 
     while working.go_on() {
         let granule = &world.granules[rng.random_range(0..world.granules.len())];
         match rng.random_range(0..8) {
-            0 => match table.split_range(world.all(), SMALL, |_| ()) {
+            0 => match table.split_range(world.all(), SMALL, &kick, |_| ()) {
                 Ok(leaves) => report.split += leaves,
                 // What waits to be freed has used them up.
                 Err(error) => {
@@ -69,7 +69,7 @@ fn manage<F: Format>(world: &World<F>, mut rng: SmallRng, working: &Working) -> 
                     table.reclaim(&kick);
                 }
             },
-            1 | 2 => match table.split(granule.gpa(rng.random_range(0..PAGES)), SMALL) {
+            1 | 2 => match table.split(granule.gpa(rng.random_range(0..PAGES)), SMALL, &kick) {
                 Ok(()) => report.split += 1,
                 Err(SplitError::NotMapped { .. }) => assert!(!granule.stays, "hidden"),
                 Err(SplitError::OutOfFrames(few)) => assert!(few.waiting > 0, "{few}"),

@@ -1,0 +1,372 @@
+//! Large pages: refine, split and collapse beside whoever maps, unmaps, protects and translates.
+//!
+//! A leaf table is one large leaf, or all its small ones; page `n` maps frame `n` in either case, so who
+//! comes may find both, and must find one.
+
+use loom_tests::{
+    Arc, Cpu, Guest, RWX, World, explore, frame, gpa, no_kick, pages, race, race_unpinned,
+    race3_unpinned,
+};
+use slat::{
+    CollapseError, MapError, Mapped, PageSize, Prot, ProtectError, SLOTS, SplitError,
+    mmu::{Access, Cause},
+};
+
+/// The pages of one leaf table.
+const TABLE: u64 = SLOTS as u64;
+
+const LARGE: PageSize = PageSize::Size2M;
+const SMALL: PageSize = PageSize::Size4K;
+
+/// The mark of a leaf whose collapse is not over: docs/FORMATS.md.
+const LATE: u64 = 1 << 56;
+
+/// A table with room for one large leaf.
+fn roomy() -> Arc<World> {
+    let world = World::new(1);
+    world.table.populate(pages(0, TABLE), LARGE).unwrap();
+    Arc::new(world)
+}
+
+/// A table with one leaf, of the large size.
+fn large() -> Arc<World> {
+    let world = World::new(1);
+    world.table.populate_mapped(pages(0, TABLE), LARGE, frame(0), RWX).unwrap();
+    Arc::new(world)
+}
+
+/// A table with the same pages mapped by small leaves.
+fn small() -> World {
+    small_of(1)
+}
+
+/// The same, with frames for so many leaf tables.
+fn small_of(leaf_tables: u64) -> World {
+    let world = World::new(leaf_tables);
+    world.table.populate_mapped(pages(0, TABLE), SMALL, frame(0), RWX).unwrap();
+    world
+}
+
+fn split(cpu: &Cpu) -> Result<(), SplitError> {
+    cpu.table().split(gpa(0), SMALL, &no_kick)
+}
+
+fn collapse(cpu: &Cpu) -> bool {
+    match cpu.table().collapse(gpa(0), LARGE, &no_kick) {
+        Ok(()) => true,
+        Err(
+            CollapseError::Busy | CollapseError::NotMapped { .. } | CollapseError::Uneven { .. },
+        ) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn size(world: &World) -> Option<PageSize> {
+    world.lookup(1).map(|mapping| mapping.size)
+}
+
+fn is_dirty(world: &World, page: u64) -> bool {
+    world.lookup(page).unwrap().dirty
+}
+
+#[test]
+fn a_small_map_beside_a_refine_finds_the_room_before_or_after() {
+    explore(3, || {
+        let world = roomy();
+        let (refined, map) =
+            race(&world, |cpu| cpu.table().refine(pages(1, 2), SMALL), |cpu| cpu.map(1, 1));
+        assert_eq!(refined, Ok(()));
+        assert_eq!(world.lookup(1).is_some(), map.is_ok());
+        map.is_ok()
+    })
+    .are(&[true, false]);
+}
+
+#[test]
+fn of_a_large_map_and_a_refine_one_comes_first() {
+    explore(3, || {
+        let world = roomy();
+        let (refined, map) = race(
+            &world,
+            |cpu| cpu.table().refine(pages(1, 2), SMALL),
+            |cpu| cpu.pin().map(gpa(0), frame(0), LARGE, RWX),
+        );
+        assert_eq!(size(&world), map.is_ok().then_some(LARGE));
+        match map {
+            Ok(mapped) => assert_eq!(mapped, Mapped::New),
+            Err(error) => assert_eq!(error, MapError::WrongSize { gpa: gpa(0), granule: SMALL }),
+        }
+        assert_ne!(map.is_ok(), refined.is_ok());
+        map.is_ok()
+    })
+    .are(&[true, false]);
+}
+
+#[test]
+fn a_page_is_never_hidden_by_a_split() {
+    explore(3, || {
+        let world = large();
+        let (split, seen) = race(&world, split, |cpu| cpu.lookup(1));
+        assert_eq!(split, Ok(()));
+        let seen = seen.unwrap();
+        assert_eq!(seen.frame_of(gpa(1)), Some(frame(1)));
+        seen.size
+    })
+    .are(&[LARGE, SMALL]);
+}
+
+#[test]
+fn a_map_beside_a_split_is_told_of_the_large_leaf_or_finds_its_own() {
+    explore(3, || {
+        let world = large();
+        let (split, map) = race(&world, split, |cpu| cpu.map(1, 1));
+        assert_eq!(split, Ok(()));
+        match map {
+            Ok(mapped) => assert_eq!(mapped, Mapped::Same),
+            Err(MapError::Occupied(mapping)) => assert_eq!(mapping.size, LARGE),
+            Err(error) => panic!("{error}"),
+        }
+        map.is_ok()
+    })
+    .are(&[true, false]);
+}
+
+#[test]
+fn an_unmap_beside_a_split_takes_the_large_leaf_or_a_small_one() {
+    explore(3, || {
+        let world = large();
+        let (split, old) = race(&world, split, |cpu| cpu.unmap(1));
+        let old = old.unwrap();
+        assert_eq!(old.frame_of(gpa(1)), Some(frame(1)));
+        assert_eq!(split.is_ok(), old.size == SMALL);
+        assert!(world.lookup(1).is_none());
+        assert_eq!(world.lookup(2).is_some(), old.size == SMALL);
+        old.size
+    })
+    .are(&[LARGE, SMALL]);
+}
+
+#[test]
+fn rights_that_change_beside_a_split_change_in_what_is_there_afterwards() {
+    explore(3, || {
+        let world = large();
+        let all = pages(0, TABLE);
+        let (split, protected) =
+            race(&world, split, move |cpu| cpu.pin().protect(all, Prot::R).map(|(n, _)| n));
+        assert_eq!((split, protected), (Ok(()), Ok(TABLE)));
+        for page in 0..4 {
+            assert_eq!(world.lookup(page).unwrap().attr.prot(), Prot::R);
+        }
+    })
+    .are(&[()]);
+}
+
+#[test]
+fn a_write_beside_a_split_is_in_the_leaf_that_maps_its_page() {
+    explore(3, || {
+        let world = large();
+        let (split, reached) = race(&world, split, |cpu| cpu.access(1, Access::WRITE));
+        assert_eq!((split, reached), (Ok(()), Ok(frame(1))));
+        assert!(is_dirty(&world, 1));
+        // Written by the large leaf, all its pages are.
+        is_dirty(&world, 2)
+    })
+    .are(&[true, false]);
+}
+
+#[test]
+fn a_dirty_bit_taken_beside_a_split_is_reported_or_still_there() {
+    explore(3, || {
+        let world = large();
+        world.table.pin().slot(gpa(1)).unwrap().set_dirty();
+        let clear = |cpu: &Cpu| cpu.pin().slot(gpa(1)).unwrap().clear_dirty();
+        let (split, was_dirty) = race(&world, split, clear);
+        assert_eq!(split, Ok(()));
+        assert!(was_dirty && !is_dirty(&world, 1));
+        is_dirty(&world, 2)
+    })
+    .are(&[true, false]);
+}
+
+#[test]
+fn a_page_is_never_hidden_by_a_collapse() {
+    explore(3, || {
+        let world = Arc::new(small());
+        let (seen, collapsed) = race_unpinned(&world, |cpu| cpu.lookup(1).unwrap(), collapse);
+        assert_eq!(seen.frame_of(gpa(1)), Some(frame(1)));
+        // Who looks does not thwart it; a pin may last for longer than it waits.
+        assert_eq!(size(&world), Some(if collapsed { LARGE } else { SMALL }));
+        (seen.size, collapsed)
+    })
+    .are(&[(SMALL, true), (SMALL, false), (LARGE, true)]);
+}
+
+#[test]
+fn an_unmap_beside_a_collapse_takes_the_large_leaf_or_thwarts_it() {
+    explore(3, || {
+        let world = Arc::new(small());
+        let (old, collapsed) = race_unpinned(&world, |cpu| cpu.unmap(1), collapse);
+        let old = old.unwrap();
+        assert_eq!(old.frame_of(gpa(1)), Some(frame(1)));
+        assert_eq!(old.size, if collapsed { LARGE } else { SMALL });
+        assert!(world.lookup(1).is_none());
+        assert_eq!(world.lookup(2).is_none(), collapsed);
+        collapsed
+    })
+    .are(&[true, false]);
+}
+
+#[test]
+fn a_map_beside_a_collapse_finds_the_page_as_it_was() {
+    explore(3, || {
+        let world = Arc::new(small());
+        let (map, collapsed) = race_unpinned(&world, |cpu| cpu.map(1, 1), collapse);
+        match map {
+            Ok(mapped) => assert_eq!(mapped, Mapped::Same),
+            Err(MapError::Occupied(mapping)) => {
+                assert_eq!((mapping.size, collapsed), (LARGE, true));
+            }
+            Err(error) => panic!("{error}"),
+        }
+        assert_eq!(size(&world), Some(if collapsed { LARGE } else { SMALL }));
+        (map.is_ok(), collapsed)
+    })
+    .are(&[(true, true), (true, false), (false, true)]);
+}
+
+/// The last page that is missing.
+#[test]
+fn a_page_that_is_mapped_beside_a_collapse_stays_mapped() {
+    explore(3, || {
+        let world = Arc::new(small());
+        let (_, flush) = world.table.pin().unmap(gpa(1)).unwrap();
+        std::mem::forget(flush);
+        let (map, collapsed) = race_unpinned(&world, |cpu| cpu.map(1, 1), collapse);
+        assert_eq!(map, Ok(Mapped::New));
+        assert_eq!(world.lookup(1).unwrap().frame_of(gpa(1)), Some(frame(1)));
+        assert_eq!(size(&world), Some(if collapsed { LARGE } else { SMALL }));
+        collapsed
+    })
+    .are(&[true, false]);
+}
+
+#[test]
+fn rights_that_are_taken_beside_a_collapse_are_taken() {
+    explore(2, || {
+        let world = Arc::new(small());
+        let take = |cpu: &Cpu| cpu.pin().protect(pages(0, TABLE), Prot::R).map(|(n, _)| n);
+        let (protected, collapsed) = race_unpinned(&world, take, collapse);
+        assert_eq!(protected, Ok(TABLE));
+        for page in 0..4 {
+            assert_eq!(world.lookup(page).unwrap().attr.prot(), Prot::R);
+        }
+        collapsed
+    })
+    .are(&[true, false]);
+}
+
+#[test]
+fn rights_of_one_page_are_taken_or_the_large_leaf_is_in_the_way() {
+    explore(2, || {
+        let world = Arc::new(small());
+        let take = |cpu: &Cpu| cpu.pin().protect(pages(1, 2), Prot::R).map(|(n, _)| n);
+        let (protected, collapsed) = race_unpinned(&world, take, collapse);
+        let prot = world.lookup(1).unwrap().attr.prot();
+        match protected {
+            Ok(_) => assert_eq!((prot, collapsed), (Prot::R, false)),
+            Err(error) => assert_eq!((error, prot), (cut(), Prot::RWX)),
+        }
+        collapsed
+    })
+    .are(&[true, false]);
+}
+
+fn cut() -> ProtectError {
+    ProtectError::CutsLarge { gpa: gpa(0) }
+}
+
+#[test]
+fn a_dirty_bit_that_is_set_beside_a_collapse_is_in_the_leaf_that_is_there() {
+    explore(3, || {
+        let world = Arc::new(small());
+        let set = |cpu: &Cpu| cpu.pin().slot(gpa(1)).unwrap().set_dirty();
+        let (_, collapsed) = race_unpinned(&world, set, collapse);
+        assert!(is_dirty(&world, 1));
+        assert_eq!(is_dirty(&world, 2), collapsed);
+        collapsed
+    })
+    .are(&[true, false]);
+}
+
+/// A guest that knows the way to the small leaves, and does not come out before it has written one.
+#[test]
+fn a_write_by_what_the_mmu_has_cached_of_the_old_table_is_in_the_large_leaf() {
+    explore(2, || {
+        let world = small();
+        let mut guest = Guest::warm(&world, 1);
+        let world = Arc::new(world);
+        let (seen, collapsed) = race_unpinned(
+            &world,
+            move |cpu| {
+                let mut stay = guest.enter();
+                assert_eq!(stay.access(2, Access::WRITE), Ok(frame(2)));
+                let seen = cpu.lookup(2).unwrap();
+                assert!(seen.dirty);
+                seen.size
+            },
+            collapse,
+        );
+        // Whatever the MMU sets is in the leaf when the collapse is over.
+        assert_eq!(world.entry(2).raw() & LATE, 0);
+        assert!(is_dirty(&world, 2));
+        (seen, collapsed)
+    })
+    .are(&[(SMALL, true), (SMALL, false), (LARGE, true)]);
+}
+
+/// Unmapped before the collapse is announced, the large leaf takes what leads to the old table along.
+#[test]
+fn a_page_of_a_large_leaf_that_was_shot_down_is_not_reached_by_the_old_table() {
+    explore(3, || {
+        let world = small();
+        let mut guest = Guest::warm(&world, 2);
+        let world = Arc::new(world);
+        let (old, collapsed) = race_unpinned(
+            &world,
+            move |cpu| {
+                let (old, flush) = cpu.pin().unmap(gpa(1)).unwrap();
+                flush.shootdown().wait(&no_kick).unwrap();
+                assert_eq!(guest.enter().access(1, Access::READ), Err(Cause::NotPresent));
+                old.size
+            },
+            collapse,
+        );
+        assert_eq!(old, if collapsed { LARGE } else { SMALL });
+        collapsed
+    })
+    .are(&[true, false]);
+}
+
+/// The leaf that the split finds may still be waiting for its shoot-down.
+#[test]
+fn a_split_beside_a_collapse_loses_no_write() {
+    explore(2, || {
+        let world = small_of(2);
+        let mut guest = Guest::warm(&world, 1);
+        let world = Arc::new(world);
+        let (_, split, collapsed) = race3_unpinned(
+            &world,
+            move |cpu| {
+                let mut stay = guest.enter();
+                assert_eq!(stay.access(2, Access::WRITE), Ok(frame(2)));
+                assert!(cpu.lookup(2).unwrap().dirty);
+            },
+            split,
+            collapse,
+        );
+        assert_eq!(split, Ok(()));
+        assert!(is_dirty(&world, 2));
+        (size(&world), collapsed)
+    })
+    .are(&[(Some(SMALL), true), (Some(SMALL), false), (Some(LARGE), true)]);
+}
