@@ -1,7 +1,7 @@
 //! Harvests beside the MMU, unmap, each other, software that sets bits, vacate and split: each mark is
 //! reported once, or is still there.
 
-use loom_tests::{Arc, Cpu, RWX, World, explore, frame, gpa, pages, race};
+use loom_tests::{Arc, Cpu, RWX, World, explore, frame, gpa, no_kick, pages, race};
 use slat::{Bitmap, Entry, GpaRange, Mark, PageSize, SLOTS, mmu::Access};
 
 /// The pages of one leaf table.
