@@ -152,10 +152,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     ///
     /// # Errors
     /// [`UnmapRangeError`], before anything has changed: a large leaf lies partly outside the range,
-    /// or the range has pages that the format does not translate. Only if such a leaf was mapped meanwhile,
-    /// where there was room for it, has it [changed](UnmapRangeError::Collapsed) what lies before. (By a
-    /// [collapse](crate::PageTable::collapse) none can come: the call has looked at both ends of the range,
-    /// and goes on under the same pin.)
+    /// or the range has pages that the format does not translate.
     ///
     /// # Concurrency
     /// Takes effect leaf by leaf. Pages that are mapped meanwhile may be missed. If `sink` panics, the
@@ -195,8 +192,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// faults once more.
     ///
     /// # Errors
-    /// [`ProtectError`], before anything has changed, unless a large leaf that the range cuts was mapped
-    /// [meanwhile](ProtectError::Collapsed).
+    /// [`ProtectError`], before anything has changed.
     ///
     /// # Concurrency
     /// Takes effect leaf by leaf; an accessed or dirty bit that the MMU sets meanwhile is kept.
