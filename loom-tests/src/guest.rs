@@ -18,7 +18,16 @@ impl Guest {
     /// Makes a guest that never entered.
     #[must_use]
     pub fn new(world: &World) -> Self {
-        let config = CacheConfig { tlb_entries: 4, walk_entries: 4 };
+        Self::with(world, CacheConfig { tlb_entries: 4, walk_entries: 4 })
+    }
+
+    /// Makes a guest that never entered, whose caches remember the way to leaves, but no leaves.
+    #[must_use]
+    pub fn forgetful(world: &World) -> Self {
+        Self::with(world, CacheConfig { tlb_entries: 0, walk_entries: 4 })
+    }
+
+    fn with(world: &World, config: CacheConfig) -> Self {
         Self { observer: world.table.observer(), cache: TranslationCache::new(config) }
     }
 

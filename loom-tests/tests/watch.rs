@@ -423,18 +423,19 @@ fn what_a_device_wrote_is_read_behind_a_harvest_or_noted_for_the_next() {
     explore(4, || {
         let world = dirty();
         world.table.pin().map(gpa(2), frame(2), PageSize::Size4K, loom_tests::RWX).unwrap();
+        assert!(!world.table.pin().slot(gpa(2)).unwrap().set_accessed());
         let world = Arc::new(world);
-        // The accessed bit of page 2 stands for the contents of page 1, which are no plain cell here: they
-        //   are read and written at the same time.
+        // That page 2 is not accessed any more stands for what is written to page 1, which is no plain cell
+        //   here: it is read and written at the same time. To clear the bit takes no fence.
         let (seen, noted) = race(
             &world,
             |cpu| {
                 assert!(harvest(cpu));
-                cpu.lookup(2).unwrap().accessed
+                !cpu.lookup(2).unwrap().accessed
             },
             |cpu| {
                 let pin = cpu.pin();
-                assert!(!pin.slot(gpa(2)).unwrap().set_accessed());
+                assert!(pin.slot(gpa(2)).unwrap().clear_accessed());
                 pin.note_dirty(gpa(1)).unwrap()
             },
         );

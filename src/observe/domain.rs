@@ -160,6 +160,11 @@ impl<'t, F: Format, S: FrameSource> Structure<'t, F, S> {
             return;
         }
         let generation = self.domain.hub.announce(Stale::new(range, Scope::Structure));
+        self.retire_since(dead, generation);
+    }
+
+    /// Does the same for what everybody was told of at `generation`, which began after it was unlinked.
+    pub(crate) fn retire_since(self, dead: Vec<Dead>, generation: u64) {
         self.domain.limbo.lock().add(dead, generation, self.domain.tree.epoch());
         self.sweep();
     }

@@ -38,7 +38,7 @@ use crate::{
     entry::Entry,
     format::{EncodeError, Format, Resize, Uneven, Union},
     level::{Level, PageSize, SLOTS},
-    observe::{Domain, Flush, InsideGuest, Kick, Structure},
+    observe::{Domain, Flush, Generation, InsideGuest, Kick, Structure},
     sync::Relax,
     table::{Dead, Next, Slot, Walker},
     walk::{Place, Terminal},
@@ -234,7 +234,7 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
             false => Err(CollapseError::Busy),
         };
 
-        let mut waiting = Waiting { domain: self, range, replaced: Vec::new() };
+        let mut waiting = Waiting { domain: self, replaced: Vec::new(), generation: None };
         let structure = self.lock();
         for page in marked {
             match replaced(&structure, page) {
@@ -251,6 +251,7 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         // Begun under the lock: who splits a LATE leaf comes later, and so does every shoot-down of what
         //   becomes of it.
         let mut shootdown = Flush::structure(self.hub(), range).shootdown();
+        waiting.generation = Some(shootdown.generation());
         drop(structure);
         shootdown.wait(kick)?;
         waiting.merge(size);
@@ -389,8 +390,9 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
 /// became of that. Where it was not complete, the LATE marks stay: they say what is so.
 struct Waiting<'d, F: Format, S: FrameSource> {
     domain: &'d Domain<F, S>,
-    range: GpaRange,
     replaced: Vec<Replaced>,
+    /// The shoot-down's, which every observer has to have come to before they are freed.
+    generation: Option<Generation>,
 }
 
 impl<F: Format, S: FrameSource> Waiting<'_, F, S> {
@@ -406,8 +408,8 @@ impl<F: Format, S: FrameSource> Waiting<'_, F, S> {
 impl<F: Format, S: FrameSource> Drop for Waiting<'_, F, S> {
     fn drop(&mut self) {
         let dead: Vec<_> = self.replaced.drain(..).map(|replaced| replaced.dead).collect();
-        if !dead.is_empty() {
-            self.domain.lock().retire(dead, self.range);
+        if let Some(generation) = self.generation {
+            self.domain.lock().retire_since(dead, generation.get());
         }
     }
 }

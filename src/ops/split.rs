@@ -15,6 +15,7 @@
 use crate::{
     addr::{Gpa, GpaRange, HostPfn},
     arena::{FrameSource, OutOfFrames},
+    entry::Entry,
     format::{Format, Resize, divided},
     level::PageSize,
     observe::{Domain, InsideGuest, Kick, Structure},
@@ -220,7 +221,13 @@ impl<F: Format, S: FrameSource> Structure<'_, F, S> {
             child.fill(|index| first.advanced(index as u64 * below.pages()));
             // Takes effect here. Lost to the MMU setting a bit, or to who changed or unmapped the leaf.
             match self.writer().link_over(slot, large.level(), leaf, child) {
-                Ok(()) => return Ok(Split::Once),
+                Ok(()) => {
+                    // Rounds may have been over the leaf, which counted as accessed and dirty; these are.
+                    if leaf.has(Entry::LATE) {
+                        walker.mark_above(page);
+                    }
+                    return Ok(Split::Once);
+                }
                 Err(back) => child = back,
             }
         }

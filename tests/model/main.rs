@@ -11,6 +11,7 @@ mod common;
 mod operation;
 mod reference;
 mod resize;
+mod watch;
 
 use common::{Checked, PAGE, Space, at, census, dump, every_format, pfn, populated, scaled};
 use operation::{Bit, Operation, operation};
@@ -181,6 +182,21 @@ impl<F: Format> Pair<F> {
                 let got = pin.protect(range, prot).map(|(pages, flush)| (pages, flush.range()));
                 assert_eq!(got, reference.protect(range, prot));
             }
+            Operation::Watch(area) => {
+                let Some(range) = area.range(space) else { return };
+                let got = pin.watch(range).map(|(pages, flush)| (pages, flush.range()));
+                assert_eq!(got, reference.watch(range));
+            }
+            Operation::Unwatch(area) => {
+                let Some(range) = area.range(space) else { return };
+                assert_eq!(pin.unwatch(range), reference.unwatch(range));
+            }
+            Operation::FixWrite(spot) => {
+                assert_eq!(pin.fix_write(gpa(spot)), reference.fix_write(gpa(spot)));
+            }
+            Operation::NoteDirty(spot) => {
+                assert_eq!(pin.note_dirty(gpa(spot)), reference.note_dirty(gpa(spot)));
+            }
             Operation::Bits(spot, bit) => {
                 let Ok(slot) = pin.slot(gpa(spot)) else { return };
                 let mapping = reference.mapping(gpa(spot));
@@ -238,6 +254,8 @@ impl<F: Format> Pair<F> {
             let got: Vec<_> = pin.mappings(part).unwrap().collect();
             assert_eq!(got, want);
             for mapping in got.iter().step_by(16) {
+                let watched = pin.slot(mapping.gpa).unwrap().watched();
+                assert_eq!(watched, self.reference.is_watched(mapping.gpa), "{mapping:?}");
                 for step in pin.walk(mapping.gpa, Level::L1).iter() {
                     assert!(format.is_well_formed(step.level, step.entry), "{step:?}");
                 }

@@ -18,6 +18,19 @@ pub(crate) type Changed = (u64, Option<GpaRange>);
 pub(crate) struct Room {
     pub(crate) size: PageSize,
     pub(crate) leaf: Option<Mapping>,
+    /// Writes to the leaf are watched.
+    pub(crate) watched: bool,
+}
+
+impl Room {
+    pub(crate) fn new(size: PageSize, leaf: Option<Mapping>) -> Self {
+        Self { size, leaf, watched: false }
+    }
+
+    fn take(&mut self) -> Option<Mapping> {
+        self.watched = false;
+        self.leaf.take()
+    }
 }
 
 /// What a table is, with everything about it left out but its meaning.
@@ -41,7 +54,7 @@ fn one_page(page: u64) -> GpaRange {
     GpaRange::from_pages(at(page * PAGE), 1).unwrap()
 }
 
-fn join(hull: &mut Option<GpaRange>, range: GpaRange) {
+pub(crate) fn join(hull: &mut Option<GpaRange>, range: GpaRange) {
     *hull = Some(hull.map_or(range, |hull| hull.hull(range)));
 }
 
@@ -131,7 +144,7 @@ impl<F: Format> Reference<F> {
             return Err(PopulateError::OutOfRange { range });
         }
         let pages = numbers(range);
-        if pages.start % granule.pages() != 0 || pages.end % granule.pages() != 0 {
+        if [pages.start, pages.end].iter().any(|page| !page.is_multiple_of(granule.pages())) {
             return Err(PopulateError::Misaligned { range, granule });
         }
         if let Some((first, attr)) = leaves {
@@ -143,7 +156,7 @@ impl<F: Format> Reference<F> {
         for page in pages.clone().step_by(granule.pages() as usize) {
             let frame = |first: HostPfn| pfn(first.get() + (page - pages.start));
             let leaf = leaves.map(|(first, attr)| Self::leaf(page, granule, frame(first), attr));
-            self.rooms.insert(page, Room { size: granule, leaf });
+            self.rooms.insert(page, Room::new(granule, leaf));
         }
         Ok(())
     }
@@ -220,7 +233,7 @@ impl<F: Format> Reference<F> {
         let mapped = self.mappable(gpa, pfn, size, attr)?;
         if let (Mapped::New, Some((first, _))) = (mapped, self.room(page_of(gpa))) {
             let leaf = Some(Self::leaf(first, size, pfn, attr));
-            self.rooms.insert(first, Room { size, leaf });
+            self.rooms.insert(first, Room::new(size, leaf));
         }
         Ok(mapped)
     }
@@ -242,7 +255,7 @@ impl<F: Format> Reference<F> {
         let mut page = pages.start;
         while page < pages.end {
             let gpa = at(page * PAGE);
-            let Some((base, Room { size, leaf })) = self.room(page) else {
+            let Some((base, Room { size, leaf, .. })) = self.room(page) else {
                 return Err(fail(MapError::NotPopulated { gpa }));
             };
             let frame = pfn(first.get() + (page - pages.start));
@@ -275,11 +288,11 @@ impl<F: Format> Reference<F> {
             return Err(UnmapError::OutOfRange { gpa });
         }
         let room = self.room(page_of(gpa)).and_then(|(first, _)| self.rooms.get_mut(&first));
-        room.and_then(|room| room.leaf.take()).ok_or(UnmapError::NotMapped { gpa })
+        room.and_then(Room::take).ok_or(UnmapError::NotMapped { gpa })
     }
 
     /// Returns the base of the leaf that a range cuts.
-    fn cuts(&self, range: GpaRange) -> Option<Gpa> {
+    pub(crate) fn cuts(&self, range: GpaRange) -> Option<Gpa> {
         let pages = numbers(range);
         [pages.start, pages.end - 1].into_iter().find_map(|page| {
             let (first, room) = self.room(page)?;
@@ -301,7 +314,7 @@ impl<F: Format> Reference<F> {
         }
         let mut changed = (0, None);
         for (_, room) in self.rooms.range_mut(numbers(range)) {
-            let Some(mapping) = room.leaf.take() else { continue };
+            let Some(mapping) = room.take() else { continue };
             changed.0 += mapping.size.pages();
             join(&mut changed.1, mapping.range());
             sink(mapping);
@@ -321,8 +334,9 @@ impl<F: Format> Reference<F> {
             return Err(ProtectError::CutsLarge { gpa });
         }
         let mut changed = (0, None);
-        let rooms = self.rooms.range_mut(numbers(range));
-        for mapping in rooms.filter_map(|(_, room)| room.leaf.as_mut()) {
+        for (_, room) in self.rooms.range_mut(numbers(range)) {
+            room.watched &= prot.contains(Prot::W);
+            let Some(mapping) = &mut room.leaf else { continue };
             let had = mapping.attr.prot();
             if had != prot {
                 changed.0 += mapping.size.pages();

@@ -19,7 +19,7 @@ impl<F: Format> Reference<F> {
                 size,
                 ..leaf
             };
-            self.rooms.insert(first + page, Room { size, leaf: room.leaf.map(part) });
+            self.rooms.insert(first + page, Room { size, leaf: room.leaf.map(part), ..room });
         }
     }
 
@@ -116,13 +116,15 @@ impl<F: Format> Reference<F> {
     fn join(&mut self, first: u64, size: PageSize) -> Result<(), CollapseError> {
         let small = smaller(size);
         let mut whole: Option<slat::Mapping> = None;
+        let watched = self.rooms.get(&first).is_some_and(|room| room.watched);
         for page in (0..512).map(|index| index * small.pages()) {
             let gpa = at((first + page) * PAGE);
             let leaf = self.rooms.get(&(first + page)).and_then(|room| room.leaf);
             let leaf = leaf.filter(|leaf| leaf.size == small);
             let leaf = leaf.ok_or(CollapseError::NotMapped { gpa })?;
             let all = whole.get_or_insert(leaf);
-            if (leaf.pfn.get(), leaf.attr) != (all.pfn.get() + page, all.attr) {
+            let same = self.rooms[&(first + page)].watched == watched;
+            if !same || (leaf.pfn.get(), leaf.attr) != (all.pfn.get() + page, all.attr) {
                 return Err(CollapseError::Uneven { gpa });
             }
             all.accessed |= leaf.accessed;
@@ -132,7 +134,7 @@ impl<F: Format> Reference<F> {
         self.format.leaf(size, whole.pfn, whole.attr)?;
         self.rooms.retain(|&page, _| page < first || first + size.pages() <= page);
         let leaf = Some(slat::Mapping { size, ..whole });
-        self.rooms.insert(first, Room { size, leaf });
+        self.rooms.insert(first, Room { size, leaf, watched });
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 #![expect(unsafe_code, reason = "reads tables through the frame source, and passes frames on")]
 #![expect(clippy::disallowed_types, reason = "no model runs these")]
 
+mod amid;
+mod broken;
 mod collapse;
 #[expect(clippy::allow_attributes, reason = "each test program uses another part")]
 #[allow(dead_code, unused_imports, reason = "each test program uses another part")]

@@ -13,6 +13,7 @@ mod crew;
 mod harvest;
 mod mixed;
 mod removal;
+mod resize;
 mod structure;
 mod tracking;
 

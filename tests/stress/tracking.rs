@@ -183,12 +183,11 @@ fn device<F: Format>(world: &World<F>, mut rng: SmallRng, working: &Working) -> 
 fn copier<F: Format>(world: &World<F>, mut rng: SmallRng) -> u64 {
     let reader = world.table.reader();
     let whole = world.whole();
-    let mut copies = [0; WRITTEN];
     let look = |index: usize| world.contents[index].load(Ordering::Relaxed);
     for migration in 0..rounds(24) {
         let (_, flush) = reader.pin().watch(whole).unwrap();
         world.shoot_down(flush);
-        copies = std::array::from_fn(look);
+        let mut copies: [u64; WRITTEN] = std::array::from_fn(look);
         let mut round = || {
             let mut dirty = Bitmap::new(whole);
             let (_, flush) = reader.pin().harvest(whole, Mark::Dirty, &mut dirty).unwrap();

@@ -101,15 +101,16 @@ impl<'p, F: Format, S: FrameSource> Descent<'p, F, S> {
     fn slot(&mut self, slot: &'p Slot, level: Level, part: GpaRange, crop: &mut Crop<'_>) -> Large {
         let format = self.walker.format();
         let page = part.first_page();
-        let (entry, Next::Down(child, below)) = self.walker.read(slot, level) else {
-            let place = Place { slot, level, shape: Shape::UNKNOWN };
-            return self.walker.gather_large(&self.wanted, self.wanted.range, place, page, crop);
-        };
-        if !self.carry.leads_on(entry, format) {
+        let entry = slot.load();
+        if format.is_table(entry) && !self.carry.leads_on(entry, format) {
             // At most: how many there are is not looked at.
             self.tables += Level::L1.tables(part);
             return Large::Done;
         }
+        let Next::Down(child, below) = self.walker.step(slot, level) else {
+            let place = Place { slot, level, shape: Shape::UNKNOWN };
+            return self.walker.gather_large(&self.wanted, self.wanted.range, place, page, crop);
+        };
         self.tables += u64::from(below == Level::L1);
         let whole = part.pages() == level.span_pages();
         let was_accessed =
@@ -146,13 +147,18 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         // Between the leaf's bit and a look that finds an entry accessed already [pair: mark-round].
         fence_after_exchange();
         let (mut table, mut level) = self.root();
-        let mut path = [None; 5];
-        while let Next::Down(child, below) = self.step(table.slot(level.index(page)), level) {
-            path[below as usize - 1] = Some((table.slot(level.index(page)), level));
+        let accessed = format.accessed_bit();
+        let mut clear = [None; 5];
+        loop {
+            let slot = table.slot(level.index(page));
+            let (entry, Next::Down(child, below)) = self.read(slot, level) else { break };
+            if !entry.has(accessed) {
+                clear[below as usize - 1] = Some((slot, level));
+            }
             (table, level) = (child, below);
         }
-        for (slot, level) in path.into_iter().flatten() {
-            self.update_table(slot, level, |entry| entry.with(format.accessed_bit()));
+        for (slot, level) in clear.into_iter().flatten() {
+            self.update_table(slot, level, |entry| entry.with(accessed));
         }
     }
 
@@ -177,3 +183,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         }
     }
 }
+
+// The tests search full-sized values; nothing in them runs beside another.
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
