@@ -10,6 +10,7 @@
 //! bits (Intel SDM vol. 3A, 4.8); and a KVM that walks the tables itself sets both kinds, and then lets the
 //! guest try again, which may find that its page has just been taken away.
 
+mod changed;
 mod levels;
 mod precopied;
 
@@ -21,13 +22,18 @@ use std::{
 use serde::Serialize;
 use slat::{Format, FrameSource, Gpa, GpaRange, Mapping, ObserverId, PAGE_BYTES, PageSize};
 
-pub(crate) use self::{levels::LevelBits, precopied::Precopied};
+use self::changed::unmapped;
+pub(crate) use self::{
+    changed::{Churned, Migrated},
+    levels::LevelBits,
+    precopied::Precopied,
+};
 use crate::{
     deeds::{Bits, Deeds, Life, merge},
     frame::{Frame, Word},
     layout::tables,
     machine::{Machine, Run},
-    manager::{Account, Change, Flushing, Manager, Site},
+    manager::{Account, Change},
     memory::{self, Stay},
     outcome::Tally,
     workload::Workload,
@@ -72,20 +78,6 @@ pub(crate) struct Audit {
     pub(crate) unlisted: u64,
 }
 
-/// What became of memory that moved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Migrated {
-    /// Regions whose pages were moved.
-    pub(crate) rounds: u64,
-    /// Pages that were copied while they could be read, and such that were unmapped first.
-    pub(crate) copied: u64,
-    pub(crate) unmapped_first: u64,
-    pub(crate) shootdowns: u64,
-    pub(crate) kicks: u64,
-    /// Accesses through translations that should have been gone.
-    pub(crate) stale: u64,
-}
-
 /// What KVM was made to forget of its translations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Forgotten {
@@ -93,31 +85,6 @@ pub(crate) struct Forgotten {
     pub(crate) frames: u64,
     /// For upper entries: all of them, so many times.
     pub(crate) zaps: u64,
-}
-
-/// What became of memory that came and went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Churned {
-    /// Regions that were taken away.
-    pub(crate) rounds: u64,
-    /// Pages that were unmapped for that.
-    pub(crate) unmapped: u64,
-    pub(crate) shootdowns: u64,
-    pub(crate) kicks: u64,
-    /// Attempts to vacate a region in which a page was mapped again, or just being mapped.
-    pub(crate) still_mapped: u64,
-    pub(crate) busy: u64,
-    /// Attempts to populate a region when too many tables waited for vCPUs to come out.
-    pub(crate) short: u64,
-    /// Accesses through translations that should have been gone.
-    pub(crate) stale: u64,
-    /// How many times data frames were handed out, and given back when all memory was taken away.
-    pub(crate) frames_handed_out: u64,
-    pub(crate) frames_given_back: u64,
-    /// Tables that were left then: the root, and those of KVM's guest itself; and such as waited still:
-    /// none.
-    pub(crate) tables_left: u64,
-    pub(crate) tables_waiting: u64,
 }
 
 impl Audit {
@@ -295,59 +262,6 @@ impl Audit {
         ]);
     }
 
-    fn check_migrate(&mut self, machine: &Machine<'_>, run: &Run, rounds: u64) {
-        let sum = |count: fn(&Account) -> u64| run.managers.iter().map(count).sum::<u64>();
-        let migrated = Migrated {
-            rounds: sum(|manager| manager.rounds),
-            copied: sum(|manager| manager.copied),
-            unmapped_first: sum(|manager| manager.unmapped_first),
-            shootdowns: sum(|manager| manager.shootdowns),
-            kicks: run.stage.kicks.sent(),
-            stale: run.total().stale,
-        };
-        let moved = migrated.copied + migrated.unmapped_first;
-        let stays = run.managers.iter().flat_map(|manager| &manager.moved);
-        let leaves = stays.filter_map(|&(stay, _)| machine.memory.tenant(stay));
-        let given_back = leaves.map(GpaRange::pages).sum();
-        self.compare(&[
-            ("regions that were moved", migrated.rounds, rounds),
-            ("pages that were moved", given_back, moved),
-        ]);
-        self.migrate = Some(migrated);
-    }
-
-    /// Takes all memory away, and checks that every frame comes back.
-    fn check_churn(&mut self, machine: &Machine<'_>, run: &Run, rounds: u64) {
-        let site = Site { machine, stage: &run.stage, flushing: Flushing::Served };
-        self.check_manager(&Manager::new(site, run.present()).clear());
-        reclaim(machine);
-        let (stats, traffic) = (machine.table.stats(), machine.memory.traffic());
-        let least = tables(machine.populated([]), machine.table.format().levels());
-        let sum = |count: fn(&Account) -> u64| run.managers.iter().map(count).sum::<u64>();
-        let churned = Churned {
-            rounds: sum(|manager| manager.rounds),
-            unmapped: unmapped(run),
-            shootdowns: sum(|manager| manager.shootdowns),
-            kicks: run.stage.kicks.sent(),
-            still_mapped: sum(|manager| manager.still_mapped),
-            busy: sum(|manager| manager.busy),
-            short: sum(|manager| manager.short),
-            stale: run.total().stale,
-            frames_handed_out: traffic.handed_out,
-            frames_given_back: traffic.given_back,
-            tables_left: stats.tables,
-            tables_waiting: stats.waiting,
-        };
-        self.compare(&[
-            ("regions that were taken away", churned.rounds, rounds),
-            ("frames that were given back", traffic.given_back, traffic.handed_out),
-            ("tables that are left in the end", stats.tables, least),
-            ("tables that wait in the end", stats.waiting, 0),
-            ("frames in tables in the end", table_frames(machine), least),
-        ]);
-        self.churn = Some(churned);
-    }
-
     /// Compares what was found with what was expected.
     fn compare(&mut self, counts: &[(&str, u64, u64)]) {
         for &(what, found, expected) in counts {
@@ -377,12 +291,6 @@ impl Pages {
 pub(crate) fn spare_bits(machine: &Machine<'_>) -> Bits {
     let is_native = machine.vm.is_some();
     Bits { accessed: is_native, dirty: is_native && machine.change.is_some() }
-}
-
-/// Returns how many pages the managers have unmapped for good.
-fn unmapped(run: &Run) -> u64 {
-    let lives = run.managers.iter().flat_map(|manager| &manager.lives);
-    lives.map(|life| life.leaf.pages()).sum()
 }
 
 /// Returns what is populated, with the size of leaves there, if these regions are. Where memory was

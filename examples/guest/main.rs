@@ -1,18 +1,20 @@
 //! A guest whose page tables are ours: vCPU threads run a memory workload, on KVM or on software MMUs, and
 //! each resolves its own page faults through one [`PageTable`](slat::PageTable) that all of them share,
-//! while managers take memory away under them, or move it.
+//! while managers take memory away under them, or move it, or a copier migrates it.
 //!
 //! ```sh
 //! cargo run --release --example guest                      # a tour of all there is
 //! cargo run --release --example guest -- --workload shared # all vCPUs fault on the same pages
 //! # The negative control: frames are used again without a shoot-down, and it is found out.
 //! cargo run --release --example guest -- --workload migrate --skip-flush
+//! # Large leaves, which are split while memory is copied, and made again.
+//! cargo run --release --example guest -- --workload precopy --page-size 2M --svg dirty.svg
 //! valgrind --tool=lackey --trace-mem=yes ls 2>&1 >/dev/null |
 //!     cargo run --release --example guest -- --trace -
 //! ```
 //!
-//! Read [`vcpu`] first, which runs the guest and handles its faults, and [`manager`], which changes
-//! memory; then [`machine`], which sets the table up and lets all of them go; [`kvm`] for how a guest comes
+//! Read [`vcpu`] first, which runs the guest and handles its faults, [`manager`], which changes memory,
+//! and [`precopy`], which copies it; then [`machine`], which sets the table up and lets all of them go; [`kvm`] for how a guest comes
 //! to walk our tables; [`audit`] says what must hold afterwards.
 
 #![cfg(not(any(loom, shuttle)))]

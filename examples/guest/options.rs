@@ -37,8 +37,8 @@ pub(crate) struct Options {
     #[arg(long, value_enum)]
     pub(crate) backend: Option<Backend>,
 
-    /// What the vCPUs do [default: touch, churn, migrate, and then the trace of /bin/true that comes with
-    /// the example]
+    /// What the vCPUs do [default: touch, churn, migrate, precopy, and then the trace of /bin/true that comes
+    /// with the example]
     #[arg(long, value_enum)]
     pub(crate) workload: Option<Pattern>,
 

@@ -93,3 +93,6 @@ impl Audit {
         self.precopy = Some(Precopied::new(copied, kicks));
     }
 }
+
+#[cfg(test)]
+mod tests;

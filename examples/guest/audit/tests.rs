@@ -1,30 +1,23 @@
 //! The audit must notice whatever goes wrong: each test damages a machine that was sound.
 
-use std::time::Duration;
-
-use slat::{
-    AnyFormat, Bitmap, Ept, EptCaps, Gpa, GpaRange, HostPfn, Levels, Mark, PageSize, PhysWidth,
-    Prot,
-};
+use slat::{AnyFormat, Ept, EptCaps, Gpa, GpaRange, HostPfn, Levels, PageSize, PhysWidth, Prot};
 
 use super::*;
 use crate::{
     layout::Layout,
-    manager::{Stuck, Turnover},
+    manager::{Flushing, Stuck, Turnover},
     outcome::Broken,
-    precopy::Precopy,
     progress::Progress,
     stage::{Kicks, Stage},
     visits::Visits,
     workload::{Shared, Touch},
-    writers::Writers,
 };
 
-const PAGES: u64 = 64;
+pub(super) const PAGES: u64 = 64;
 const VCPUS: usize = 2;
 const ROUNDS: u64 = 20;
 /// A page that `touch` writes, and one that it only reads.
-const WRITTEN: Gpa = Gpa::new(0x8000);
+pub(super) const WRITTEN: Gpa = Gpa::new(0x8000);
 const READ: Gpa = Gpa::new(0x7000);
 
 fn format() -> AnyFormat {
@@ -32,7 +25,10 @@ fn format() -> AnyFormat {
 }
 
 /// Runs a workload, then `damage`, then the audit.
-fn audit_of(workload: &dyn Workload, damage: impl FnOnce(&Machine<'_>, &mut Run)) -> Audit {
+pub(super) fn audit_of(
+    workload: &dyn Workload,
+    damage: impl FnOnce(&Machine<'_>, &mut Run),
+) -> Audit {
     let machine = Machine::new(format(), workload, VCPUS, None).unwrap();
     let mut run = machine.run(workload, VCPUS, &Progress::hidden()).unwrap();
     damage(&machine, &mut run);
@@ -40,7 +36,10 @@ fn audit_of(workload: &dyn Workload, damage: impl FnOnce(&Machine<'_>, &mut Run)
 }
 
 /// Runs a workload, then `damage`, then the audit; returns what that finds wrong.
-fn audit(workload: &dyn Workload, damage: impl FnOnce(&Machine<'_>, &mut Run)) -> Vec<String> {
+pub(super) fn audit(
+    workload: &dyn Workload,
+    damage: impl FnOnce(&Machine<'_>, &mut Run),
+) -> Vec<String> {
     audit_of(workload, damage).wrong
 }
 
@@ -62,26 +61,12 @@ fn migrate() -> Visits {
     visits(Change::Migrate, Flushing::Served)
 }
 
-fn precopy(granule: PageSize, flushing: Flushing) -> Writers {
-    let link = Duration::from_millis(20);
-    let precopy = Precopy { most_rounds: 4, few: 4, link, flushing };
-    let pages = 4 * PAGES.max(granule.pages() * 2);
-    Writers::new(pages * 4096, granule, 1, precopy).unwrap()
-}
-
-/// Pages that are written, and one that is only read, in large leaves of their own.
-fn large_touch(granule: PageSize) -> Touch {
-    let pages = [0, 0x1000, 0x2000, 0x20_0000].map(Gpa::new).to_vec();
-    let layout = Layout::around(pages).unwrap();
-    Touch { layout: layout.with_granule(granule).unwrap(), seed: 1 }
-}
-
 fn touch() -> Touch {
     Touch { layout: Layout::linear(PAGES * 4096).unwrap(), seed: 1 }
 }
 
 /// Expects complaints that contain these texts, in this order.
-fn expect(wrong: &[String], texts: &[&str]) {
+pub(super) fn expect(wrong: &[String], texts: &[&str]) {
     assert_eq!(wrong.len(), texts.len(), "{wrong:#?}");
     for (complaint, text) in wrong.iter().zip(texts) {
         assert!(complaint.contains(text), "`{complaint}` lacks `{text}`");
@@ -95,57 +80,6 @@ fn a_sound_machine_passes() {
     expect(&audit(&shared, |_, _| ()), &[]);
     expect(&audit(&churn(Flushing::Served), |_, _| ()), &[]);
     expect(&audit(&migrate(), |_, _| ()), &[]);
-    for granule in [PageSize::Size4K, PageSize::Size2M] {
-        expect(&audit(&precopy(granule, Flushing::Served), |_, _| ()), &[]);
-        expect(&audit(&large_touch(granule), |_, _| ()), &[]);
-    }
-}
-
-/// Leaves of 2 MiB speak for all of their pages: of these one is written, and most are not used at all.
-#[test]
-fn the_bits_of_a_large_leaf_are_those_of_all_its_pages() {
-    let Audit { resident, accessed, dirty, .. } =
-        audit_of(&large_touch(PageSize::Size2M), |_, _| ());
-    assert_eq!((resident.entries, accessed.entries), (2 * 512, 2 * 512));
-    assert_eq!((dirty.entries, dirty.workload), (512, 512));
-    let wrong = audit(&large_touch(PageSize::Size2M), |machine, _| {
-        machine.table.reader().pin().slot(Gpa::new(0)).unwrap().clear_dirty();
-    });
-    expect(&wrong, &["0x0 is not dirty and should be"]);
-}
-
-#[test]
-fn a_copy_that_is_wrong_is_noticed() {
-    let wrong = audit(&precopy(PageSize::Size4K, Flushing::Served), |_, run| {
-        run.copied.as_mut().unwrap().wrong.push((WRITTEN, 3));
-    });
-    expect(&wrong, &["3 bytes of the copy of 0x8000 are not what was written"]);
-    let audit = audit_of(&precopy(PageSize::Size4K, Flushing::Skipped), |_, _| ());
-    let precopy = audit.precopy.unwrap();
-    assert!(precopy.wrong_bytes >= precopy.wrong_pages && precopy.wrong_pages > 0, "{precopy:?}");
-}
-
-#[test]
-fn a_dirty_bit_that_no_harvest_reported_is_noticed() {
-    let wrong = audit(&precopy(PageSize::Size4K, Flushing::Served), |machine, run| {
-        run.copied.as_mut().unwrap().ever_dirty.clear();
-        let mut dirty = Bitmap::new(machine.layout.regions()[0]);
-        let reader = machine.table.reader();
-        let harvested = reader.pin().harvest(dirty.range(), Mark::Dirty, &mut dirty);
-        assert!(harvested.is_ok());
-    });
-    assert!(
-        wrong.iter().any(|text| text.contains("0x8000 is not dirty and should be")),
-        "{wrong:?}"
-    );
-}
-
-#[test]
-fn a_large_leaf_that_was_not_made_again_is_noticed() {
-    let wrong = audit(&precopy(PageSize::Size2M, Flushing::Served), |_, run| {
-        run.copied.as_mut().unwrap().collapsed.leaves -= 1;
-    });
-    expect(&wrong, &["tables that were to become leaves again: 7, expected 8"]);
 }
 
 #[test]
