@@ -55,7 +55,7 @@ pub use self::{
     entry::Entry,
     format::{
         AnyFormat, AttrError, BadEncryptionBit, BadPat, BadPhysWidth, EncodeError, Ept, EptCaps,
-        Format, Fresh, Kind, LongMode, Npt, Pat, PhysWidth, Tracking, Who,
+        Format, Fresh, Kind, LongMode, Npt, Pat, PhysWidth, Resize, Tracking, Who,
     },
     level::{Level, Levels, PageSize, SLOTS},
     mapping::Mapping,

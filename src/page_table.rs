@@ -148,9 +148,13 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     /// # Concurrency
     /// Takes the writer lock. Takes effect at one compare-exchange for each size: a walk finds the large
     /// leaf or the small ones, and never nothing. No bit that the MMU sets is lost; nothing has to be
-    /// invalidated.
-    pub fn split(&self, gpa: Gpa, size: PageSize) -> Result<(), SplitError> {
-        self.domain.split(gpa, size)
+    /// invalidated, and nobody is kicked.
+    ///
+    /// Where the format says [`BreakFirst`](crate::Resize::BreakFirst), the MMU finds nothing for the time of a
+    /// shoot-down, which it waits for, as [`collapse`](Self::collapse) does; a fault that this brings is
+    /// over when the page is mapped as it was, or by itself.
+    pub fn split(&self, gpa: Gpa, size: PageSize, kick: &impl Kick) -> Result<(), SplitError> {
+        self.domain.split(gpa, size, kick)
     }
 
     /// Splits every leaf that maps a page of `range` until all are of `size` or smaller, in chunks;
@@ -169,9 +173,10 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
         &self,
         range: GpaRange,
         size: PageSize,
+        kick: &impl Kick,
         progress: impl FnMut(u64),
     ) -> Result<u64, SplitRangeError> {
-        self.domain.split_range(range, size, progress)
+        self.domain.split_range(range, size, kick, progress)
     }
 
     /// Makes one leaf of `size` out of the leaves of the next smaller size that map the same pages: with
@@ -193,6 +198,9 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     /// Waits for other collapses, for pins, and, like [`Shootdown::wait`](crate::Shootdown::wait), for
     /// observers that are inside. The writer lock is not held meanwhile. If `kick` panics the leaf stays,
     /// and goes on counting as accessed and dirty.
+    ///
+    /// Where the format says [`BreakFirst`](crate::Resize::BreakFirst), the MMU finds nothing for the time of
+    /// the shoot-down.
     pub fn collapse(
         &self,
         gpa: Gpa,

@@ -152,9 +152,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     ///
     /// # Errors
     /// [`UnmapRangeError`], before anything has changed: a large leaf lies partly outside the range,
-    /// or the range has pages that the format does not translate. Only if such a leaf came meanwhile, by a
-    /// [collapse](crate::PageTable::collapse), has it [changed](UnmapRangeError::Collapsed) what lies
-    /// before.
+    /// or the range has pages that the format does not translate.
     ///
     /// # Concurrency
     /// Takes effect leaf by leaf. Pages that are mapped meanwhile may be missed. If `sink` panics, the
@@ -194,8 +192,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// faults once more.
     ///
     /// # Errors
-    /// [`ProtectError`], before anything has changed, unless a large leaf that the range cuts came
-    /// [meanwhile](ProtectError::Collapsed).
+    /// [`ProtectError`], before anything has changed.
     ///
     /// # Concurrency
     /// Takes effect leaf by leaf; an accessed or dirty bit that the MMU sets meanwhile is kept.
@@ -354,7 +351,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// [`OutOfRange`] if the format does not translate the address.
     ///
     /// # Concurrency
-    /// Wait-free. A table that is linked under the slot later is followed by each of its operations.
+    /// Lock-free: who asks may be about to change the leaf, so a collapse on the way is called off. A table
+    /// that is linked under the slot later is followed by each of its operations.
     pub fn slot(&self, gpa: Gpa) -> Result<SlotRef<'_, F, S>, OutOfRange> {
         self.change().slot(gpa)
     }
@@ -366,7 +364,9 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// [`OutOfRange`] with the first address in the range that the format does not translate.
     ///
     /// # Concurrency
-    /// Weakly consistent: each leaf as it stood when it was read.
+    /// Weakly consistent: each leaf as it stood when it was read, or, if a
+    /// [collapse](crate::PageTable::collapse) has replaced it since the walk came to its table, as it stood
+    /// when it was replaced.
     pub fn mappings(&self, range: GpaRange) -> Result<Mappings<'_, F, S>, OutOfRange> {
         self.look().mappings(range)
     }

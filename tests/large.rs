@@ -1,7 +1,7 @@
-//! Large leaves, planted by hand: every walk stops at them and says their size, nothing cuts them,
-//! and nobody follows the guest's data as a table.
+//! Large leaves whose memory looks like tables: every walk stops at them and says their size, nothing cuts
+//! them, and nobody follows the guest's data as a table.
 #![cfg(not(any(loom, shuttle)))]
-#![expect(unsafe_code, reason = "plants leaves, and reads tables through the frame source")]
+#![expect(unsafe_code, reason = "writes guest memory, and reads tables through the frame source")]
 
 #[expect(clippy::allow_attributes, reason = "each test program uses another part")]
 #[allow(dead_code, unused_imports, reason = "each test program uses another part")]
@@ -9,29 +9,28 @@ mod common;
 
 use common::{
     BASE, Checked, GIB, MIB, PAGE, RWX, SMALL, at, census, dump, every_format, pfn, range,
-    table_frame,
 };
 use slat::{
-    Content, Entry, Format, FrameRun, FrameSource, Gpa, HeapFrames, Hint, HostPfn, Level, MapError,
-    Mapping, PageSize, PopulateError, Prot, ProtectError, SLOTS, UnmapRangeError, VacateError,
+    Content, Entry, Format, FrameRun, FrameSource, Gpa, Hint, HostPfn, Level, MapError, Mapping,
+    PageSize, PopulateError, Prot, ProtectError, SLOTS, UnmapRangeError, VacateError,
 };
 
 /// A table with a large leaf in it, whose frame holds guest data that looks like tables.
-struct Planted<F: Format> {
+struct Guest<F: Format> {
     size: PageSize,
     /// The first address that the leaf maps.
     gpa: u64,
     table: Checked<F>,
-    guest: FrameRun,
+    memory: FrameRun,
     data: Vec<Entry>,
 }
 
-impl<F: Format> Planted<F> {
+impl<F: Format> Guest<F> {
     fn new(format: F, size: PageSize) -> Self {
         Self::with(Checked::new(format, 64), size)
     }
 
-    /// Plants the leaf in a table in which nothing is populated yet.
+    /// Maps the leaf in a table in which nothing is populated yet.
     fn with(table: Checked<F>, size: PageSize) -> Self {
         let format = *table.format();
         // The first frame of the source is the guest's, so that it is aligned to any leaf.
@@ -56,36 +55,30 @@ impl<F: Format> Planted<F> {
                 _ => Entry::from_raw(0x0123_4567_89ab_cdef),
             })
             .collect::<Vec<_>>();
-        let planted = Self { size, gpa, table, guest, data };
-        planted.write_guest();
-        planted.plant();
-        planted
+        let guest = Self { size, gpa, table, memory: guest, data };
+        guest.write_guest();
+        guest.map();
+        guest
     }
 
     /// The frame that the leaf maps: aligned, and such that some page of it is the guest's.
     fn frame(&self) -> HostPfn {
-        pfn(self.guest.first.get() & !(self.size.pages() - 1))
+        pfn(self.memory.first.get() & !(self.size.pages() - 1))
     }
 
     fn write_guest(&self) {
         for (index, &entry) in self.data.iter().enumerate() {
             // SAFETY: the frame was allocated in `new` and is no table's.
-            let memory = unsafe { self.table.source().table(self.guest.first) };
+            let memory = unsafe { self.table.source().table(self.memory.first) };
             // SAFETY: no table owns it; nobody walks it.
             unsafe { memory.plant(index, entry) };
         }
     }
 
-    fn plant(&self) {
-        let level = self.size.level();
-        let parent = table_frame(&self.table, at(self.gpa), level);
-        let index = (self.gpa / self.size.bytes()) as usize % SLOTS;
-        let leaf = self.table.format().leaf(self.size, self.frame(), RWX).unwrap();
-        // SAFETY: read from the live tree, which stays.
-        let parent = unsafe { self.table.source().table(parent) };
-        assert_eq!(parent.entry(index), Some(Entry::UNPOPULATED));
-        // SAFETY: nobody else uses the tree, and the entry is no table's.
-        unsafe { parent.plant(index, leaf) };
+    fn map(&self) {
+        self.table.populate(range(self.gpa, self.size.bytes()), self.size).unwrap();
+        let mapped = self.table.pin().map(at(self.gpa), self.frame(), self.size, RWX);
+        assert_eq!(mapped, Ok(slat::Mapped::New));
     }
 
     fn mapping(&self) -> Mapping {
@@ -111,7 +104,7 @@ impl<F: Format> Planted<F> {
 
     fn guest_memory(&self) -> Vec<Entry> {
         // SAFETY: allocated in `new`, given back in `drop`.
-        let memory = unsafe { self.table.source().table(self.guest.first) };
+        let memory = unsafe { self.table.source().table(self.memory.first) };
         (0..SLOTS).map(|index| memory.entry(index).unwrap()).collect()
     }
 
@@ -124,14 +117,14 @@ impl<F: Format> Planted<F> {
     }
 }
 
-impl<F: Format> Drop for Planted<F> {
+impl<F: Format> Drop for Guest<F> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             return;
         }
         assert_eq!(self.guest_memory(), self.data, "the guest's data is as it was");
         // SAFETY: allocated in `new`; nobody reads it any more.
-        unsafe { self.table.source().free(self.guest, Content::Unknown) };
+        unsafe { self.table.source().free(self.memory, Content::Unknown) };
     }
 }
 
@@ -139,47 +132,47 @@ every_format! {
     /// L9.
     fn every_look_stops_at_a_large_leaf_and_says_its_size(format: impl Format) {
         for size in [PageSize::Size2M, PageSize::Size1G] {
-            let planted = Planted::new(format, size);
-            let before = dump(&planted.table);
-            let pin = planted.table.pin();
-            for gpa in planted.inside() {
+            let guest = Guest::new(format, size);
+            let before = dump(&guest.table);
+            let pin = guest.table.pin();
+            for gpa in guest.inside() {
                 let mapping = pin.lookup(gpa).unwrap();
-                assert_eq!(mapping, planted.mapping());
-                let page = (gpa.get() - planted.gpa) / PAGE;
+                assert_eq!(mapping, guest.mapping());
+                let page = (gpa.get() - guest.gpa) / PAGE;
                 assert_eq!(mapping.frame_of(gpa), mapping.pfn.checked_add(page));
                 let walk = pin.walk(gpa, Level::L1);
                 assert_eq!(walk.last().unwrap().level, size.level());
                 let slot = pin.slot(gpa).unwrap();
                 assert_eq!(slot.mapping(), Some(mapping));
                 pin.lookup_many([gpa], |_, found| assert_eq!(found, Some(mapping)));
-                let rest = planted.end() - gpa.get();
+                let rest = guest.end() - gpa.get();
                 let run = pin.translate(gpa, rest, Prot::RW).unwrap();
                 assert_eq!((run.pfn, run.offset), (mapping.frame_of(gpa).unwrap(), 0x123));
                 assert_eq!(run.len, rest);
                 assert_eq!(pin.translate(gpa, 100, Prot::R).unwrap().len, 100);
             }
-            let leaf = planted.mapping().range();
-            let all = range(planted.gpa - 2 * PAGE, size.bytes() + 4 * PAGE);
+            let leaf = guest.mapping().range();
+            let all = range(guest.gpa - 2 * PAGE, size.bytes() + 4 * PAGE);
             assert_eq!(pin.mapped(leaf).unwrap(), size.pages());
             assert_eq!(pin.mapped(all).unwrap(), size.pages() + 2);
-            assert_eq!(pin.mapped(range(planted.gpa + PAGE, 7 * PAGE)).unwrap(), 7);
-            assert_eq!(pin.mapped(range(planted.end() - PAGE, 2 * PAGE)).unwrap(), 2);
-            assert_eq!(pin.mappings(range(planted.gpa + PAGE, PAGE)).unwrap().collect::<Vec<_>>(), [
-                planted.mapping()
+            assert_eq!(pin.mapped(range(guest.gpa + PAGE, 7 * PAGE)).unwrap(), 7);
+            assert_eq!(pin.mapped(range(guest.end() - PAGE, 2 * PAGE)).unwrap(), 2);
+            assert_eq!(pin.mappings(range(guest.gpa + PAGE, PAGE)).unwrap().collect::<Vec<_>>(), [
+                guest.mapping()
             ]);
             let sizes: Vec<_> = pin.mappings(all).unwrap().map(|mapping| mapping.size).collect();
             assert_eq!(sizes, [SMALL, size, SMALL]);
-            assert_eq!(dump(&planted.table), before);
+            assert_eq!(dump(&guest.table), before);
         }
     }
 
     /// L9.
     fn what_would_cut_a_large_leaf_is_refused_before_anything_changes(format: impl Format) {
         for size in [PageSize::Size2M, PageSize::Size1G] {
-            let planted = Planted::new(format, size);
-            let (gpa, end) = (planted.gpa, planted.end());
-            let before = dump(&planted.table);
-            let pin = planted.table.pin();
+            let guest = Guest::new(format, size);
+            let (gpa, end) = (guest.gpa, guest.end());
+            let before = dump(&guest.table);
+            let pin = guest.table.pin();
             let cutting = [
                 range(gpa, PAGE),
                 range(gpa + PAGE, size.bytes() - PAGE),
@@ -195,10 +188,10 @@ every_format! {
                 assert_eq!(refused, UnmapRangeError::CutsLarge { gpa: at(gpa) });
                 let refused = pin.protect(range, Prot::R).unwrap_err();
                 assert_eq!(refused, ProtectError::CutsLarge { gpa: at(gpa) });
-                assert_eq!((seen, &dump(&planted.table)), (0, &before));
+                assert_eq!((seen, &dump(&guest.table)), (0, &before));
             }
-            let occupied = MapError::Occupied(planted.mapping());
-            for gpa in planted.inside() {
+            let occupied = MapError::Occupied(guest.mapping());
+            for gpa in guest.inside() {
                 assert_eq!(pin.map(gpa, pfn(1), SMALL, RWX), Err(occupied));
                 assert_eq!(pin.slot(gpa).unwrap().map(pfn(1), SMALL, RWX), Err(occupied));
                 let page = range(gpa.page_base().get(), PAGE);
@@ -206,46 +199,46 @@ every_format! {
                 let done = slat::MappedRange::default();
                 assert_eq!(refused, slat::MapRangeError::Page { done, source: occupied });
                 let overlap = Err(PopulateError::Overlap { gpa: gpa.page_base() });
-                assert_eq!(planted.table.populate(page, SMALL), overlap);
-                assert_eq!(planted.table.populate_mapped(page, SMALL, pfn(1), RWX), overlap);
+                assert_eq!(guest.table.populate(page, SMALL), overlap);
+                assert_eq!(guest.table.populate_mapped(page, SMALL, pfn(1), RWX), overlap);
             }
-            let same = pin.map(at(gpa), planted.frame(), size, RWX);
+            let same = pin.map(at(gpa), guest.frame(), size, RWX);
             assert_eq!(same, Ok(slat::Mapped::Same));
-            assert_eq!(dump(&planted.table), before);
+            assert_eq!(dump(&guest.table), before);
         }
     }
 
     /// L9.
     fn a_large_leaf_is_protected_and_unmapped_whole(format: impl Format) {
         for size in [PageSize::Size2M, PageSize::Size1G] {
-            let planted = Planted::new(format, size);
-            let pin = planted.table.pin();
-            let leaf = planted.mapping().range();
+            let guest = Guest::new(format, size);
+            let pin = guest.table.pin();
+            let leaf = guest.mapping().range();
             let (pages, flush) = pin.protect(leaf, Prot::R).unwrap();
             assert_eq!((pages, flush.range()), (size.pages(), Some(leaf)));
             let attr = RWX.with_prot(Prot::R);
-            assert_eq!(pin.lookup(at(planted.gpa)), Some(Mapping { attr, ..planted.mapping() }));
-            let slot = pin.slot(at(planted.gpa + 3 * PAGE)).unwrap();
+            assert_eq!(pin.lookup(at(guest.gpa)), Some(Mapping { attr, ..guest.mapping() }));
+            let slot = pin.slot(at(guest.gpa + 3 * PAGE)).unwrap();
             assert!(!slot.set_dirty() && !slot.set_accessed());
-            let whole = Mapping { attr, accessed: true, dirty: true, ..planted.mapping() };
-            for gpa in planted.inside() {
+            let whole = Mapping { attr, accessed: true, dirty: true, ..guest.mapping() };
+            for gpa in guest.inside() {
                 let (mapping, flush) = pin.unmap(gpa).unwrap();
                 assert_eq!((mapping, flush.range()), (whole, Some(leaf)));
-                for gone in planted.inside() {
+                for gone in guest.inside() {
                     assert_eq!(pin.lookup(gone), None);
                 }
                 // What it leaves is EMPTY of its own size: a leaf of that size fits there again.
                 let wrong = MapError::WrongSize { gpa, granule: size };
                 assert_eq!(pin.map(gpa, pfn(1), SMALL, RWX), Err(wrong));
-                let mapped = pin.map(gpa, planted.frame(), size, attr);
+                let mapped = pin.map(gpa, guest.frame(), size, attr);
                 assert_eq!(mapped, Ok(slat::Mapped::New));
                 assert!(!slot.set_accessed() && !slot.set_dirty());
             }
-            let all = range(planted.gpa - 2 * PAGE, size.bytes() + 4 * PAGE);
+            let all = range(guest.gpa - 2 * PAGE, size.bytes() + 4 * PAGE);
             let mut seen = Vec::new();
             let (pages, flush) = pin.unmap_range(all, |mapping| seen.push(mapping)).unwrap();
             assert_eq!(pages, size.pages() + 2);
-            assert_eq!(flush.range(), Some(range(planted.gpa - PAGE, size.bytes() + 2 * PAGE)));
+            assert_eq!(flush.range(), Some(range(guest.gpa - PAGE, size.bytes() + 2 * PAGE)));
             assert_eq!(seen.iter().map(|mapping| mapping.size).collect::<Vec<_>>(), [
                 SMALL, size, SMALL
             ]);
@@ -257,43 +250,22 @@ every_format! {
     /// S6, L9.
     fn vacate_stops_at_a_large_leaf_and_names_its_first_page_in_the_range(format: impl Format) {
         for size in [PageSize::Size2M, PageSize::Size1G] {
-            let planted = Planted::new(format, size);
-            let Planted { gpa, ref table, .. } = planted;
+            let guest = Guest::new(format, size);
+            let Guest { gpa, ref table, .. } = guest;
             let _ = table.pin().unmap(at(gpa - PAGE)).unwrap();
             // All of it, its first and last pages, with neighbours, and over both its ends.
             for (start, end, named) in [
-                (gpa, planted.end(), gpa),
+                (gpa, guest.end(), gpa),
                 (gpa, gpa + PAGE, gpa),
-                (planted.end() - PAGE, planted.end(), planted.end() - PAGE),
-                (gpa + PAGE, planted.end() + 2 * PAGE, gpa + PAGE),
+                (guest.end() - PAGE, guest.end(), guest.end() - PAGE),
+                (gpa + PAGE, guest.end() + 2 * PAGE, gpa + PAGE),
                 (gpa - 2 * PAGE, gpa + PAGE, gpa),
-                (gpa - PAGE, planted.end() + PAGE, gpa),
+                (gpa - PAGE, guest.end() + PAGE, gpa),
             ] {
                 let why = VacateError::StillMapped { gpa: at(named) };
                 table.refuses_to_vacate(range(start, end - start), why);
             }
-            assert_eq!(table.pin().lookup(at(gpa)), Some(planted.mapping()));
-        }
-    }
-
-    fn vacate_does_not_cut_the_room_for_a_large_leaf(format: impl Format) {
-        for size in [PageSize::Size2M, PageSize::Size1G] {
-            let planted = Planted::new(format, size);
-            planted.unmap_all();
-            let Planted { gpa, ref table, .. } = planted;
-            let why = VacateError::CutsLarge { gpa: at(gpa), granule: size };
-            for (start, end) in [
-                (gpa, gpa + PAGE),
-                (gpa + PAGE, planted.end()),
-                (gpa - 2 * PAGE, planted.end() - PAGE),
-                (gpa + 7 * PAGE, planted.end() + 2 * PAGE),
-                (gpa + PAGE, gpa + 2 * PAGE),
-            ] {
-                table.refuses_to_vacate(range(start, end - start), why);
-            }
-            // It is still there for a leaf of that size.
-            let mapped = table.pin().map(at(gpa), planted.frame(), size, RWX);
-            assert_eq!(mapped, Ok(slat::Mapped::New));
+            assert_eq!(table.pin().lookup(at(gpa)), Some(guest.mapping()));
         }
     }
 
@@ -301,12 +273,12 @@ every_format! {
         for size in [PageSize::Size2M, PageSize::Size1G] {
             // With the small pages on both sides in one call, and alone.
             for beside in [0, 2 * PAGE] {
-                let planted = Planted::new(format, size);
-                planted.unmap_all();
-                let Planted { gpa, ref table, .. } = planted;
+                let guest = Guest::new(format, size);
+                guest.unmap_all();
+                let Guest { gpa, ref table, .. } = guest;
                 table.vacate_pages(gpa - beside, size.bytes() + 2 * beside);
                 let none = MapError::NotPopulated { gpa: at(gpa) };
-                assert_eq!(table.pin().map(at(gpa), planted.frame(), size, RWX), Err(none));
+                assert_eq!(table.pin().map(at(gpa), guest.frame(), size, RWX), Err(none));
                 assert_eq!(census(table).empty, if beside == 0 { 4 } else { 0 });
                 // Small pages fit there now.
                 table.populate_pages(gpa + PAGE, PAGE);
@@ -316,54 +288,18 @@ every_format! {
     }
 
     fn room_for_a_large_leaf_goes_with_the_table_that_it_is_in(format: impl Format) {
-        let planted = Planted::with(Checked::new(format, 600), PageSize::Size2M);
-        let Planted { gpa, ref table, .. } = planted;
+        let guest = Guest::with(Checked::new(format, 600), PageSize::Size2M);
+        let Guest { gpa, ref table, .. } = guest;
         table.populate_pages(0, gpa - 2 * PAGE);
-        table.populate_pages(planted.end() + 2 * PAGE, GIB - planted.end() - 2 * PAGE);
+        table.populate_pages(guest.end() + 2 * PAGE, GIB - guest.end() - 2 * PAGE);
         let why = |gpa| VacateError::StillMapped { gpa: at(gpa) };
         table.refuses_to_vacate(range(0, GIB), why(gpa - PAGE));
         let _ = table.pin().unmap(at(gpa - PAGE)).unwrap();
         table.refuses_to_vacate(range(0, GIB), why(gpa));
         let _ = table.pin().unmap(at(gpa + 5 * PAGE)).unwrap();
-        table.refuses_to_vacate(range(0, GIB), why(planted.end()));
-        let _ = table.pin().unmap(at(planted.end())).unwrap();
+        table.refuses_to_vacate(range(0, GIB), why(guest.end()));
+        let _ = table.pin().unmap(at(guest.end())).unwrap();
         table.vacate_pages(0, GIB);
         assert_eq!(census(table).tables, 1);
-    }
-
-    /// L9.
-    fn batches_take_a_large_leaf_once(format: impl Format) {
-        let planted = Planted::new(format, PageSize::Size2M);
-        let pin = planted.table.pin();
-        let mut results = Vec::new();
-        let flush = pin.unmap_many(planted.inside(), |_, result| results.push(result));
-        assert_eq!(results[0], Ok(planted.mapping()));
-        assert!(results[1..].iter().all(Result::is_err));
-        assert_eq!(flush.range(), Some(planted.mapping().range()));
-    }
-}
-
-/// A leaf of a page in the last gibibyte of the space: its end is the end of the space.
-#[test]
-fn a_large_leaf_at_the_very_end_of_the_space_is_counted_and_unmapped() {
-    for levels in [slat::Levels::Four, slat::Levels::Five] {
-        let format = common::long_mode(levels);
-        let table = Checked::with(format, HeapFrames::with_base(BASE, 16).unwrap());
-        let last = u64::MAX - (2 * MIB - 1);
-        let neighbour = slat::GpaRange::from_pages(at(last - PAGE), 1).unwrap();
-        table.populate(neighbour, SMALL).unwrap();
-        let parent = table_frame(&table, at(last), Level::L2);
-        let leaf = format.leaf(PageSize::Size2M, pfn(512), RWX).unwrap();
-        // SAFETY: read from the live tree, which stays.
-        let parent = unsafe { table.source().table(parent) };
-        // SAFETY: nobody else uses the tree, and the entry is no table's.
-        unsafe { parent.plant(511, leaf) };
-        let pin = table.pin();
-        let whole = slat::GpaRange::from_pages(at(last), 512).unwrap();
-        assert_eq!(pin.mapped(whole).unwrap(), 512);
-        let run = pin.translate(at(u64::MAX - 9), u64::MAX, Prot::R).unwrap();
-        assert_eq!((run.pfn, run.offset, run.len), (pfn(1023), 4086, 10));
-        let (mapping, flush) = pin.unmap(at(u64::MAX)).unwrap();
-        assert_eq!((mapping.gpa, flush.range()), (at(last), Some(whole)));
     }
 }

@@ -10,21 +10,31 @@
 //! bits (Intel SDM vol. 3A, 4.8); and a KVM that walks the tables itself sets both kinds, and then lets the
 //! guest try again, which may find that its page has just been taken away.
 
+mod changed;
 mod levels;
+mod precopied;
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    iter,
+};
 
 use serde::Serialize;
-use slat::{Format, FrameSource, Gpa, Mapping, ObserverId, PageSize};
+use slat::{Format, FrameSource, Gpa, GpaRange, Mapping, ObserverId, PAGE_BYTES, PageSize};
 
-pub(crate) use self::levels::LevelBits;
+use self::changed::unmapped;
+pub(crate) use self::{
+    changed::{Churned, Migrated},
+    levels::LevelBits,
+    precopied::Precopied,
+};
 use crate::{
     deeds::{Bits, Deeds, Life, merge},
     frame::{Frame, Word},
     layout::tables,
     machine::{Machine, Run},
-    manager::{Account, Change, Flushing, Manager, Site},
-    memory::Stay,
+    manager::{Account, Change},
+    memory::{self, Stay},
     outcome::Tally,
     workload::Workload,
 };
@@ -32,8 +42,8 @@ use crate::{
 /// Complaints beyond this many are counted, not listed.
 const LISTED: usize = 20;
 
-/// A number of pages, as the entries have it and as the workload does. A page counts once for each
-/// time that it was mapped.
+/// A number of 4 KiB pages, as the entries have it and as the workload does. A page counts once for each
+/// time that it was mapped; and all that a leaf maps count, if any of them was accessed or written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Pages {
     pub(crate) entries: u64,
@@ -41,7 +51,7 @@ pub(crate) struct Pages {
 }
 
 /// What the audit found.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Audit {
     /// Pages that are mapped, and that the workload mapped and did not unmap.
     pub(crate) resident: Pages,
@@ -59,25 +69,13 @@ pub(crate) struct Audit {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) migrate: Option<Migrated>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) precopy: Option<Precopied>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kvm: Option<Forgotten>,
     /// What is wrong; nothing, if all is well.
     pub(crate) wrong: Vec<String>,
     /// How much more is wrong than `wrong` lists.
     pub(crate) unlisted: u64,
-}
-
-/// What became of memory that moved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Migrated {
-    /// Regions whose pages were moved.
-    pub(crate) rounds: u64,
-    /// Pages that were copied while they could be read, and such that were unmapped first.
-    pub(crate) copied: u64,
-    pub(crate) unmapped_first: u64,
-    pub(crate) shootdowns: u64,
-    pub(crate) kicks: u64,
-    /// Accesses through translations that should have been gone.
-    pub(crate) stale: u64,
 }
 
 /// What KVM was made to forget of its translations.
@@ -89,52 +87,30 @@ pub(crate) struct Forgotten {
     pub(crate) zaps: u64,
 }
 
-/// What became of memory that came and went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Churned {
-    /// Regions that were taken away.
-    pub(crate) rounds: u64,
-    /// Pages that were unmapped for that.
-    pub(crate) unmapped: u64,
-    pub(crate) shootdowns: u64,
-    pub(crate) kicks: u64,
-    /// Attempts to vacate a region in which a page was mapped again, or just being mapped.
-    pub(crate) still_mapped: u64,
-    pub(crate) busy: u64,
-    /// Attempts to populate a region when too many tables waited for vCPUs to come out.
-    pub(crate) short: u64,
-    /// Accesses through translations that should have been gone.
-    pub(crate) stale: u64,
-    /// How many times data frames were handed out, and given back when all memory was taken away.
-    pub(crate) frames_handed_out: u64,
-    pub(crate) frames_given_back: u64,
-    /// Tables that were left then: the root, and those of KVM's guest itself; and such as waited still:
-    /// none.
-    pub(crate) tables_left: u64,
-    pub(crate) tables_waiting: u64,
-}
-
 impl Audit {
     /// Audits a machine whose vCPUs and managers are done.
     pub(crate) fn of(machine: &Machine<'_>, workload: &dyn Workload, run: &Run) -> Self {
         let mut audit = Self::default();
         audit.check_threads(run);
         reclaim(machine);
-        let mut lives = audit.check_entries(machine);
+        let mut lives = audit.check_entries(machine, run);
         lives.extend(run.managers.iter().flat_map(|manager| &manager.lives));
         lives.extend(run.vcpus.iter().flat_map(|vcpu| &vcpu.lives));
         let deeds = merge(run.vcpus.iter().map(|vcpu| &vcpu.log));
         let moved = run.managers.iter().flat_map(|manager| &manager.moved);
         add_bits(&mut lives, moved.copied());
-        audit.check_lives(machine, &lives, deeds, spare_bits(machine));
+        audit.check_lives(machine, &together(machine, lives), deeds, spare_bits(machine));
         audit.levels = LevelBits::of(machine);
         audit.check_counts(machine, workload, run);
         match workload.turnover() {
             Some(turnover) if turnover.change == Change::Churn => {
                 audit.check_churn(machine, run, turnover.rounds);
             }
-            Some(turnover) => audit.check_migrate(run, turnover.rounds),
+            Some(turnover) => audit.check_migrate(machine, run, turnover.rounds),
             None => {}
+        }
+        if let Some(copied) = &run.copied {
+            audit.check_precopy(machine, copied, run.stage.kicks.sent());
         }
         let vm = machine.vm.as_ref();
         audit.kvm = vm.map(|vm| Forgotten { frames: vm.forgotten(), zaps: vm.zaps() });
@@ -169,53 +145,58 @@ impl Audit {
         }
     }
 
-    /// Reads all entries; returns what is to be said of each page that is mapped.
-    fn check_entries(&mut self, machine: &Machine<'_>) -> Vec<Life> {
+    /// Reads all entries; returns what is to be said of each leaf that is mapped.
+    fn check_entries(&mut self, machine: &Machine<'_>, run: &Run) -> Vec<Life> {
         let mut lives = Vec::new();
         let mut frames = HashSet::new();
         let reader = machine.table.reader();
         let pin = reader.pin();
         for region in machine.layout.regions() {
             for mapping in pin.mappings(*region).expect("populated once, so it is input") {
-                let Mapping { gpa, pfn, size, attr, .. } = mapping;
-                if size != PageSize::Size4K || attr != machine.attr {
+                let Mapping { gpa, size, attr, .. } = mapping;
+                let is_small = size == PageSize::Size4K && run.copied.is_some();
+                let fits = size == machine.layout.granule() || is_small;
+                if !fits || attr != machine.attr {
                     self.complain(format!("{gpa} is mapped as {size:?} with {attr:?}"));
                 }
-                if !frames.insert(pfn) {
-                    self.complain(format!("{gpa} is mapped to frame {pfn}, as another page is"));
+                if let Some(twice) = memory::frames([&mapping]).find(|&pfn| !frames.insert(pfn)) {
+                    self.complain(format!("{gpa} is mapped to frame {twice}, as another page is"));
                 }
                 if pin.lookup(gpa) != Some(mapping) {
                     self.complain(format!("looking up {gpa} does not find its mapping"));
                 }
-                match machine.layout.page_at(gpa) {
-                    Some(page) => lives.extend(self.check_frame(machine, page, mapping)),
-                    None => self.complain(format!("{gpa} is mapped and was never touched")),
+                if machine.layout.uses(mapping.range()) {
+                    lives.extend(self.check_frames(machine, mapping));
+                } else {
+                    self.complain(format!("{gpa} is mapped and was never touched"));
                 }
             }
             self.resident.entries += pin.mapped(*region).expect("populated once, so it is input");
         }
+        if let Some(copied) = &run.copied {
+            lives.iter_mut().for_each(|life| life.bits = life.bits.or(copied.said_of(life.leaf)));
+        }
         lives
     }
 
-    /// Looks at the frame that a page is mapped to.
-    fn check_frame(
-        &mut self,
-        machine: &Machine<'_>,
-        page: usize,
-        mapping: Mapping,
-    ) -> Option<Life> {
-        let Mapping { gpa, pfn, .. } = mapping;
-        let life = machine.memory.life(page, pfn, mapping.into());
-        let stay = machine.memory.frame(pfn).and_then(Frame::stay);
-        let tenant = stay.and_then(|stay| machine.memory.tenant(stay));
-        if tenant != Some(page) {
-            self.complain(format!("{gpa} is mapped to frame {pfn}, which was not meant for it"));
+    /// Looks at the frames that a leaf maps.
+    fn check_frames(&mut self, machine: &Machine<'_>, mapping: Mapping) -> Vec<Life> {
+        let memory = &machine.memory;
+        let pages = (mapping.gpa.get()..).step_by(PAGE_BYTES as usize).map(Gpa::new);
+        for (gpa, pfn) in iter::zip(pages, memory::frames([&mapping])) {
+            let stay = memory.frame(pfn).and_then(Frame::stay);
+            let tenant = stay.and_then(|stay| memory.tenant(stay));
+            if !tenant.is_some_and(|pages| pages.contains(gpa)) {
+                self.complain(format!(
+                    "{gpa} is mapped to frame {pfn}, which was not meant for it"
+                ));
+            }
         }
-        life
+        memory.lives(mapping)
     }
 
-    /// Compares each page's entry and contents with what was done to it while it was mapped; the bits in
-    /// `spare` may be set for nothing.
+    /// Compares each leaf's entry and contents with what was done to its pages while it was mapped; the bits
+    /// in `spare` may be set for nothing.
     fn check_lives(
         &mut self,
         machine: &Machine<'_>,
@@ -223,12 +204,12 @@ impl Audit {
         mut deeds: HashMap<Stay, (usize, Deeds)>,
         spare: Bits,
     ) {
-        for &Life { page, stay, bits, sum } in lives {
-            let gpa = machine.layout.gpa(page);
+        for &Life { leaf, stay, bits, sum } in lives {
+            let (gpa, pages) = (leaf.start(), leaf.pages());
             let done = deeds.remove(&stay).map(|(_, deeds)| deeds);
             let (accessed, written) = (done.is_some(), done.is_some_and(|deeds| deeds.written));
-            self.accessed.count(bits.accessed, accessed);
-            self.dirty.count(bits.dirty, written);
+            self.accessed.count(pages, bits.accessed, accessed);
+            self.dirty.count(pages, bits.dirty, written);
             // Memory that goes may be gone before the vCPU that faulted it in is back.
             if machine.change.is_none() && !accessed {
                 self.complain(differ(gpa, "mapped", true));
@@ -249,8 +230,9 @@ impl Audit {
         let mut unmapped: Vec<_> = deeds.into_iter().collect();
         unmapped.sort_unstable_by_key(|&(stay, (page, _))| (page, stay));
         for (_, (page, deeds)) in unmapped {
-            self.accessed.count(false, true);
-            self.dirty.count(false, deeds.written);
+            let pages = machine.layout.granule().pages();
+            self.accessed.count(pages, false, true);
+            self.dirty.count(pages, false, deeds.written);
             self.sums.workload += deeds.sum & Word::SUM;
             let gpa = machine.layout.gpa(page);
             self.complain(format!("{gpa} was used, and no entry says so"));
@@ -260,75 +242,24 @@ impl Audit {
     /// Checks that nothing was lost: every frame is in use or was given back, every fault was
     /// resolved by somebody, the tables take what they must.
     fn check_counts(&mut self, machine: &Machine<'_>, workload: &dyn Workload, run: &Run) {
-        let Tally { mapped, lost, moving, away, late, faults, .. } = run.total();
-        let unmapped = run.managers.iter().map(|manager| manager.lives.len() as u64).sum();
+        let Tally { mapped, mapped_pages, lost, moving, away, late, faults, .. } = run.total();
+        let unmapped = unmapped(run);
         let resident = self.resident.entries;
-        self.resident.workload = mapped.saturating_sub(unmapped);
+        self.resident.workload = mapped_pages.saturating_sub(unmapped);
         self.table_frames = table_frames(machine);
         let present = run.present().map(|region| machine.layout.regions()[region]);
-        let needed = tables(machine.populated(present), machine.table.format().levels());
+        let needed = tables(populated(machine, run, present), machine.table.format().levels());
         let stats = machine.table.stats();
-        let pages = machine.layout.len() as u64;
+        let pages = machine.layout.mapped() as u64;
         self.compare(&[
             ("frames that are in use", machine.memory.traffic().in_use(), resident),
-            ("pages that the vCPUs mapped", mapped, resident + unmapped),
+            ("pages that the vCPUs mapped", mapped_pages, resident + unmapped),
             ("faults that were resolved", mapped + lost + moving + away + late, faults),
             ("frames in tables", self.table_frames, needed),
             ("tables that are linked", stats.tables, needed),
             ("tables that wait", stats.waiting, 0),
             ("pages of the workload", if workload.touches_all() { resident } else { pages }, pages),
         ]);
-    }
-
-    fn check_migrate(&mut self, run: &Run, rounds: u64) {
-        let sum = |count: fn(&Account) -> u64| run.managers.iter().map(count).sum::<u64>();
-        let migrated = Migrated {
-            rounds: sum(|manager| manager.rounds),
-            copied: sum(|manager| manager.copied),
-            unmapped_first: sum(|manager| manager.unmapped_first),
-            shootdowns: sum(|manager| manager.shootdowns),
-            kicks: run.stage.kicks.sent(),
-            stale: run.total().stale,
-        };
-        let moved = migrated.copied + migrated.unmapped_first;
-        let given_back: u64 = run.managers.iter().map(|manager| manager.moved.len() as u64).sum();
-        self.compare(&[
-            ("regions that were moved", migrated.rounds, rounds),
-            ("pages that were moved", given_back, moved),
-        ]);
-        self.migrate = Some(migrated);
-    }
-
-    /// Takes all memory away, and checks that every frame comes back.
-    fn check_churn(&mut self, machine: &Machine<'_>, run: &Run, rounds: u64) {
-        let site = Site { machine, stage: &run.stage, flushing: Flushing::Served };
-        self.check_manager(&Manager::new(site, run.present()).clear());
-        reclaim(machine);
-        let (stats, traffic) = (machine.table.stats(), machine.memory.traffic());
-        let least = tables(machine.populated([]), machine.table.format().levels());
-        let sum = |count: fn(&Account) -> u64| run.managers.iter().map(count).sum::<u64>();
-        let churned = Churned {
-            rounds: sum(|manager| manager.rounds),
-            unmapped: sum(|manager| manager.lives.len() as u64),
-            shootdowns: sum(|manager| manager.shootdowns),
-            kicks: run.stage.kicks.sent(),
-            still_mapped: sum(|manager| manager.still_mapped),
-            busy: sum(|manager| manager.busy),
-            short: sum(|manager| manager.short),
-            stale: run.total().stale,
-            frames_handed_out: traffic.handed_out,
-            frames_given_back: traffic.given_back,
-            tables_left: stats.tables,
-            tables_waiting: stats.waiting,
-        };
-        self.compare(&[
-            ("regions that were taken away", churned.rounds, rounds),
-            ("frames that were given back", traffic.given_back, traffic.handed_out),
-            ("tables that are left in the end", stats.tables, least),
-            ("tables that wait in the end", stats.waiting, 0),
-            ("frames in tables in the end", table_frames(machine), least),
-        ]);
-        self.churn = Some(churned);
     }
 
     /// Compares what was found with what was expected.
@@ -350,9 +281,9 @@ impl Audit {
 }
 
 impl Pages {
-    fn count(&mut self, in_entry: bool, in_workload: bool) {
-        self.entries += u64::from(in_entry);
-        self.workload += u64::from(in_workload);
+    fn count(&mut self, pages: u64, in_entry: bool, in_workload: bool) {
+        self.entries += pages * u64::from(in_entry);
+        self.workload += pages * u64::from(in_workload);
     }
 }
 
@@ -360,6 +291,43 @@ impl Pages {
 pub(crate) fn spare_bits(machine: &Machine<'_>) -> Bits {
     let is_native = machine.vm.is_some();
     Bits { accessed: is_native, dirty: is_native && machine.change.is_some() }
+}
+
+/// Returns what is populated, with the size of leaves there, if these regions are. Where memory was
+/// copied, it is by leaves of the size that it has room for, or by small ones.
+fn populated(
+    machine: &Machine<'_>,
+    run: &Run,
+    regions: impl Iterator<Item = GpaRange>,
+) -> Vec<(GpaRange, PageSize)> {
+    if run.copied.is_none() {
+        return machine.populated(regions);
+    }
+    let reader = machine.table.reader();
+    let pin = reader.pin();
+    let leaves = regions.flat_map(|region| pin.mappings(region).expect("it is populated"));
+    let leaves = leaves.map(|leaf| (leaf.range(), leaf.size));
+    leaves.chain(machine.populated([])).collect()
+}
+
+/// Takes together what is said of the leaves of one stay: one large leaf may have become many small ones.
+/// What is mapped where it does not belong is left alone, and found out.
+fn together(machine: &Machine<'_>, lives: Vec<Life>) -> Vec<Life> {
+    let mut all: Vec<Life> = Vec::with_capacity(lives.len());
+    let mut places = HashMap::new();
+    for life in lives {
+        let pages = machine.memory.tenant(life.stay);
+        if !pages.is_some_and(|pages| pages.covers(life.leaf)) {
+            all.push(life);
+            continue;
+        }
+        let place = *places.entry(life.stay).or_insert(all.len());
+        match all.get_mut(place) {
+            Some(first) => first.take_in(life),
+            None => all.push(life),
+        }
+    }
+    all
 }
 
 /// Frees the tables that were unlinked: there is no vCPU any more that could walk them.

@@ -69,21 +69,33 @@ impl Count {
 /// Returns what is compared: its name, whether it follows from the workload, and the number.
 fn counts(report: &Report) -> Vec<(String, bool, u64)> {
     let (tally, audit) = (&report.total.tally, &report.audit);
+    // There vCPUs do what they have time for, and not every collapse wins.
+    let precopy = audit.precopy.as_ref();
+    let is_timeless = precopy.is_none();
+    let is_level = precopy.is_none_or(|precopy| precopy.split == 0);
     let mut counts: Vec<_> = [
-        ("accesses", true, tally.accesses),
+        ("accesses", is_timeless, tally.accesses),
         ("entries into the guest", false, tally.entries),
         ("faults", false, tally.faults),
         ("faults that mapped a page", true, tally.mapped),
         ("pages resident", true, audit.resident.entries),
         ("pages accessed", true, audit.accessed.entries),
         ("pages dirty", true, audit.dirty.entries),
-        ("sum of all words", true, audit.sums.entries),
+        ("sum of all words", is_timeless, audit.sums.entries),
     ]
     .map(|(name, can_agree, number)| (name.to_owned(), can_agree, number))
     .into();
     for bits in &audit.levels {
         let name = |what| format!("L{} entries {what}", bits.level);
-        counts.push((name("accessed"), true, bits.accessed));
+        counts.push((name("accessed"), is_level, bits.accessed));
+    }
+    if let Some(precopy) = precopy {
+        let copied = precopy.rounds.iter().map(|round| round.copied_bytes).sum();
+        counts.extend([
+            ("rounds".to_owned(), false, precopy.rounds.len() as u64),
+            ("bytes copied".to_owned(), false, copied),
+            ("bytes of the copy that differ".to_owned(), true, precopy.wrong_bytes),
+        ]);
     }
     counts.push(("stale accesses".to_owned(), true, tally.stale));
     counts

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use slat::Mapping;
+use slat::{GpaRange, Mapping};
 
 use crate::{frame::Word, memory::Stay};
 
@@ -76,7 +76,7 @@ pub(crate) struct Bits {
 }
 
 impl Bits {
-    /// Returns what two entries say together, of a page that was in the one and then in the other.
+    /// Returns what two entries say together, of a page that both were of.
     pub(crate) const fn or(self, other: Self) -> Self {
         Self { accessed: self.accessed | other.accessed, dirty: self.dirty | other.dirty }
     }
@@ -88,13 +88,23 @@ impl From<Mapping> for Bits {
     }
 }
 
-/// What the entry and the frame of a page showed in the end of one stay.
+/// What the entry and the frames of a leaf showed in the end of one stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Life {
-    pub(crate) page: usize,
+    pub(crate) leaf: GpaRange,
     pub(crate) stay: Stay,
     pub(crate) bits: Bits,
     pub(crate) sum: u64,
+}
+
+impl Life {
+    /// Takes in what is to be said of other pages of the same stay.
+    pub(crate) fn take_in(&mut self, other: Self) {
+        debug_assert_eq!(self.stay, other.stay);
+        self.leaf = self.leaf.hull(other.leaf);
+        self.bits = self.bits.or(other.bits);
+        self.sum = (self.sum + other.sum) & Word::SUM;
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub(crate) struct Layout {
     pages: Vec<Gpa>,
     /// Ascending and disjoint; every page lies in one of them.
     regions: Vec<GpaRange>,
+    granule: PageSize,
 }
 
 impl Layout {
@@ -32,7 +33,8 @@ impl Layout {
             GpaRange::new(start, end.get() - start.get())
         };
         let pages = (0..whole.pages()).map(|page| Gpa::new(page * PAGE_BYTES)).collect();
-        Ok(Self { pages, regions: (0..count).map(region).collect::<Result<_, _>>()? })
+        let regions = (0..count).map(region).collect::<Result<_, _>>()?;
+        Ok(Self { pages, regions, granule: PageSize::Size4K })
     }
 
     /// Lays out memory around `pages`, which ascend: the 2 MiB that surround each of them, as one
@@ -49,7 +51,50 @@ impl Layout {
                 _ => regions.push(here),
             }
         }
-        Ok(Self { pages, regions })
+        Ok(Self { pages, regions, granule: PageSize::Size4K })
+    }
+
+    /// Makes room for leaves of this size instead of 4 KiB: what a region cuts becomes wholly its own, and
+    /// a region that is left with nothing goes.
+    pub(crate) fn with_granule(self, granule: PageSize) -> Result<Self, RangeError> {
+        let (bytes, mut end) = (granule.bytes(), 0);
+        let mut regions = Vec::new();
+        for region in self.regions {
+            let start = (region.start().get() & !(bytes - 1)).max(end);
+            // The last page of all has no end that 64 bits hold.
+            let last = region.last().get() | (bytes - 1);
+            if start <= last && (end > 0 || regions.is_empty()) {
+                regions
+                    .push(GpaRange::from_pages(Gpa::new(start), (last - start) / PAGE_BYTES + 1)?);
+                end = last.wrapping_add(1);
+            }
+        }
+        Ok(Self { regions, granule, ..self })
+    }
+
+    /// Returns the size of leaves that its regions have room for.
+    pub(crate) fn granule(&self) -> PageSize {
+        self.granule
+    }
+
+    /// Returns the leaf of this size that a page lies in.
+    pub(crate) fn leaf(&self, page: usize, size: PageSize) -> GpaRange {
+        let start = Gpa::new(self.gpa(page).get() & !(size.bytes() - 1));
+        GpaRange::from_pages(start, size.pages())
+            .expect("a page that exists lies in a leaf that does")
+    }
+
+    /// Returns how many pages are mapped when all that are in use are.
+    pub(crate) fn mapped(&self) -> usize {
+        let leaf = |page: &Gpa| page.get() / self.granule.bytes();
+        let leaves = self.pages.chunk_by(|one, next| leaf(one) == leaf(next));
+        leaves.count() * self.granule.pages() as usize
+    }
+
+    /// Tells whether some page of a range is in use.
+    pub(crate) fn uses(&self, range: GpaRange) -> bool {
+        let first = self.pages.partition_point(|&gpa| gpa < range.start());
+        self.pages.get(first).is_some_and(|&gpa| range.contains(gpa))
     }
 
     /// Returns the number of pages in use.
@@ -60,11 +105,6 @@ impl Layout {
     /// Returns the address of a page.
     pub(crate) fn gpa(&self, page: usize) -> Gpa {
         self.pages[page]
-    }
-
-    /// Returns the index of the page at `gpa`, if it is one that the workload uses.
-    pub(crate) fn page_at(&self, gpa: Gpa) -> Option<usize> {
-        self.pages.binary_search(&gpa).ok()
     }
 
     /// Returns the regions to populate.
@@ -87,16 +127,20 @@ impl Layout {
 
     /// Returns the number of pages of the largest region.
     pub(crate) fn largest(&self) -> usize {
-        (0..self.regions.len()).map(|region| self.pages_of(region).len()).max().unwrap_or(0)
+        self.regions.iter().map(|region| region.pages() as usize).max().unwrap_or(0)
     }
 }
 
-/// Returns how many tables it takes to map `regions`, which are disjoint, with 4 KiB pages: the root, and
-/// below it one for every span of a table in which there is a region.
-pub(crate) fn tables(mut regions: Vec<GpaRange>, levels: Levels) -> u64 {
-    regions.sort_unstable_by_key(|region| region.start());
+/// Returns how many tables it takes to map regions, which are disjoint, each with leaves of its size: the
+/// root, and below it one for every span of a table in which there is such a leaf.
+pub(crate) fn tables(mut regions: Vec<(GpaRange, PageSize)>, levels: Levels) -> u64 {
+    regions.sort_unstable_by_key(|(region, _)| region.start());
     let below_root = 1..levels.count();
-    1 + below_root.map(|level| spans(&regions, level * INDEX_BITS)).sum::<u64>()
+    let tables = below_root.map(|level| {
+        let reach = regions.iter().filter(|(_, size)| size.level() as u32 <= level);
+        spans(&Vec::from_iter(reach.map(|&(region, _)| region)), level * INDEX_BITS)
+    });
+    1 + tables.sum::<u64>()
 }
 
 /// Returns how many aligned spans of `2^shift` pages the regions reach into.

@@ -1,7 +1,7 @@
 //! The machine: a table, the memory behind it, and the threads that run on both.
 
 use std::{
-    fs,
+    fs, io,
     sync::{Arc, OnceLock},
     thread::{self, Scope, ScopedJoinHandle},
     time::Instant,
@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use slat::{
-    AnyFormat, Arena, ArenaOptions, Attr, Format, Gpa, GpaRange, HostPfn, LeafFlags, PageSize,
+    AnyFormat, Arena, ArenaOptions, Attr, Format, Gpa, GpaRange, LeafFlags, Mapping, PageSize,
     PageTable, Prot,
 };
 
@@ -21,6 +21,7 @@ use crate::{
     manager::{Account, Change, Flushing, MANAGERS, Manager, Site},
     memory::{GuestMemory, PAGE_COST},
     outcome::{Outcome, Tally},
+    precopy::{Copied, Copier},
     progress::{Progress, Ticker},
     soft::SoftCpu,
     stage::{Kicks, Stage},
@@ -47,6 +48,8 @@ pub(crate) struct Machine<'w> {
 pub(crate) struct Run {
     pub(crate) vcpus: Vec<Outcome>,
     pub(crate) managers: Vec<Account>,
+    /// What the copier did, if there was one.
+    pub(crate) copied: Option<Copied>,
     pub(crate) stage: Stage,
 }
 
@@ -73,15 +76,17 @@ impl<'w> Machine<'w> {
         host: Option<&kvm::Host>,
     ) -> anyhow::Result<Self> {
         let layout = workload.layout();
-        let system = host.map(|host| host.region(vcpus));
-        let regions = layout.regions().iter().copied().chain(system).collect();
-        let tables = layout::tables(regions, format.levels());
+        let granule = layout.granule();
+        let system = host.map(|host| (host.region(vcpus), PageSize::Size4K));
+        let finest = if workload.precopy().is_some() { PageSize::Size4K } else { granule };
+        let regions = layout.regions().iter().map(|&region| (region, finest)).chain(system);
+        let tables = layout::tables(regions.collect(), format.levels());
         let arena = ArenaOptions::new(tables).with_base(TABLES).with_memfd().create();
         let table = PageTable::new(format, arena.context("no memory for the tables")?)
             .context("making the table failed")?;
         for region in layout.regions() {
             table
-                .populate(*region, PageSize::Size4K)
+                .populate(*region, granule)
                 .with_context(|| format!("populating {region} failed"))?;
         }
         let user = match format {
@@ -90,27 +95,37 @@ impl<'w> Machine<'w> {
         };
         let turnover = workload.turnover();
         let change = turnover.map(|turnover| turnover.change);
-        // Each vCPU can hold one frame that a lost race left over, or one that it mapped too late. A
+        // Each vCPU can hold frames for one leaf that a lost race left over, or that it mapped too late. A
         // manager has the old frames of a region until the shoot-down, when its pages may be there again.
+        let spare = vcpus * granule.pages() as usize;
         let twice = change.map_or(0, |_| MANAGERS * layout.largest());
-        let memory = GuestMemory::new(layout.len() + vcpus + twice);
+        let memory = GuestMemory::new(layout.mapped() + spare + twice);
         let memory = memory.context("no memory for the guest")?;
         let vm = host.map(|host| Vm::new(host, &table, Arc::clone(memory.mapping()), vcpus));
         let vm = vm.transpose().context("making the guest failed")?;
         let attr = Attr::new(Prot::RWX).with_flags(user);
-        let flushing = turnover.map_or(Flushing::Served, |turnover| turnover.flushing);
+        let flushing = turnover.map(|turnover| turnover.flushing);
+        let flushing = flushing.or(workload.precopy().map(|precopy| precopy.flushing));
+        let flushing = flushing.unwrap_or(Flushing::Served);
         Ok(Self { table, memory, layout, attr, change, flushing, vm })
     }
 
-    /// Returns all that is populated if so much of the layout is: KVM's guests have some memory besides.
-    pub(crate) fn populated(&self, layout: impl IntoIterator<Item = GpaRange>) -> Vec<GpaRange> {
-        layout.into_iter().chain(self.vm.as_ref().map(Vm::region)).collect()
+    /// Returns all that is populated if so much of the layout is, with the size of leaves there: KVM's
+    /// guests have some memory besides.
+    pub(crate) fn populated(
+        &self,
+        layout: impl IntoIterator<Item = GpaRange>,
+    ) -> Vec<(GpaRange, PageSize)> {
+        let granule = self.layout.granule();
+        let layout = layout.into_iter().map(|region| (region, granule));
+        let system = self.vm.as_ref().map(|vm| (vm.region(), PageSize::Size4K));
+        layout.chain(system).collect()
     }
 
-    /// Makes whoever copies translations without being told forget those that lead to `frames`: after the
-    /// entries were changed, and before that is shot down. A software TLB is told when its vCPU enters.
-    pub(crate) fn forget(&self, frames: impl IntoIterator<Item = HostPfn>) -> Result<(), VmError> {
-        self.vm.as_ref().map_or(Ok(()), |vm| vm.forget(frames))
+    /// Makes whoever copies translations without being told forget those of `leaves`: after the entries
+    /// were changed, and before that is shot down. A software TLB is told when its vCPU enters.
+    pub(crate) fn forget(&self, leaves: &[Mapping]) -> Result<(), VmError> {
+        self.vm.as_ref().map_or(Ok(()), |vm| vm.forget_leaves(leaves))
     }
 
     /// Returns the address of a word.
@@ -135,7 +150,11 @@ impl<'w> Machine<'w> {
             Some(_) => Kicks::by_signal(kvm::signal_kicks().context("cannot kick vCPUs")?),
             None => Kicks::default(),
         };
-        let stage = Stage::new(regions, vcpus, managers, rounds, kicks);
+        let copiers = usize::from(workload.precopy().is_some());
+        let stage = Stage::new(regions, vcpus, managers + copiers, rounds, kicks);
+        let copier = workload.precopy().map(|&how| Ok((how, Copier::buffer(self.layout)?)));
+        let copier: Option<io::Result<_>> = copier;
+        let copier = copier.transpose().context("no memory for the copy")?;
 
         let run_vcpu = |number, begun| {
             let _at_work = stage.vcpus.guard();
@@ -157,7 +176,7 @@ impl<'w> Machine<'w> {
         // All begin together, so that they meet in the same pages; `None` if they shall not.
         let gate: OnceLock<Option<Instant>> = OnceLock::new();
         let gate = &gate;
-        let (vcpus, managers) = thread::scope(|scope| {
+        let (vcpus, managers, copier) = thread::scope(|scope| {
             let vcpus = (0..vcpus).map(|number| {
                 let run = &run_vcpu;
                 let run = move || gate.wait().map(|begun| run(number, begun));
@@ -170,13 +189,27 @@ impl<'w> Machine<'w> {
                 spawn(scope, format!("manager-{number}"), run)
             });
             let managers: anyhow::Result<Vec<_>> = managers.collect();
-            gate.get_or_init(|| (vcpus.is_ok() && managers.is_ok()).then(Instant::now));
-            // Both are waited for before either's failure is told: the scope would panic for the other's.
-            let (vcpus, managers) = (vcpus.map(join), managers.map(join));
-            anyhow::Ok((vcpus??, managers??))
+            let copier = copier.into_iter().map(|(how, target)| {
+                let stage = &stage;
+                let run = move || {
+                    let _at_work = stage.managers.guard();
+                    gate.wait().map(|_| {
+                        let reader = self.table.reader();
+                        Copier::new(self, stage, how, progress, &reader, target).run()
+                    })
+                };
+                spawn(scope, "copier".to_owned(), run)
+            });
+            let copier: anyhow::Result<Vec<_>> = copier.collect();
+            let is_complete = vcpus.is_ok() && managers.is_ok() && copier.is_ok();
+            gate.get_or_init(|| is_complete.then(Instant::now));
+            // All are waited for before anybody's failure is told: the scope would panic for the others'.
+            let (vcpus, managers, copier) = (vcpus.map(join), managers.map(join), copier.map(join));
+            anyhow::Ok((vcpus??, managers??, copier??))
         })?;
+        let copied = copier.into_iter().next();
         let vcpus = vcpus.into_iter().collect::<Result<_, VmError>>();
-        Ok(Run { vcpus: vcpus.context("making a vCPU failed")?, managers, stage })
+        Ok(Run { vcpus: vcpus.context("making a vCPU failed")?, managers, copied, stage })
     }
 }
 
@@ -197,14 +230,17 @@ fn join<T>(threads: Vec<ScopedJoinHandle<'_, Option<T>>>) -> anyhow::Result<Vec<
     Ok(results.into_iter().flatten().collect())
 }
 
-/// Fails if the machine that this runs on has no memory for `pages` pages of guest memory.
-pub(crate) fn check_host(pages: u64, vcpus: u64) -> anyhow::Result<()> {
+/// Fails if the machine that this runs on has no memory for `pages` pages of guest memory, which are mapped
+/// by such leaves.
+pub(crate) fn check_host(pages: u64, size: PageSize, vcpus: u64) -> anyhow::Result<()> {
     anyhow::ensure!(
         pages <= GuestMemory::PAGES,
         "{pages} pages of guest memory are more than the example tells apart"
     );
     let known = size_of::<Gpa>() as u64 + vcpus * size_of::<Option<Deeds>>() as u64;
-    let needed = pages.saturating_mul(PAGE_COST + known);
+    // What a lost race leaves over has been filled.
+    let spare = vcpus * size.bytes();
+    let needed = pages.saturating_mul(PAGE_COST + known).saturating_add(spare);
     if let Some(available) = available_memory() {
         anyhow::ensure!(
             needed <= available,

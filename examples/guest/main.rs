@@ -1,18 +1,20 @@
 //! A guest whose page tables are ours: vCPU threads run a memory workload, on KVM or on software MMUs, and
 //! each resolves its own page faults through one [`PageTable`](slat::PageTable) that all of them share,
-//! while managers take memory away under them, or move it.
+//! while managers take memory away under them, or move it, or a copier migrates it.
 //!
 //! ```sh
 //! cargo run --release --example guest                      # a tour of all there is
 //! cargo run --release --example guest -- --workload shared # all vCPUs fault on the same pages
 //! # The negative control: frames are used again without a shoot-down, and it is found out.
 //! cargo run --release --example guest -- --workload migrate --skip-flush
+//! # Large leaves, which are split while memory is copied, and made again.
+//! cargo run --release --example guest -- --workload precopy --page-size 2M --svg dirty.svg
 //! valgrind --tool=lackey --trace-mem=yes ls 2>&1 >/dev/null |
 //!     cargo run --release --example guest -- --trace -
 //! ```
 //!
-//! Read [`vcpu`] first, which runs the guest and handles its faults, and [`manager`], which changes
-//! memory; then [`machine`], which sets the table up and lets all of them go; [`kvm`] for how a guest comes
+//! Read [`vcpu`] first, which runs the guest and handles its faults, [`manager`], which changes memory,
+//! and [`precopy`], which copies it; then [`machine`], which sets the table up and lets all of them go; [`kvm`] for how a guest comes
 //! to walk our tables; [`audit`] says what must hold afterwards.
 
 #![cfg(not(any(loom, shuttle)))]
@@ -26,6 +28,7 @@ mod batch;
 mod compare;
 mod deeds;
 mod frame;
+mod heat;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
@@ -39,6 +42,8 @@ mod memory;
 mod mover;
 mod options;
 mod outcome;
+mod phase;
+mod precopy;
 mod processor;
 mod progress;
 mod report;
@@ -48,11 +53,13 @@ mod trace;
 mod vcpu;
 mod visits;
 mod workload;
+mod writers;
 
 use std::{
+    env,
     fs::File,
-    io::{self, BufRead, BufReader, ErrorKind, Write},
-    path::Path,
+    io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Write},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -62,6 +69,7 @@ use slat::{AnyFormat, PAGE_BYTES};
 
 use crate::{
     audit::Audit,
+    heat::Shading,
     kvm::Host,
     layout::Layout,
     machine::{Machine, check_host},
@@ -72,6 +80,7 @@ use crate::{
     trace::Trace,
     visits::Visits,
     workload::{Random, Replay, Shared, Touch, Workload},
+    writers::Writers,
 };
 
 /// The trace that comes with the example; `traces/README.md` says how it was recorded.
@@ -114,6 +123,8 @@ struct Plan {
     /// Each workload runs on all of them, one after the other: KVM, or `None` for software MMUs.
     processors: Vec<Option<Host>>,
     workloads: Vec<Box<dyn Workload>>,
+    /// Where the picture goes: opened before anything runs, lest that be in vain.
+    picture: Option<(PathBuf, File)>,
 }
 
 /// Why nothing is run.
@@ -136,6 +147,10 @@ impl Plan {
         let host = processors.iter().flatten().next();
         let format = options.table_format(host.map(Host::phys_width))?;
         let workloads = workloads(&options, format)?;
+        if let Some(host) = host {
+            let size = options.page_size.get();
+            host.check_leaves(size).map_err(|lacking| NoPlan::BadInput(lacking.into()))?;
+        }
         for (host, workload) in
             host.iter().flat_map(|host| workloads.iter().map(move |w| (host, w)))
         {
@@ -149,7 +164,13 @@ impl Plan {
                 }
             }
         }
-        Ok(Self { options, format, processors, workloads })
+        let picture = options.svg.clone().map(|path| {
+            let file = File::create(&path);
+            let file = file.with_context(|| format!("--svg: cannot write {}", path.display()))?;
+            anyhow::Ok((path, file))
+        });
+        let picture = picture.transpose()?;
+        Ok(Self { options, format, processors, workloads, picture })
     }
 
     /// Runs all of it, and prints what came of that.
@@ -161,7 +182,12 @@ impl Plan {
             }
         }
         let document = Document::new(reports);
-        let text = if self.options.json { document.to_json()? } else { document.to_tables() };
+        if let Some((path, mut file)) = self.picture.as_ref().map(|(path, file)| (path, file)) {
+            let written = file.write_all(document.to_svg().as_bytes());
+            written.with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        let json = self.options.json;
+        let text = if json { document.to_json()? } else { document.to_tables(shading()) };
         match io::stdout().write_all(text.as_bytes()) {
             // Whoever reads has seen enough; the exit status still tells.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
@@ -181,6 +207,12 @@ impl Plan {
     }
 }
 
+/// Returns how standard output is to be shaded.
+fn shading() -> Shading {
+    let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if io::stdout().is_terminal() && !plain { Shading::Colours } else { Shading::Characters }
+}
+
 /// Returns what the options want the guest to run on.
 fn processors(options: &Options) -> Result<Vec<Option<Host>>, NoPlan> {
     let open = || Host::open().map_err(|error| NoPlan::Unavailable(error.into()));
@@ -191,6 +223,11 @@ fn processors(options: &Options) -> Result<Vec<Option<Host>>, NoPlan> {
         // Nobody asked: KVM is for those tables that its guests can walk.
         None if !options.suits_kvm() => vec![None],
         None => match Host::open() {
+            Ok(host) if let Err(lacking) = host.check_leaves(options.page_size.get()) => {
+                eprintln!("note: {lacking}");
+                eprintln!("note: so the guest runs on software MMUs");
+                vec![None]
+            }
             Ok(host) if options.is_tour() => vec![Some(host), None],
             Ok(host) => vec![Some(host)],
             Err(unavailable) => {
@@ -206,7 +243,9 @@ fn processors(options: &Options) -> Result<Vec<Option<Host>>, NoPlan> {
 fn workloads(options: &Options, format: AnyFormat) -> anyhow::Result<Vec<Box<dyn Workload>>> {
     options.check_memory(format)?;
     let patterns = match options.workload {
-        None if options.is_tour() => vec![Pattern::Touch, Pattern::Churn, Pattern::Migrate],
+        None if options.is_tour() => {
+            vec![Pattern::Touch, Pattern::Churn, Pattern::Migrate, Pattern::Precopy]
+        }
         chosen => Vec::from_iter(chosen),
     };
     let mut workloads: Vec<Box<dyn Workload>> = Vec::new();
@@ -214,42 +253,52 @@ fn workloads(options: &Options, format: AnyFormat) -> anyhow::Result<Vec<Box<dyn
         workloads.push(pattern(options, chosen)?);
     }
     if let Some(path) = &options.trace {
-        workloads.push(Box::new(load(path, format, options.vcpus)?));
+        workloads.push(Box::new(load(path, format, options)?));
     } else if options.is_tour() {
         let (name, text) = TRUE;
-        workloads.push(Box::new(replay(name, text, format, options.vcpus)?));
+        workloads.push(Box::new(replay(name, text, format, options)?));
     }
     Ok(workloads)
 }
 
 /// Makes a workload over plain guest memory.
 fn pattern(options: &Options, pattern: Pattern) -> anyhow::Result<Box<dyn Workload>> {
-    let Options { memory, seed, seconds: time, .. } = *options;
-    check_host(memory / PAGE_BYTES, options.vcpus.into())?;
-    let layout = || Layout::linear(memory);
-    let visits = |change| Visits::new(memory, seed, options.turnover(change));
+    let Options { seed, seconds: time, .. } = *options;
+    let (memory, size) = (options.whole_memory(), options.page_size.get());
+    check_host(memory / PAGE_BYTES, size, options.vcpus.into())?;
+    let layout = || Layout::linear(memory)?.with_granule(size);
+    let visits = |change| Visits::new(memory, size, seed, options.turnover(change));
     Ok(match pattern {
         Pattern::Touch => Box::new(Touch { layout: layout()?, seed }),
         Pattern::Random => Box::new(Random { layout: layout()?, seed, time }),
         Pattern::Shared => Box::new(Shared { layout: layout()? }),
         Pattern::Churn => Box::new(visits(Change::Churn)?),
         Pattern::Migrate => Box::new(visits(Change::Migrate)?),
+        Pattern::Precopy => Box::new(Writers::new(memory, size, seed, options.precopy())?),
     })
 }
 
 /// Reads the trace in a file, or that on standard input.
-fn load(path: &Path, format: AnyFormat, vcpus: u16) -> anyhow::Result<Replay> {
+fn load(path: &Path, format: AnyFormat, options: &Options) -> anyhow::Result<Replay> {
     if path == Path::new("-") {
-        return replay("standard input", io::stdin().lock(), format, vcpus);
+        return replay("standard input", io::stdin().lock(), format, options);
     }
     let name = path.display().to_string();
     let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
-    replay(&name, BufReader::new(file), format, vcpus)
+    replay(&name, BufReader::new(file), format, options)
 }
 
-fn replay(name: &str, text: impl BufRead, format: AnyFormat, vcpus: u16) -> anyhow::Result<Replay> {
+fn replay(
+    name: &str,
+    text: impl BufRead,
+    format: AnyFormat,
+    options: &Options,
+) -> anyhow::Result<Replay> {
     let trace = Trace::read(text, format).context(name.to_owned())?;
-    check_host(trace.layout.len() as u64, vcpus.into()).context(name.to_owned())?;
+    let size = options.page_size.get();
+    let trace = trace.with_granule(size).context(name.to_owned())?;
+    let pages = trace.layout.mapped() as u64;
+    check_host(pages, size, options.vcpus.into()).context(name.to_owned())?;
     Ok(Replay { name: format!("trace {name}"), trace })
 }
 

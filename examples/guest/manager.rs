@@ -17,8 +17,8 @@ use std::{
 };
 
 use slat::{
-    AnyFormat, Arena, Flush, Gpa, GpaRange, HostPfn, InsideGuest, MapError, Mapping, PageSize,
-    PopulateError, ProtectError, Reader, UnmapRangeError, VacateError,
+    AnyFormat, Arena, CollapseError, Flush, Gpa, GpaRange, HarvestError, InsideGuest, MapError,
+    Mapping, PopulateError, ProtectError, Reader, SplitRangeError, UnmapRangeError, VacateError,
 };
 
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     kvm::VmError,
     machine::Machine,
     memory::Stay,
+    phase::Gone,
     progress::Progress,
     stage::{Leaving, Stage},
 };
@@ -83,6 +84,14 @@ pub(crate) enum Stuck {
     Unserved(#[from] Unserved),
     #[error("{} was mapped to frame {}, which is not the guest's", .0.gpa, .0.pfn)]
     Stray(Mapping),
+    #[error(transparent)]
+    Gone(#[from] Gone),
+    #[error("splitting failed: {0}: {why}", why = .0.source)]
+    Split(#[from] SplitRangeError),
+    #[error("collapsing failed: {0}")]
+    Collapse(#[from] CollapseError),
+    #[error("harvesting failed: {0}")]
+    Harvest(#[from] HarvestError),
     #[error("protecting failed: {0}")]
     Protect(#[from] ProtectError),
     #[error("mapping a page to its new frame failed: {0}")]
@@ -126,17 +135,13 @@ pub(crate) struct Site<'m> {
 }
 
 impl<'m> Site<'m> {
-    /// Sees to it that nobody uses the translations of `flush` any more, which led to these frames, or
+    /// Sees to it that nobody uses the translations of `flush` any more, which were those of `leaves`, or
     /// omits that; returns how many shoot-downs it took.
-    pub(crate) fn serve(
-        self,
-        flush: Flush<'_>,
-        frames: impl IntoIterator<Item = HostPfn>,
-    ) -> Result<u64, Unserved> {
+    pub(crate) fn serve(self, flush: Flush<'_>, leaves: &[Mapping]) -> Result<u64, Unserved> {
         if flush.is_empty() || self.flushing == Flushing::Skipped {
             return Ok(0);
         }
-        self.machine.forget(frames)?;
+        self.machine.forget(leaves)?;
         flush.shootdown().wait(&self.stage.kicks)?;
         Ok(1)
     }
@@ -232,8 +237,7 @@ impl<'m> Manager<'m> {
             let (_, flush) = self.reader.pin().unmap_range(range, collect)?;
             // Tables may go before the shoot-down as well; that leaves the vCPUs less time.
             let early = (attempt > 0).then(|| table.vacate(range));
-            let frames = unmapped.iter().map(|mapping| mapping.pfn);
-            self.account.shootdowns += self.site.serve(flush, frames)?;
+            self.account.shootdowns += self.site.serve(flush, &unmapped)?;
             self.give_back(&unmapped)?;
             let vacated = early.unwrap_or_else(|| table.vacate(range));
             match vacated {
@@ -250,10 +254,9 @@ impl<'m> Manager<'m> {
 
     /// Gives back the frames of pages that were unmapped, when nobody can reach them any more.
     fn give_back(&mut self, unmapped: &[Mapping]) -> Result<(), Stuck> {
-        let Machine { layout, memory, .. } = self.site.machine;
+        let memory = &self.site.machine.memory;
         for &mapping in unmapped {
-            let page = layout.page_at(mapping.gpa);
-            let life = page.and_then(|page| memory.give_back(page, mapping.pfn, mapping.into()));
+            let life = memory.give_back(mapping);
             self.account.lives.push(life.ok_or(Stuck::Stray(mapping))?);
         }
         Ok(())
@@ -262,7 +265,7 @@ impl<'m> Manager<'m> {
     fn bring_back(&mut self, region: usize) -> Result<(), Stuck> {
         let Machine { table, layout, .. } = self.site.machine;
         loop {
-            match table.populate(layout.regions()[region], PageSize::Size4K) {
+            match table.populate(layout.regions()[region], layout.granule()) {
                 Err(PopulateError::OutOfFrames(short)) if short.waiting > 0 => {
                     self.account.short += 1;
                     table.reclaim(&self.site.stage.kicks);

@@ -8,7 +8,7 @@
 #![expect(clippy::disallowed_types, reason = "the library's facade is private to it")]
 
 use std::{
-    io,
+    io, iter,
     num::NonZeroU32,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -16,17 +16,17 @@ use std::{
     },
 };
 
-use slat::{HostPfn, PAGE_BYTES};
+use slat::{Gpa, GpaRange, HostPfn, Mapping as Leaf, PAGE_BYTES, PageSize};
 
 use crate::{
-    deeds::{Bits, Life},
-    frame::Frame,
+    deeds::Life,
+    frame::{Frame, Word},
     kvm::DATA as FIRST,
     mapping::Mapping,
 };
 
-/// One stay of a page in memory: from when a frame was filled for it until that was given back. A page
-/// that is moved to another frame takes its contents along, and stays.
+/// One stay of a page, or of as many as a large leaf maps, in memory: from when frames were filled for it
+/// until they were given back. What is moved to other frames takes its contents along, and stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Stay(NonZeroU32);
 
@@ -49,25 +49,27 @@ pub(crate) struct GuestMemory {
     /// KVM's guest has it as well.
     mapping: Arc<Mapping>,
     capacity: u64,
-    /// How many frames were ever handed out, or more, if some were asked for in vain.
+    /// The frames before this number were handed out, or lie between such as had to be aligned.
     next: AtomicU64,
+    /// How many lie there.
+    gaps: AtomicU64,
     pool: Mutex<Pool>,
     /// How many frames are in the pool: who finds none there takes no lock.
     pooled: AtomicU64,
-    /// The page of each stay: that of stay `n` is at `n - 1`.
-    tenants: boxcar::Vec<u32>,
+    /// The pages of each stay: those of stay `n` are at `n - 1`.
+    tenants: boxcar::Vec<GpaRange>,
 }
 
 /// Frames that were given back.
 #[derive(Debug, Default)]
 struct Pool {
-    /// The last is handed out first: the sooner a frame has a new tenant, the sooner it shows that
-    /// somebody still uses it for the old one.
-    free: Vec<HostPfn>,
+    /// The first frames of leaves of each size. The last is handed out first: the sooner a frame has a new
+    /// tenant, the sooner it shows that somebody still uses it for the old one.
+    free: [Vec<HostPfn>; 3],
     traffic: Traffic,
 }
 
-/// How often frames changed hands.
+/// How often frames of 4 KiB changed hands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traffic {
     pub(crate) handed_out: u64,
@@ -84,6 +86,7 @@ impl GuestMemory {
             mapping: Arc::new(Mapping::anonymous(bytes)?),
             capacity: frames as u64,
             next: AtomicU64::new(0),
+            gaps: AtomicU64::new(0),
             pool: Mutex::default(),
             pooled: AtomicU64::new(0),
             tenants: boxcar::Vec::new(),
@@ -95,66 +98,105 @@ impl GuestMemory {
         &self.mapping
     }
 
-    /// Hands out a frame, or `None` if there is none left. Takes a lock only if frames were given back.
-    pub(crate) fn allocate(&self) -> Option<HostPfn> {
-        if let Some(pfn) = self.recycled() {
+    /// Hands out the frames of a leaf, of which it returns the first, aligned to its size; or `None` if
+    /// there are none left. Takes a lock only if frames were given back.
+    pub(crate) fn allocate(&self, size: PageSize) -> Option<HostPfn> {
+        if let Some(pfn) = self.recycled(size) {
             return Some(pfn);
         }
-        // Relaxed: the number alone matters, and no two vCPUs get the same.
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        (number < self.capacity).then(|| HostPfn::new(FIRST.get() + number))
+        let place = |next: u64| {
+            let first = next.next_multiple_of(size.pages());
+            (first, first + size.pages())
+        };
+        let end = |next| Some(place(next).1).filter(|&end| end <= self.capacity);
+        // Relaxed: the numbers alone matter, and no two vCPUs get the same.
+        let next = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, end).ok()?;
+        let (first, _) = place(next);
+        self.gaps.fetch_add(first - next, Ordering::Relaxed);
+        Some(HostPfn::new(FIRST.get() + first))
     }
 
-    fn recycled(&self) -> Option<HostPfn> {
+    fn recycled(&self, size: PageSize) -> Option<HostPfn> {
         // Relaxed: a frame that is not seen yet is there for the next one who asks.
         if self.pooled.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let mut pool = self.pool();
-        let pfn = pool.free.pop()?;
-        pool.traffic.handed_out += 1;
-        self.pooled.store(pool.free.len() as u64, Ordering::Relaxed);
+        let pfn = pool.free[size as usize].pop()?;
+        pool.traffic.handed_out += size.pages();
+        self.count_pooled(&pool);
         Some(pfn)
     }
 
-    /// Fills a frame with zeroes for `page`, before it is mapped there.
-    pub(crate) fn assign(&self, pfn: HostPfn, page: usize) {
-        let number = self.tenants.push(page as u32) as u32 + 1;
-        self.handed_out(pfn).fill(Stay::new(number));
+    fn count_pooled(&self, pool: &Pool) {
+        let pooled = pool.free.iter().map(Vec::len).sum::<usize>();
+        self.pooled.store(pooled as u64, Ordering::Relaxed);
     }
 
-    /// Copies what is in one frame to another: its page moves there.
-    pub(crate) fn copy(&self, from: HostPfn, to: HostPfn) {
-        self.handed_out(to).copy_from(self.handed_out(from));
+    /// Fills frames with zeroes for `leaf`, before it is mapped to them.
+    pub(crate) fn assign(&self, pfn: HostPfn, leaf: GpaRange) -> Stay {
+        let number = self.tenants.push(leaf) as u32 + 1;
+        let stay = Stay::new(number).expect("stays are numbered from 1");
+        self.fill(pfn, leaf.pages(), Some(stay));
+        stay
     }
 
-    /// Returns the page of a stay, by its index in the layout.
-    pub(crate) fn tenant(&self, stay: Stay) -> Option<usize> {
-        self.tenants.get(stay.get() as usize - 1).map(|&page| page as usize)
+    fn fill(&self, pfn: HostPfn, pages: u64, stay: Option<Stay>) {
+        run(pfn, pages).for_each(|pfn| self.handed_out(pfn).fill(stay));
     }
 
-    /// Takes back the frame that `page` had, of which the MMUs said `bits`; returns what is to be said of
-    /// its stay, or `None` if the frame was never handed out. If anybody can still reach it, its words
-    /// will tell.
-    pub(crate) fn give_back(&self, page: usize, pfn: HostPfn, bits: Bits) -> Option<Life> {
-        let life = self.life(page, pfn, bits)?;
-        self.free(pfn);
+    /// Copies what is in the frames of one leaf to those of another: its pages move there.
+    pub(crate) fn copy(&self, from: HostPfn, to: HostPfn, size: PageSize) {
+        for (from, to) in iter::zip(run(from, size.pages()), run(to, size.pages())) {
+            self.handed_out(to).copy_from(self.handed_out(from));
+        }
+    }
+
+    /// Returns the pages of a stay.
+    pub(crate) fn tenant(&self, stay: Stay) -> Option<GpaRange> {
+        self.tenants.get(stay.get() as usize - 1).copied()
+    }
+
+    /// Takes back the frames of a leaf that was unmapped; returns what is to be said of its stay, or `None`
+    /// if they were never handed out. If anybody can still reach them, their words will tell.
+    pub(crate) fn give_back(&self, old: Leaf) -> Option<Life> {
+        let life = self.life(old)?;
+        self.free(old.pfn, old.size);
         Some(life)
     }
 
-    /// Returns what is to be said of a page that is in a frame now.
-    pub(crate) fn life(&self, page: usize, pfn: HostPfn, bits: Bits) -> Option<Life> {
-        let frame = self.frame(pfn)?;
-        Some(Life { page, stay: frame.stay()?, bits, sum: frame.sum() })
+    /// Returns what is to be said of a leaf that is mapped to its frames now, which have one stay.
+    pub(crate) fn life(&self, mapped: Leaf) -> Option<Life> {
+        let stay = self.frame(mapped.pfn)?.stay()?;
+        let sums = run(mapped.pfn, mapped.size.pages()).map(|pfn| Some(self.frame(pfn)?.sum()));
+        let sum = sums.sum::<Option<u64>>()? & Word::SUM;
+        Some(Life { leaf: mapped.range(), stay, bits: mapped.into(), sum })
     }
 
-    /// Takes back a frame that was handed out.
-    pub(crate) fn free(&self, pfn: HostPfn) {
-        self.handed_out(pfn).fill(None);
+    /// Returns what is to be said of each of the stays in the frames that a leaf maps now: several, if small
+    /// leaves were made one.
+    pub(crate) fn lives(&self, mapped: Leaf) -> Vec<Life> {
+        let size = PageSize::Size4K;
+        let pages = iter::zip((mapped.gpa.get()..).step_by(PAGE_BYTES as usize), frames([&mapped]));
+        let lives = pages
+            .filter_map(|(gpa, pfn)| self.life(Leaf { gpa: Gpa::new(gpa), pfn, size, ..mapped }));
+        let mut all: Vec<Life> = Vec::new();
+        for life in lives {
+            match all.last_mut().filter(|last| last.stay == life.stay) {
+                Some(last) => last.take_in(life),
+                None => all.push(life),
+            }
+        }
+        all
+    }
+
+    /// Takes back the frames of a leaf.
+    pub(crate) fn free(&self, pfn: HostPfn, size: PageSize) {
+        self.fill(pfn, size.pages(), None);
         let mut pool = self.pool();
-        pool.free.push(pfn);
-        pool.traffic.given_back += 1;
-        self.pooled.store(pool.free.len() as u64, Ordering::Relaxed);
+        pool.free[size as usize].push(pfn);
+        pool.traffic.given_back += size.pages();
+        self.count_pooled(&pool);
     }
 
     fn handed_out(&self, pfn: HostPfn) -> Frame<'_> {
@@ -171,7 +213,7 @@ impl GuestMemory {
 
     /// Returns how many times frames were handed out and given back, each from the first time on.
     pub(crate) fn traffic(&self) -> Traffic {
-        let fresh = self.next.load(Ordering::Relaxed).min(self.capacity);
+        let fresh = self.next.load(Ordering::Relaxed) - self.gaps.load(Ordering::Relaxed);
         let Traffic { handed_out, given_back } = self.pool().traffic;
         Traffic { handed_out: fresh + handed_out, given_back }
     }
@@ -189,8 +231,20 @@ impl Traffic {
     }
 }
 
+/// Returns as many frames from one on as there are.
+fn run(first: HostPfn, count: u64) -> impl Iterator<Item = HostPfn> {
+    (first.get()..first.get() + count).map(HostPfn::new)
+}
+
+/// Returns the frames that leaves map.
+pub(crate) fn frames<'l>(
+    leaves: impl IntoIterator<Item = &'l Leaf>,
+) -> impl Iterator<Item = HostPfn> {
+    leaves.into_iter().flat_map(|leaf| run(leaf.pfn, leaf.size.pages()))
+}
+
 /// Bytes of the host's that a page of guest memory takes, with what is remembered of it.
-pub(crate) const PAGE_COST: u64 = PAGE_BYTES + 2 * size_of::<u32>() as u64;
+pub(crate) const PAGE_COST: u64 = PAGE_BYTES + 2 * size_of::<GpaRange>() as u64;
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@
 
 use std::iter;
 
-use slat::{GpaRange, HostPfn, Mapping, PageSize, Prot};
+use slat::{GpaRange, HostPfn, Mapping, Prot};
 
 use crate::{
     frame::Frame,
@@ -33,11 +33,11 @@ impl Manager<'_> {
         let (unmapped, copies) = if self.account.rounds.is_multiple_of(2) {
             let copies = self.copy_on_the_side(range)?;
             let unmapped = self.unmap(range)?;
-            self.account.copied += unmapped.len() as u64;
+            self.account.copied += pages(&unmapped);
             (unmapped, copies)
         } else {
             let unmapped = self.unmap(range)?;
-            self.account.unmapped_first += unmapped.len() as u64;
+            self.account.unmapped_first += pages(&unmapped);
             let copies = self.copy(&unmapped)?;
             (unmapped, copies)
         };
@@ -60,8 +60,7 @@ impl Manager<'_> {
             pin.mappings(range).expect("regions were populated").collect()
         };
         let (_, flush) = self.reader.pin().protect(range, FROZEN)?;
-        let frames = pages.iter().map(|page| page.pfn);
-        self.account.shootdowns += self.site.serve(flush, frames)?;
+        self.account.shootdowns += self.site.serve(flush, &pages)?;
         self.copy(&pages)
     }
 
@@ -69,8 +68,7 @@ impl Manager<'_> {
     fn unmap(&mut self, range: GpaRange) -> Result<Vec<Mapping>, Stuck> {
         let mut unmapped = Vec::new();
         let (_, flush) = self.reader.pin().unmap_range(range, |page| unmapped.push(page))?;
-        let frames = unmapped.iter().map(|page| page.pfn);
-        self.account.shootdowns += self.site.serve(flush, frames)?;
+        self.account.shootdowns += self.site.serve(flush, &unmapped)?;
         Ok(unmapped)
     }
 
@@ -78,9 +76,9 @@ impl Manager<'_> {
     fn copy(&mut self, pages: &[Mapping]) -> Result<Vec<(Mapping, HostPfn)>, Stuck> {
         let memory = &self.site.machine.memory;
         let copies = pages.iter().map(|page| {
-            let pfn = memory.allocate().ok_or(Stuck::OutOfFrames { gpa: page.gpa })?;
+            let pfn = memory.allocate(page.size).ok_or(Stuck::OutOfFrames { gpa: page.gpa })?;
             memory.frame(page.pfn).ok_or(Stuck::Stray(*page))?;
-            memory.copy(page.pfn, pfn);
+            memory.copy(page.pfn, pfn, page.size);
             Ok((*page, pfn))
         });
         copies.collect()
@@ -92,10 +90,14 @@ impl Manager<'_> {
         let stay = memory.frame(old.pfn).and_then(Frame::stay);
         let stay = stay.ok_or(Stuck::Stray(old))?;
         self.account.moved.push((stay, old.into()));
-        self.reader.pin().map(old.gpa, new, PageSize::Size4K, *attr)?;
-        memory.free(old.pfn);
+        self.reader.pin().map(old.gpa, new, old.size, *attr)?;
+        memory.free(old.pfn, old.size);
         Ok(())
     }
+}
+
+fn pages(leaves: &[Mapping]) -> u64 {
+    leaves.iter().map(|leaf| leaf.size.pages()).sum()
 }
 
 #[cfg(test)]

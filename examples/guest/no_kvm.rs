@@ -2,7 +2,10 @@
 
 use std::{io, sync::Arc};
 
-use slat::{AnyFormat, Arena, GpaRange, HostPfn, PageTable, PhysWidth, SignalKicks};
+use slat::{
+    AnyFormat, Arena, GpaRange, HostPfn, Mapping as Leaf, PageSize, PageTable, PhysWidth,
+    SignalKicks,
+};
 
 use crate::{
     machine::Machine, mapping::Mapping, outcome::Outcome, stage::Stage, vcpu::Vcpu, workload::Share,
@@ -36,6 +39,10 @@ impl Host {
         match *self {}
     }
 
+    pub(crate) fn check_leaves(&self, _size: PageSize) -> Result<(), Unavailable> {
+        match *self {}
+    }
+
     pub(crate) fn region(&self, _vcpus: usize) -> GpaRange {
         match *self {}
     }
@@ -61,7 +68,7 @@ impl Vm {
         match *self {}
     }
 
-    pub(crate) fn forget(&self, _: impl IntoIterator<Item = HostPfn>) -> Result<(), VmError> {
+    pub(crate) fn forget_leaves(&self, _leaves: &[Leaf]) -> Result<(), VmError> {
         match *self {}
     }
 

@@ -4,12 +4,14 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use slat::{
-    AnyFormat, Ept, EptCaps, Format, Gpa, GpaRange, Levels, LongMode, Npt, PAGE_BYTES, PhysWidth,
+    AnyFormat, Ept, EptCaps, Format, Gpa, GpaRange, Levels, LongMode, Npt, PAGE_BYTES, PageSize,
+    PhysWidth,
 };
 
 use crate::{
     frame::WORDS,
     manager::{Change, Flushing, Turnover},
+    precopy::Precopy,
 };
 
 /// Width of physical addresses: usual for a server.
@@ -35,8 +37,8 @@ pub(crate) struct Options {
     #[arg(long, value_enum)]
     pub(crate) backend: Option<Backend>,
 
-    /// What the vCPUs do [default: touch, churn, migrate, and then the trace of /bin/true that comes with
-    /// the example]
+    /// What the vCPUs do [default: touch, churn, migrate, precopy, and then the trace of /bin/true that comes
+    /// with the example]
     #[arg(long, value_enum)]
     pub(crate) workload: Option<Pattern>,
 
@@ -54,7 +56,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = bytes)]
     pub(crate) memory: u64,
 
-    /// How long `random` runs; the others run until they are done
+    /// The leaves by which guest memory is mapped: a fault brings in that much, and memory is rounded up to
+    /// it
+    #[arg(long, value_name = "SIZE", value_enum, default_value = "4K")]
+    pub(crate) page_size: LeafSize,
+
+    /// How long `random` runs, and how long the link that `precopy` has takes for all of memory; the others
+    /// run until they are done
     #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
     pub(crate) seconds: Duration,
 
@@ -63,7 +71,21 @@ pub(crate) struct Options {
           value_parser = clap::value_parser!(u64).range(1..=MOST_ROUNDS))]
     pub(crate) rounds: u64,
 
-    /// Let `churn` and `migrate` use frames again without a shoot-down: a mistake, which must be found out
+    /// How many rounds `precopy` copies at most before it makes the vCPUs stand still
+    #[arg(long, value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=MOST_ROUNDS))]
+    pub(crate) copy_rounds: u64,
+
+    /// It does so earlier if a round finds no more pages dirty than this
+    #[arg(long, value_name = "PAGES", default_value_t = 64)]
+    pub(crate) few: u64,
+
+    /// Write the picture that `precopy` prints, of the pages that were dirty in each round, to a file too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+
+    /// Let `churn` and `migrate` use frames again without a shoot-down, and `precopy` copy pages without one:
+    /// a mistake, which must be found out
     #[arg(long)]
     pub(crate) skip_flush: bool,
 
@@ -99,6 +121,9 @@ pub(crate) enum Pattern {
     Churn,
     /// vCPUs use a few pages here and a few there, and managers move just these to other frames
     Migrate,
+    /// vCPUs write, to a few pages often and to most once, while memory is copied as for a live migration:
+    /// what is dirty, round after round
+    Precopy,
 }
 
 /// What runs the guest.
@@ -110,6 +135,31 @@ pub(crate) enum Backend {
     Soft,
     /// KVM, then software MMUs; their counts are compared
     Both,
+}
+
+/// The size of a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeafSize {
+    /// 4 KiB, a table of the lowest level for each 2 MiB
+    #[value(name = "4K")]
+    Small,
+    /// 2 MiB
+    #[value(name = "2M")]
+    Large,
+    /// 1 GiB
+    #[value(name = "1G")]
+    Huge,
+}
+
+impl LeafSize {
+    /// Returns the size as the library has it.
+    pub(crate) const fn get(self) -> PageSize {
+        match self {
+            Self::Small => PageSize::Size4K,
+            Self::Large => PageSize::Size2M,
+            Self::Huge => PageSize::Size1G,
+        }
+    }
 }
 
 /// An entry format by name.
@@ -149,17 +199,36 @@ impl Options {
 
     /// Returns what is to become of memory.
     pub(crate) const fn turnover(&self, change: Change) -> Turnover {
-        let flushing = if self.skip_flush { Flushing::Skipped } else { Flushing::Served };
-        Turnover { change, rounds: self.rounds, flushing }
+        Turnover { change, rounds: self.rounds, flushing: self.flushing() }
+    }
+
+    /// Returns how memory is to be copied.
+    pub(crate) const fn precopy(&self) -> Precopy {
+        let Self { copy_rounds: most_rounds, few, seconds: link, .. } = *self;
+        Precopy { most_rounds, few, link, flushing: self.flushing() }
+    }
+
+    const fn flushing(&self) -> Flushing {
+        if self.skip_flush { Flushing::Skipped } else { Flushing::Served }
     }
 
     /// Checks what one option alone does not tell.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let changes = matches!(self.workload, Some(Pattern::Churn | Pattern::Migrate));
+        let copies = self.workload == Some(Pattern::Precopy);
         anyhow::ensure!(
-            !self.skip_flush || changes && self.trace.is_none(),
-            "--skip-flush needs --workload churn or migrate, and no trace: nothing else takes memory \
-             away"
+            !self.skip_flush || (changes || copies) && self.trace.is_none(),
+            "--skip-flush needs --workload churn, migrate or precopy, and no trace: nothing else has \
+             anything to flush"
+        );
+        anyhow::ensure!(
+            self.svg.is_none() || self.is_tour() || copies,
+            "--svg needs --workload precopy, or none: nothing else has a picture"
+        );
+        anyhow::ensure!(
+            self.page_size != LeafSize::Huge || !changes && !self.is_tour(),
+            "--page-size 1G needs another --workload than churn and migrate, or a trace: a region would \
+             be a gigabyte, to be filled or copied each time that it changes"
         );
         let wants_kvm = matches!(self.backend, Some(Backend::Kvm | Backend::Both));
         anyhow::ensure!(
@@ -170,16 +239,27 @@ impl Options {
         Ok(())
     }
 
-    /// Checks that all of guest memory can be translated.
+    /// Returns guest memory rounded up to whole leaves, in bytes.
+    pub(crate) fn whole_memory(&self) -> u64 {
+        self.memory.checked_next_multiple_of(self.page_size.get().bytes()).unwrap_or(u64::MAX)
+    }
+
+    /// Checks that all of guest memory can be translated, by leaves of the size that is asked for.
     pub(crate) fn check_memory(&self, format: AnyFormat) -> anyhow::Result<()> {
-        let reachable =
-            GpaRange::new(Gpa::new(0), self.memory).is_ok_and(|range| format.admits_range(range));
+        let size = self.page_size.get();
+        let name = format.name();
+        anyhow::ensure!(
+            format.supports(size),
+            "--page-size: {name} has no leaves of {size:?} here"
+        );
+        let reachable = GpaRange::new(Gpa::new(0), self.whole_memory())
+            .is_ok_and(|range| format.admits_range(range));
         anyhow::ensure!(
             reachable,
             "--memory {}: {}-level {} cannot translate addresses so large",
             self.memory,
             self.levels,
-            format.name()
+            name
         );
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use serde::Serialize;
-use slat::{Gpa, HostPfn, MapError, mmu::Fault};
+use slat::{Gpa, HostPfn, MapError, RefineError, mmu::Fault};
 
 use crate::{
     deeds::{Life, Log},
@@ -19,8 +19,9 @@ pub(crate) struct Tally {
     /// Entries into the guest.
     pub(crate) entries: u64,
     pub(crate) faults: u64,
-    /// Faults for which this vCPU mapped a frame.
+    /// Faults for which this vCPU mapped a leaf, and the 4 KiB pages that it mapped so.
     pub(crate) mapped: u64,
+    pub(crate) mapped_pages: u64,
     /// Faults for which another vCPU was first.
     pub(crate) lost: u64,
     /// Faults at a page that was just being moved.
@@ -40,6 +41,7 @@ impl Tally {
             entries: self.entries + other.entries,
             faults: self.faults + other.faults,
             mapped: self.mapped + other.mapped,
+            mapped_pages: self.mapped_pages + other.mapped_pages,
             lost: self.lost + other.lost,
             moving: self.moving + other.moving,
             away: self.away + other.away,
@@ -62,6 +64,8 @@ pub(crate) enum Broken {
     FrameReused { gpa: Gpa, pfn: HostPfn },
     #[error("mapping a page failed: {0}")]
     Map(#[from] MapError),
+    #[error("making room for small pages failed: {0}")]
+    Refine(#[from] RefineError),
     #[error("{gpa} translates to frame {pfn}, which is not the guest's")]
     Stray { gpa: Gpa, pfn: HostPfn },
     #[error("read {found:#x} at {gpa}, expected {expected:#x}")]

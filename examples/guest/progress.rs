@@ -29,7 +29,7 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(name: &str, length: Length) -> Result<Self, TemplateError> {
-        let style = ProgressStyle::with_template("{msg} {wide_bar} {percent}%")?;
+        let style = ProgressStyle::with_template("{prefix}{msg} {wide_bar} {percent}%")?;
         let total = match length {
             Length::Accesses(number) | Length::Rounds(number) => number,
             Length::Time(time) => time.as_millis() as u64,
@@ -48,6 +48,22 @@ impl Progress {
     pub(crate) fn round(&self) {
         if let Length::Rounds(_) = self.length {
             self.bar.inc(1);
+        }
+    }
+
+    /// Shows a step by itself, of so many pages; the function that is returned shows how many are done.
+    pub(crate) fn step(&self, name: &'static str, pages: u64) -> impl FnMut(u64) {
+        let bar = self.bar.clone();
+        let (before, length) = (bar.position(), bar.length().unwrap_or_default());
+        move |done| {
+            bar.set_prefix(format!("{name} "));
+            bar.set_length(pages);
+            bar.set_position(done);
+            if done == pages {
+                bar.set_prefix("");
+                bar.set_length(length);
+                bar.set_position(before);
+            }
         }
     }
 

@@ -7,8 +7,9 @@ use serde::Serialize;
 use slat::Format;
 
 use crate::{
-    audit::{Audit, Churned, Forgotten, LevelBits, Migrated},
+    audit::{Audit, Churned, Forgotten, LevelBits, Migrated, Precopied},
     compare::Comparison,
+    heat::{Shading, svg},
     machine::{Machine, Run},
     outcome::Tally,
     workload::Workload,
@@ -21,7 +22,9 @@ pub(crate) struct Report {
     pub(crate) backend: &'static str,
     format: &'static str,
     table_levels: u32,
-    /// Pages that the workload may touch.
+    /// The leaves by which its memory is mapped, in bytes.
+    page_size: u64,
+    /// Pages of 4 KiB that the workload may touch.
     guest_pages: u64,
     seconds: f64,
     vcpus: Vec<Line>,
@@ -75,10 +78,15 @@ impl Document {
     }
 
     /// Returns the results as tables.
-    pub(crate) fn to_tables(&self) -> String {
-        let runs = self.runs.iter().map(Report::to_tables);
+    pub(crate) fn to_tables(&self, shading: Shading) -> String {
+        let runs = self.runs.iter().map(|run| run.to_tables(shading));
         let comparisons = self.comparisons.iter().map(Comparison::to_text);
         runs.chain(comparisons).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Returns a picture of each precopy as SVG.
+    pub(crate) fn to_svg(&self) -> String {
+        svg::draw(&self.runs.iter().filter_map(Report::chart).collect::<Vec<_>>())
     }
 }
 
@@ -109,6 +117,7 @@ impl Report {
             backend: if machine.vm.is_some() { "kvm" } else { "soft" },
             format: machine.table.format().name(),
             table_levels: machine.table.format().levels().count(),
+            page_size: workload.layout().granule().bytes(),
             guest_pages: workload.layout().len() as u64,
             seconds: elapsed.as_secs_f64(),
             vcpus: run.vcpus.iter().map(|vcpu| Line::new(vcpu.tally, vcpu.elapsed)).collect(),
@@ -119,18 +128,40 @@ impl Report {
         }
     }
 
-    fn to_tables(&self) -> String {
+    /// Returns what the picture of a precopy shows.
+    fn chart(&self) -> Option<svg::Chart<'_>> {
+        let precopy = self.audit.precopy.as_ref()?;
+        let rows = (1..).zip(&precopy.rounds).map(|(number, round)| {
+            (format!("{number}: {} dirty", round.dirty_pages), &round.density)
+        });
+        Some(svg::Chart { title: self.head(), rows: rows.collect() })
+    }
+
+    /// Returns what was run, in a line.
+    fn head(&self) -> String {
         let Self { workload, backend, format, table_levels, guest_pages, seconds, .. } = self;
-        let head = format!(
-            "{workload} on {backend}: {} vCPUs, {guest_pages} pages, {table_levels}-level {format}, \
-             {seconds:.3} s",
+        let leaves = match self.page_size >> 10 {
+            4 => "",
+            2048 => " in leaves of 2 MiB",
+            _ => " in leaves of 1 GiB",
+        };
+        format!(
+            "{workload} on {backend}: {} vCPUs, {guest_pages} pages{leaves}, {table_levels}-level \
+             {format}, {seconds:.3} s",
             self.vcpus.len(),
-        );
+        )
+    }
+
+    fn to_tables(&self, shading: Shading) -> String {
+        let head = self.head();
         let churn = self.audit.churn.as_ref().map(churn_table);
         let migrate = self.audit.migrate.as_ref().map(migrate_table);
-        let tables = [Some(self.vcpu_table()), Some(self.audit_table()), churn, migrate];
+        let precopy = self.audit.precopy.as_ref().map(precopy_table);
+        let tables = [Some(self.vcpu_table()), Some(self.audit_table()), churn, migrate, precopy];
         let tables = tables.iter().flatten().map(Table::to_string);
-        let parts = iter::once(head).chain(tables).chain([self.verdict_text() + "\n"]);
+        let picture = self.audit.precopy.as_ref().map(|precopy| picture(precopy, shading));
+        let parts = iter::once(head).chain(tables).chain(picture);
+        let parts = parts.chain([self.verdict_text() + "\n"]);
         parts.collect::<Vec<_>>().join("\n")
     }
 
@@ -230,6 +261,49 @@ fn migrate_table(migrated: &Migrated) -> Table {
         table.add_row([what.to_owned(), number.to_string()]);
     }
     table
+}
+
+/// Returns the rounds of a precopy, as a table.
+fn precopy_table(precopy: &Precopied) -> Table {
+    let mut table = plain(["memory copied: round", "dirty pages", "copied, KiB", "ms"]);
+    let last = precopy.rounds.len();
+    for (number, round) in (1..).zip(&precopy.rounds) {
+        let name = match number {
+            1 => "1, all that is mapped".to_owned(),
+            _ if number == last => format!("{number}, the vCPUs stand still"),
+            _ => number.to_string(),
+        };
+        let (copied, time) = (round.copied_bytes >> 10, 1e3 * round.seconds);
+        table.add_row([
+            name,
+            round.dirty_pages.to_string(),
+            copied.to_string(),
+            format!("{time:.1}"),
+        ]);
+    }
+    table
+}
+
+/// Returns what else is to be said of a precopy: where in memory was dirty in each round, and what was
+/// done for it.
+fn picture(precopy: &Precopied, shading: Shading) -> String {
+    let Precopied { shootdowns, kicks, stopped_seconds, split, collapsed, kept_small, .. } =
+        precopy;
+    let mut text = "dirty, from the first part of memory to the last:\n".to_owned();
+    for (number, round) in (1..).zip(&precopy.rounds) {
+        text += &format!("{number:>4} |{}|\n", round.density.to_text(shading));
+    }
+    text += &format!(
+        "{shootdowns} shoot-downs, {kicks} kicks; the vCPUs stood still for {:.1} ms",
+        1e3 * stopped_seconds
+    );
+    if *split > 0 {
+        text += &format!(
+            "\n{split} large leaves were split, {collapsed} made again; {kept_small} tables stayed"
+        );
+    }
+    let (pages, bytes) = (precopy.wrong_pages, precopy.wrong_bytes);
+    text + &format!("\nof the copy {bytes} bytes differ, in {pages} pages")
 }
 
 /// Makes an empty table with a name in its first column and numbers in the others.

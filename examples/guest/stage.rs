@@ -10,6 +10,8 @@ use std::sync::{
 
 use slat::{Kick, ObserverId, SignalKicks, ThreadKicks, ThreadSeat};
 
+use crate::phase::Phase;
+
 // Relaxed in all of this: these words decide when something is tried, never whether it is right. What
 // orders the threads' use of memory is the table.
 
@@ -21,6 +23,7 @@ pub(crate) struct Stage {
     pub(crate) kicks: Kicks,
     pub(crate) vcpus: Present,
     pub(crate) managers: Present,
+    pub(crate) phase: Phase,
     /// How many times a region is still to be changed.
     rounds: AtomicU64,
 }
@@ -39,6 +42,7 @@ impl Stage {
             kicks,
             vcpus: Present::new(vcpus),
             managers: Present::new(managers),
+            phase: Phase::default(),
             rounds: AtomicU64::new(rounds),
         }
     }
@@ -124,7 +128,7 @@ pub(crate) struct Present(AtomicU64);
 pub(crate) struct AtWork<'s>(&'s Present);
 
 impl Present {
-    fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self(AtomicU64::new(count as u64))
     }
 
@@ -134,7 +138,11 @@ impl Present {
     }
 
     pub(crate) fn any(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > 0
+        self.count() > 0
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

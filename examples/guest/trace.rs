@@ -19,7 +19,7 @@ use std::{
     io::{BufRead, Read},
 };
 
-use slat::{AnyFormat, Format, Gpa, PAGE_BYTES, RangeError};
+use slat::{AnyFormat, Format, Gpa, PAGE_BYTES, PageSize, RangeError};
 
 use crate::layout::Layout;
 
@@ -126,6 +126,11 @@ impl Trace {
             in_summary = false;
         }
         parts.finish()
+    }
+
+    /// Makes room for leaves of this size around its pages.
+    pub(crate) fn with_granule(self, granule: PageSize) -> Result<Self, TraceError> {
+        Ok(Self { layout: self.layout.with_granule(granule)?, ..self })
     }
 }
 

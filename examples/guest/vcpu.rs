@@ -9,13 +9,13 @@
 use std::{thread, time::Instant};
 
 use slat::{
-    AnyFormat, Arena, HostPfn, MapError, Mapped, PageSize, Reader,
+    AnyFormat, Arena, GpaRange, HostPfn, MapError, Mapped, Mapping, PageSize, Reader,
     mmu::{Cause, Fault},
 };
 
 use crate::{
     batch::Batch,
-    deeds::{Bits, Life, Log},
+    deeds::{Life, Log},
     frame::Word,
     machine::Machine,
     manager::{Change, Flushing, Site},
@@ -45,6 +45,13 @@ enum Resolved {
     Absent,
 }
 
+/// What became of an attempt to map a leaf.
+enum Placed {
+    Resolved(Resolved),
+    /// There is room for leaves of another size.
+    RoomFor(PageSize),
+}
+
 /// A vCPU at work.
 struct Running<'m> {
     vcpu: Vcpu<'m>,
@@ -53,8 +60,8 @@ struct Running<'m> {
     stale: Option<Stale>,
     log: Log,
     lives: Vec<Life>,
-    /// The frame that a lost race left over; the next fault takes it.
-    spare: Option<HostPfn>,
+    /// The frames that a lost race left over; the next fault takes them.
+    spare: Option<(HostPfn, PageSize)>,
 }
 
 impl<'m> Vcpu<'m> {
@@ -72,8 +79,8 @@ impl<'m> Vcpu<'m> {
         };
         let broken = running.execute(processor, share).err();
         let Running { vcpu, tally, stale, log, lives, spare, .. } = running;
-        if let Some(pfn) = spare {
-            machine.memory.free(pfn);
+        if let Some((pfn, size)) = spare {
+            machine.memory.free(pfn, size);
         }
         Outcome { tally, stale, log, lives, elapsed: vcpu.begun.elapsed(), broken }
     }
@@ -95,6 +102,7 @@ impl<'m> Running<'m> {
             if batch.next().is_none() {
                 return Ok(());
             }
+            self.vcpu.stage.phase.pass();
             self.tally.entries += 1;
             let exit = processor.stay(&mut batch);
             self.settle(&mut batch)?;
@@ -136,10 +144,11 @@ impl<'m> Running<'m> {
         let gpa = machine.gpa(page, word);
         let latest = self.log.latest(page);
         let tenant = || found.stay.and_then(|stay| machine.memory.tenant(stay));
+        let is_its_own = || tenant().is_some_and(|leaf| leaf.contains(gpa));
         // Mostly it is the stay that is known: then nobody need be asked whose it is.
-        let is_stale = found.stay.is_none() || found.stay != latest && tenant() != Some(page);
+        let is_stale = found.stay.is_none() || found.stay != latest && !is_its_own();
         if is_stale {
-            let tenant = tenant().map(|page| machine.layout.gpa(page));
+            let tenant = tenant().map(GpaRange::start);
             self.stale.get_or_insert(Stale { gpa, tenant });
             self.tally.stale += 1;
         }
@@ -206,43 +215,85 @@ impl<'m> Running<'m> {
         }
     }
 
+    /// Maps a page, by a leaf of the size that there is room for; while writes are tracked, by a small one.
     fn map(&mut self, page: usize, fault: Fault) -> Result<Resolved, Broken> {
-        let Vcpu { machine, .. } = self.vcpu;
+        let Vcpu { machine, stage, .. } = self.vcpu;
+        let granule = machine.layout.granule();
+        let mut size = if stage.phase.is_tracked() { PageSize::Size4K } else { granule };
+        loop {
+            match self.map_leaf(page, size, fault)? {
+                Placed::Resolved(resolved) => return Ok(resolved),
+                Placed::RoomFor(room) if room > size => {
+                    machine.table.refine(machine.layout.leaf(page, room), size)?;
+                }
+                Placed::RoomFor(room) => size = room,
+            }
+        }
+    }
+
+    fn map_leaf(&mut self, page: usize, size: PageSize, fault: Fault) -> Result<Placed, Broken> {
+        let Vcpu { machine, stage, .. } = self.vcpu;
         let gpa = fault.gpa();
-        let spare = self.spare.take().or_else(|| machine.memory.allocate());
-        let pfn = spare.ok_or(Broken::OutOfFrames { gpa })?;
-        machine.memory.assign(pfn, page);
-        match self.reader.pin().map(gpa, pfn, PageSize::Size4K, machine.attr) {
-            Ok(Mapped::New) => self.tally.mapped += 1,
+        let spare = self.spare.take_if(|spare| spare.1 == size).map(|(pfn, _)| pfn);
+        let pfn = spare.or_else(|| machine.memory.allocate(size));
+        let pfn = pfn.ok_or(Broken::OutOfFrames { gpa })?;
+        let leaf = machine.layout.leaf(page, size);
+        let stay = machine.memory.assign(pfn, leaf);
+        let mapped = self.reader.pin().map(leaf.start(), pfn, size, machine.attr);
+        let resolved = match mapped {
+            Ok(Mapped::New) => {
+                self.tally.mapped += 1;
+                self.tally.mapped_pages += size.pages();
+                if stage.phase.is_tracked() {
+                    // What the handler filled it with has to be copied, whether the guest writes or not.
+                    let pin = self.reader.pin();
+                    pin.slot(leaf.start()).expect("it was just mapped").set_dirty();
+                    self.log.at(page, stay).written = true;
+                }
+                Resolved::Present
+            }
             Ok(Mapped::Same) => return Err(Broken::FrameReused { gpa, pfn }),
             // Another vCPU faulted here as well and was first: its page will do.
             Err(MapError::Occupied(_)) => {
                 self.tally.lost += 1;
-                self.spare = Some(pfn);
+                self.keep(pfn, size);
+                Resolved::Present
+            }
+            Err(MapError::WrongSize { granule, .. }) => {
+                self.keep(pfn, size);
+                return Ok(Placed::RoomFor(granule));
             }
             Err(MapError::NotPopulated { .. }) => {
                 self.tally.away += 1;
-                self.spare = Some(pfn);
-                return Ok(Resolved::Absent);
+                self.keep(pfn, size);
+                Resolved::Absent
             }
             Err(MapError::Vacated { accessed, dirty, .. }) => {
                 self.tally.late += 1;
-                self.give_up(page, pfn, Bits { accessed, dirty })?;
-                return Ok(Resolved::Absent);
+                let (gpa, attr) = (leaf.start(), machine.attr);
+                self.give_up(Mapping { gpa, pfn, size, attr, accessed, dirty })?;
+                Resolved::Absent
             }
             Err(other) => return Err(other.into()),
-        }
-        Ok(Resolved::Present)
+        };
+        Ok(Placed::Resolved(resolved))
     }
 
-    /// Gives back a frame that was mapped for a moment, in a region that was going: some vCPU may have
-    /// found it there.
-    fn give_up(&mut self, page: usize, pfn: HostPfn, bits: Bits) -> Result<(), Broken> {
+    /// Keeps frames that were not used for the next fault.
+    fn keep(&mut self, pfn: HostPfn, size: PageSize) {
+        if let Some((pfn, size)) = self.spare.replace((pfn, size)) {
+            self.vcpu.machine.memory.free(pfn, size);
+        }
+    }
+
+    /// Gives back the frames of a leaf that was mapped for a moment, in a region that was going: some vCPU
+    /// may have found it there.
+    fn give_up(&mut self, leaf: Mapping) -> Result<(), Broken> {
         let Vcpu { machine, stage, flushing, .. } = self.vcpu;
         let site = Site { machine, stage, flushing };
-        site.serve(machine.table.flush_all(), [pfn])?;
-        let life = machine.memory.give_back(page, pfn, bits);
-        self.lives.push(life.expect("the frame was this vCPU's"));
+        site.serve(machine.table.flush_all(), &[leaf])?;
+        let life = machine.memory.give_back(leaf);
+        self.lives.push(life.expect("the frames were this vCPU's"));
         Ok(())
     }
 }

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use slat::RangeError;
+use slat::{PageSize, RangeError};
 
 use crate::{
     layout::Layout,
@@ -35,9 +35,15 @@ pub(crate) struct Visits {
 }
 
 impl Visits {
-    /// Makes the workload for `bytes` of memory.
-    pub(crate) fn new(bytes: u64, seed: u64, turnover: Turnover) -> Result<Self, RangeError> {
-        Ok(Self { layout: Layout::split(bytes, REGIONS)?, seed, turnover })
+    /// Makes the workload for `bytes` of memory, mapped by such leaves.
+    pub(crate) fn new(
+        bytes: u64,
+        granule: PageSize,
+        seed: u64,
+        turnover: Turnover,
+    ) -> Result<Self, RangeError> {
+        let layout = Layout::split(bytes, REGIONS)?.with_granule(granule)?;
+        Ok(Self { layout, seed, turnover })
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     frame::{WORDS, Word},
     layout::Layout,
     manager::Turnover,
+    precopy::Precopy,
     progress::Length,
     stage::Stage,
     trace::{Kind, Step, Trace},
@@ -36,6 +37,11 @@ pub(crate) trait Workload: Sync {
 
     /// Returns what is to become of its memory while it runs; `None` if it stays as it is.
     fn turnover(&self) -> Option<Turnover> {
+        None
+    }
+
+    /// Returns how its memory is copied while it runs; `None` if it is not.
+    fn precopy(&self) -> Option<&Precopy> {
         None
     }
 

@@ -1,8 +1,8 @@
 //! A guest: a processor's MMU with caches that go stale, and the observer through which it enters.
 
 use slat::{
-    Ept, Gpa, HostPfn, Inside, Observer, ObserverId, Tracking,
-    mmu::{Access, CacheConfig, Cause, TranslationCache},
+    Ept, Gpa, HostPfn, Inside, Observer, ObserverId, PageSize, Tracking,
+    mmu::{Access, CacheConfig, Cause, Translation, TranslationCache},
 };
 
 use crate::{Frames, World, gpa};
@@ -18,7 +18,16 @@ impl Guest {
     /// Makes a guest that never entered.
     #[must_use]
     pub fn new(world: &World) -> Self {
-        let config = CacheConfig { tlb_entries: 4, walk_entries: 4 };
+        Self::with(world, CacheConfig { tlb_entries: 4, walk_entries: 4 })
+    }
+
+    /// Makes a guest that never entered, whose caches remember the way to leaves, but no leaves.
+    #[must_use]
+    pub fn forgetful(world: &World) -> Self {
+        Self::with(world, CacheConfig { tlb_entries: 0, walk_entries: 4 })
+    }
+
+    fn with(world: &World, config: CacheConfig) -> Self {
         Self { observer: world.table.observer(), cache: TranslationCache::new(config) }
     }
 
@@ -59,11 +68,21 @@ impl Stay<'_> {
     /// # Errors
     /// Why the MMU faulted.
     pub fn access(&mut self, page: u64, access: Access) -> Result<HostPfn, Cause> {
+        self.translate(page, access).map(|translation| translation.pfn)
+    }
+
+    /// Does the same; returns the size of the leaf by which it reached the page.
+    ///
+    /// # Errors
+    /// Why the MMU faulted.
+    pub fn size(&mut self, page: u64, access: Access) -> Result<PageSize, Cause> {
+        self.translate(page, access).map(|translation| translation.size)
+    }
+
+    fn translate(&mut self, page: u64, access: Access) -> Result<Translation, Cause> {
         let address: Gpa = gpa(page);
-        match self.inside.mmu().translate_cached(self.cache, address, access) {
-            Ok(translation) => Ok(translation.pfn),
-            Err(fault) => Err(fault.cause()),
-        }
+        let translated = self.inside.mmu().translate_cached(self.cache, address, access);
+        translated.map_err(|fault| fault.cause())
     }
 
     /// Invalidates what became due, without leaving.

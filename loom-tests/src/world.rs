@@ -7,7 +7,7 @@ use std::thread::panicking;
 use slat::{
     Attr, Content, Ept, EptCaps, Format, FrameRun, FrameSource, Gpa, GpaRange, HeapFrames, Hint,
     HostPfn, Levels, MapError, Mapped, Mapping, OutOfFrames, PageSize, PageTable, PhysWidth,
-    Pinned, Prot, Reader, Tracking, UnmapError,
+    Pinned, Prot, Reader, Resize, Tracking, UnmapError,
     mmu::{Access, Cause, Mmu},
 };
 
@@ -121,8 +121,23 @@ impl World {
         Self::with_frames(1 + lives * u64::from(format().levels().count() - 1))
     }
 
+    /// Makes a table in which nothing is populated, with frames for `leaf_tables` leaf tables, for a
+    /// processor on which a leaf must be gone before one of another size comes.
+    ///
+    /// # Panics
+    /// If the library fails.
+    #[must_use]
+    pub fn breaking(leaf_tables: u64) -> Self {
+        let format = format().with_resize(Resize::BreakFirst);
+        Self::of(format, u64::from(format.levels().count() - 1) + leaf_tables)
+    }
+
     fn with_frames(frames: u64) -> Self {
-        let table = PageTable::new(format(), Frames(HeapFrames::new(frames))).unwrap();
+        Self::of(format(), frames)
+    }
+
+    fn of(format: Ept, frames: u64) -> Self {
+        let table = PageTable::new(format, Frames(HeapFrames::new(frames))).unwrap();
         Self { table, pages: [Page::new(), Page::new(), Page::new(), Page::new()] }
     }
 

@@ -1,7 +1,7 @@
 //! Harvests beside the MMU, unmap, each other, software that sets bits, vacate and split: each mark is
 //! reported once, or is still there.
 
-use loom_tests::{Arc, Cpu, RWX, World, explore, frame, gpa, pages, race};
+use loom_tests::{Arc, Cpu, RWX, World, explore, frame, gpa, no_kick, pages, race};
 use slat::{Bitmap, Entry, GpaRange, Mark, PageSize, SLOTS, mmu::Access};
 
 /// The pages of one leaf table.
@@ -162,20 +162,24 @@ fn a_mark_is_never_set_in_a_page_that_is_not_mapped() {
     .are(&[0, 1]);
 }
 
-/// Page 0 stands for what a device writes: it is mapped, or not yet. Who found the mark set did nothing
-/// more: then the harvest that took it has to see what was written.
+/// That page 0 is not accessed any more stands for what a device writes to page 1: it is the one change
+/// of a slot that takes no fence along. Who finds the mark set does
+/// nothing more: then the harvest that takes it has to see what was written.
 #[test]
 fn what_was_written_before_a_mark_that_was_found_set_is_seen_by_its_harvest() {
     explore(3, || {
-        let world = Arc::new(marked());
+        let world = marked();
+        world.table.pin().map(gpa(0), frame(0), PageSize::Size4K, RWX).unwrap();
+        assert!(!world.table.pin().slot(gpa(0)).unwrap().set_accessed());
+        let world = Arc::new(world);
         let (seen, newly) = race(
             &world,
             |cpu| {
                 assert!(harvest(cpu, Mark::Dirty));
-                cpu.lookup(0).is_some()
+                !cpu.lookup(0).unwrap().accessed
             },
             |cpu| {
-                cpu.map(0, 0).unwrap();
+                assert!(cpu.pin().slot(gpa(0)).unwrap().clear_accessed());
                 set_dirty(cpu, pages(1, 2), 1)
             },
         );
@@ -229,7 +233,7 @@ fn a_harvest_beside_a_split_reports_each_page_once() {
         let world = Arc::new(world);
         let (split, found) = race(
             &world,
-            |cpu| cpu.table().split(gpa(0), PageSize::Size4K),
+            |cpu| cpu.table().split(gpa(0), PageSize::Size4K, &no_kick),
             move |cpu| harvest_of(cpu, all, Mark::Dirty).count(),
         );
         assert_eq!((split, found), (Ok(()), TABLE));

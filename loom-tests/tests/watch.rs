@@ -6,7 +6,8 @@ use loom_tests::{
     Arc, Cpu, Guest, World, explore, frame, gpa, no_kick, pages, race, race_unpinned, race3,
 };
 use slat::{
-    Entry, FixError, Fixed, MapError, Mapped, NoteError, Noted, PageSize, Prot, Tracking,
+    Bitmap, Entry, FixError, Fixed, MapError, Mapped, Mark, NoteError, Noted, PageSize, Prot,
+    Tracking,
     mmu::{Access, Cause},
 };
 
@@ -329,32 +330,118 @@ fn a_note_and_a_fix_agree_who_was_first() {
     .are(&[(Ok(Fixed::Dirtied), Ok(Noted::Already)), (Ok(Fixed::Already), Ok(Noted::New))]);
 }
 
-/// A device writes the page and then notes it; who cleans the page, and reads it behind a shoot-down, has
-/// what it wrote, or finds the page dirty again.
+/// Harvests page 1; tells whether it was dirty.
+fn harvest(cpu: &Cpu) -> bool {
+    let mut found = Bitmap::new(pages(1, 2));
+    let pin = cpu.pin();
+    let (_, flush) = pin.harvest(pages(1, 2), Mark::Dirty, &mut found).unwrap();
+    assert_eq!(flush.is_empty(), !found.contains(gpa(1)));
+    found.contains(gpa(1))
+}
+
 #[test]
-fn what_a_device_wrote_is_read_by_who_cleans_the_page_or_the_page_is_dirty() {
+fn a_fix_is_in_the_bitmap_of_a_harvest_or_in_the_entry() {
+    explore(4, || {
+        let world = Arc::new(watched());
+        let (found, fixed) = race(&world, harvest, fix);
+        assert_eq!(fixed, Ok(Fixed::Dirtied));
+        assert_eq!(state(&world), if found { CLEAN } else { DIRTY });
+        found
+    })
+    .are(&[true, false]);
+}
+
+#[test]
+fn a_page_that_is_harvested_beside_a_fix_is_clean_and_read_only_or_dirty_again() {
     explore(4, || {
         let world = Arc::new(dirty());
-        let ((cleaned, seen), noted) = race_unpinned(
+        let (found, fixed) = race(&world, harvest, fix);
+        assert!(found);
+        assert_eq!(state(&world), if fixed == Ok(Fixed::Dirtied) { DIRTY } else { CLEAN });
+        fixed
+    })
+    .are(&[Ok(Fixed::Dirtied), Ok(Fixed::Already)]);
+}
+
+/// The harvest saw a leaf that was not watched yet.
+#[test]
+fn a_page_that_is_harvested_beside_a_watch_is_never_left_writable() {
+    explore(4, || {
+        let world = World::mapped(1);
+        assert!(!world.table.pin().slot(gpa(1)).unwrap().set_dirty());
+        let world = Arc::new(world);
+        let (found, (new, taken)) = race(&world, harvest, watch);
+        assert!(found && new);
+        assert_eq!(state(&world), CLEAN);
+        taken
+    })
+    .are(&[true, false]);
+}
+
+/// The harvest saw a leaf that was still watched.
+#[test]
+fn a_page_that_is_harvested_beside_an_unwatch_keeps_the_right_to_write() {
+    explore(4, || {
+        let world = Arc::new(dirty());
+        let (found, was_watched) = race(&world, harvest, unwatch);
+        assert!(found && was_watched);
+        assert_eq!(state(&world), (false, true, false));
+    })
+    .are(&[()]);
+}
+
+#[test]
+fn behind_the_shootdown_of_a_harvest_no_write_goes_unnoticed() {
+    explore(3, || {
+        let world = dirty();
+        // Its caches know the page, with the right to write.
+        let mut guest = Guest::warm(&world, 1);
+        let world = Arc::new(world);
+        let (copied, written) = race_unpinned(
             &world,
             |cpu| {
-                let cleaned = clean(cpu);
-                cpu.table().flush_all().shootdown().wait(&no_kick).unwrap();
-                (cleaned, cpu.lookup(2))
+                let mut found = Bitmap::new(pages(1, 2));
+                let (count, flush) =
+                    cpu.pin().harvest(pages(1, 2), Mark::Dirty, &mut found).unwrap();
+                assert_eq!(count, 1);
+                flush.shootdown().wait(&no_kick).unwrap();
+                cpu.page(1).read()
+            },
+            move |cpu| write_or_fix(cpu, &mut guest),
+        );
+        let expected = if written.is_ok() { (CLEAN, 7) } else { (DIRTY, 1) };
+        assert_eq!((state(&world), copied), expected);
+        written
+    })
+    .are(&[Ok(()), Err(Fixed::Dirtied)]);
+}
+
+/// A device writes the page and then notes it; who harvests it, and reads it behind the shoot-down, has what
+/// was written, or the page is dirty anew.
+#[test]
+fn what_a_device_wrote_is_read_behind_a_harvest_or_noted_for_the_next() {
+    explore(4, || {
+        let world = dirty();
+        world.table.pin().map(gpa(2), frame(2), PageSize::Size4K, loom_tests::RWX).unwrap();
+        assert!(!world.table.pin().slot(gpa(2)).unwrap().set_accessed());
+        let world = Arc::new(world);
+        // That page 2 is not accessed any more stands for what is written to page 1, which is no plain cell
+        //   here: it is read and written at the same time. To clear the bit takes no fence.
+        let (seen, noted) = race(
+            &world,
+            |cpu| {
+                assert!(harvest(cpu));
+                !cpu.lookup(2).unwrap().accessed
             },
             |cpu| {
-                // Stands for the page's contents, which are no plain cell here: they are read and written
-                // at the same time.
-                cpu.map(2, 2).unwrap();
-                note(cpu).unwrap()
+                let pin = cpu.pin();
+                assert!(pin.slot(gpa(2)).unwrap().clear_accessed());
+                pin.note_dirty(gpa(1)).unwrap()
             },
         );
-        assert!(cleaned);
-        match noted {
-            Noted::Already => assert!(seen.is_some()),
-            Noted::New => assert_eq!(state(&world), DIRTY),
-        }
-        noted
+        assert_eq!(state(&world), if noted == Noted::New { DIRTY } else { CLEAN });
+        assert!(seen || noted == Noted::New);
+        (seen, noted)
     })
-    .are(&[Noted::New, Noted::Already]);
+    .are(&[(true, Noted::Already), (true, Noted::New), (false, Noted::New)]);
 }

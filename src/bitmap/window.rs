@@ -1,7 +1,7 @@
 //! A part of a bitmap that can be written.
 
 use core::fmt;
-#[cfg(any(test, feature = "rayon"))]
+#[cfg(any(feature = "rayon", all(test, not(any(loom, shuttle)))))]
 use core::iter;
 
 use super::{WORD_PAGES, low_bits, words_of};
@@ -21,7 +21,7 @@ impl<'b> Window<'b> {
     }
 
     /// Returns the pages that it has bits for.
-    #[cfg(any(test, feature = "rayon"))]
+    #[cfg(any(feature = "rayon", all(test, not(any(loom, shuttle)))))]
     #[inline]
     pub(crate) fn range(&self) -> GpaRange {
         self.range
@@ -49,7 +49,7 @@ impl<'b> Window<'b> {
     }
 
     /// Takes the words that have bits for `pages`, which it has.
-    #[cfg(any(test, feature = "rayon"))]
+    #[cfg(any(feature = "rayon", all(test, not(any(loom, shuttle)))))]
     pub(crate) fn part(self, pages: GpaRange) -> Self {
         let Self { range, words } = self;
         let word = |page| ((page - range.first_page()) / WORD_PAGES) as usize;
@@ -60,7 +60,7 @@ impl<'b> Window<'b> {
     }
 
     /// Cuts it into windows of so many `words`, the last of which may be shorter.
-    #[cfg(any(test, feature = "rayon"))]
+    #[cfg(any(feature = "rayon", all(test, not(any(loom, shuttle)))))]
     pub(crate) fn split(self, words: usize) -> impl Iterator<Item = Window<'b>> {
         let end = self.range.end_page();
         let mut first = self.range.first_page();

@@ -1,7 +1,7 @@
 //! A format chosen at run time.
 
 use super::{
-    AttrError, EncodeError, Ept, Format, Fresh, LongMode, Npt, PhysWidth, Tracking, sealed,
+    AttrError, EncodeError, Ept, Format, Fresh, LongMode, Npt, PhysWidth, Resize, Tracking, sealed,
 };
 use crate::{
     addr::{Gpa, HostPfn},
@@ -94,6 +94,8 @@ forward! {
     fn accessed_bit(&self) -> u64;
     fn dirty_bit(&self) -> u64;
     fn write_bit(&self) -> u64;
+    fn present_bits(&self) -> u64;
+    fn resize(&self) -> Resize;
     fn rights_bits(&self) -> u64;
     fn table_bits(&self) -> u64;
     fn leaf_bits(&self, size: PageSize) -> u64;

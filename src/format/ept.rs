@@ -7,7 +7,7 @@
 use bitflags::bitflags;
 
 use super::{
-    AttrError, EncodeError, Format, Fresh, PhysWidth, Tracking, bits_below, check_frame,
+    AttrError, EncodeError, Format, Fresh, PhysWidth, Resize, Tracking, bits_below, check_frame,
     check_rights, check_soft, sealed,
 };
 use crate::{
@@ -105,6 +105,7 @@ pub struct Ept {
     width: PhysWidth,
     caps: EptCaps,
     fresh: Fresh,
+    resize: Resize,
     /// The bits of which a present entry has at least one (SDM 29.3.2).
     rights: u64,
 }
@@ -115,13 +116,22 @@ impl Ept {
     pub const fn new(levels: Levels, width: PhysWidth, caps: EptCaps) -> Self {
         let mode_based = caps.contains(EptCaps::MODE_BASED_EXECUTE);
         let rights = if mode_based { RWX | USER_EXECUTE } else { RWX };
-        Self { levels, width, caps, fresh: Fresh::NotAccessed, rights }
+        Self { levels, width, caps, fresh: Fresh::NotAccessed, resize: Resize::Live, rights }
     }
 
     /// Returns the same with another policy for fresh leaves.
     #[must_use]
     pub const fn with_fresh(self, fresh: Fresh) -> Self {
         Self { fresh, ..self }
+    }
+
+    /// Returns the same for a processor on which leaves change their size as `resize` says.
+    ///
+    /// Parts without `IF_PSCHANGE_MC_NO` (bit 6 of IA32_ARCH_CAPABILITIES; Intel SDM vol. 4, table 2-2) may
+    /// have to break first what guests execute.
+    #[must_use]
+    pub const fn with_resize(self, resize: Resize) -> Self {
+        Self { resize, ..self }
     }
 
     /// Returns what the processor can do.
@@ -283,6 +293,14 @@ impl Format for Ept {
     #[inline]
     fn write_bit(&self) -> u64 {
         WRITE
+    }
+
+    fn present_bits(&self) -> u64 {
+        self.rights
+    }
+
+    fn resize(&self) -> Resize {
+        self.resize
     }
 
     fn rights_bits(&self) -> u64 {

@@ -13,6 +13,7 @@
 //! - Table entries allow everything (R, W and X, or W and U with NX clear): rights are the leaf's.
 
 mod any;
+mod broken;
 mod carry;
 mod ept;
 mod long_mode;
@@ -28,6 +29,7 @@ use core::fmt::Debug;
 
 pub use self::{
     any::AnyFormat,
+    broken::Resize,
     ept::{Ept, EptCaps},
     long_mode::LongMode,
     npt::Npt,
@@ -182,6 +184,8 @@ pub enum Kind {
     Empty,
     /// No memory here.
     Unpopulated,
+    /// A leaf, or a table's entry, that is taken from the MMU while the size of leaves changes.
+    Broken,
     /// Populated, nothing mapped, and a vacate is deciding whether it may take the page away.
     Claimed,
     /// Points at a table in this frame.
@@ -279,6 +283,12 @@ pub trait Format:
     /// Returns the right to write, in leaves.
     fn write_bit(&self) -> u64;
 
+    /// Returns the bits of which a present entry has at least one.
+    fn present_bits(&self) -> u64;
+
+    /// Tells whether leaves may change their size while the old one is cached.
+    fn resize(&self) -> Resize;
+
     /// Returns the bits of a leaf that say its rights, as far as they differ between present leaves.
     fn rights_bits(&self) -> u64;
 
@@ -306,6 +316,7 @@ pub trait Format:
                 Entry::EMPTY => Kind::Empty,
                 Entry::UNPOPULATED => Kind::Unpopulated,
                 _ if entry.is_claimed() => Kind::Claimed,
+                _ if entry.mended(level, self).is_some() => Kind::Broken,
                 _ => Kind::Stray,
             };
         }
@@ -319,7 +330,7 @@ pub trait Format:
     /// dirty bits as the MMU may have left them.
     fn is_well_formed(&self, level: Level, entry: Entry) -> bool {
         match (self.kind(level, entry), level.page_size()) {
-            (Kind::Empty | Kind::Unpopulated | Kind::Claimed, _) => true,
+            (Kind::Empty | Kind::Unpopulated | Kind::Claimed | Kind::Broken, _) => true,
             (Kind::Table(frame), size) => {
                 // Only where a leaf can be is there a collapse.
                 let has_leaves = size.is_some_and(|size| self.supports(size));

@@ -28,6 +28,7 @@ impl Entry {
         }
         // Only where leaves can be are there granules, and tables made out of them.
         let has_leaves = level.page_size().is_some_and(|size| format.supports(size));
+        let is_large = has_leaves && level > Level::L1;
         let writer_if = |allowed: bool| allowed.then_some(Who::Writer);
         // Only collapse makes LATE leaves, and only what is mapped can be watched.
         let is_fresh = !next.has(Self::LATE | Self::WATCHED);
@@ -52,6 +53,21 @@ impl Entry {
             // Collapse, if nobody has cleared its mark.
             (Kind::Table(_), Kind::Leaf) => {
                 writer_if(self.has(Self::COLLAPSING) && next.has(Self::LATE))
+            }
+            // Split and collapse where they break first; who changes what is there mends it.
+            (Kind::Leaf, Kind::Broken) => writer_if(is_large && next == self.broken(format)),
+            (Kind::Table(_), Kind::Broken) => {
+                let table = self.without(Self::COLLAPSING);
+                writer_if(self != table && next == table.broken(format))
+            }
+            (Kind::Broken, Kind::Leaf | Kind::Table(_)) => {
+                let old = self.mended(level, format)?;
+                let resized = format.is_table(old) != format.is_table(next);
+                let is_final = match format.kind(level, next) {
+                    Kind::Leaf => !next.has(Self::LATE),
+                    _ => !next.has(Self::COLLAPSING),
+                };
+                if old == next { Some(Who::Anyone) } else { writer_if(resized && is_final) }
             }
             // Refine and split.
             (Kind::Empty | Kind::Leaf, Kind::Table(_)) => {

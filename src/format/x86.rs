@@ -6,7 +6,7 @@
 use core::fmt::Debug;
 
 use super::{
-    AnyFormat, AttrError, EncodeError, Format, Fresh, Pat, PhysWidth, Tracking, bits_below,
+    AnyFormat, AttrError, EncodeError, Format, Fresh, Pat, PhysWidth, Resize, Tracking, bits_below,
     check_frame, check_rights, check_soft, sealed,
 };
 use crate::{
@@ -51,6 +51,7 @@ pub(crate) struct Paging {
     pub(crate) width: PhysWidth,
     pub(crate) pat: Pat,
     pub(crate) fresh: Fresh,
+    pub(crate) resize: Resize,
     pub(crate) pages_1g: bool,
     /// Set in every entry and root, and in no frame number.
     pub(crate) encryption: u64,
@@ -63,6 +64,7 @@ impl Paging {
             width,
             pat: Pat::POWER_ON,
             fresh: Fresh::NotAccessed,
+            resize: Resize::Live,
             pages_1g: true,
             encryption: 0,
         }
@@ -319,6 +321,14 @@ impl<T: Variant> Format for T {
         WRITE
     }
 
+    fn present_bits(&self) -> u64 {
+        PRESENT
+    }
+
+    fn resize(&self) -> Resize {
+        self.paging().resize
+    }
+
     fn rights_bits(&self) -> u64 {
         RIGHTS
     }
@@ -346,6 +356,13 @@ macro_rules! paging_options {
             #[must_use]
             pub const fn without_1g_pages(self) -> Self {
                 Self { paging: Paging { pages_1g: false, ..self.paging } }
+            }
+
+            /// Returns the same for a processor on which leaves change their size as `resize` says: some need
+            /// [`BreakFirst`]($crate::Resize::BreakFirst) (AMD erratum 383, family 10h).
+            #[must_use]
+            pub const fn with_resize(self, resize: $crate::format::Resize) -> Self {
+                Self { paging: Paging { resize, ..self.paging } }
             }
 
             /// Returns the same with another policy for fresh leaves.

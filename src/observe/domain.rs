@@ -33,8 +33,9 @@ pub(crate) struct Domain<F: Format, S: FrameSource> {
     hub: Hub,
     /// Locked after the writer lock, if that is held.
     limbo: Mutex<Limbo>,
-    /// Held by a collapse from its beginning to its end, and locked before the writer lock.
-    collapses: Mutex<()>,
+    /// Held by a change of size that goes on over a shoot-down, from its beginning to its end; locked
+    /// before the writer lock.
+    resizes: Mutex<()>,
     /// Held by a round of harvests.
     rounds: Mutex<Rounds>,
     /// The tree's, by which caches of the software MMU know it.
@@ -46,14 +47,7 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         let tree = Tree::new(format, frames)?;
         let (hub, limbo) = (Hub::new(), Mutex::new(Limbo::default()));
         let rounds = Mutex::new(Rounds::default());
-        Ok(Self {
-            tree,
-            hub,
-            limbo,
-            collapses: Mutex::new(()),
-            rounds,
-            identity: Identity::fresh(),
-        })
+        Ok(Self { tree, hub, limbo, resizes: Mutex::new(()), rounds, identity: Identity::fresh() })
     }
 
     #[inline]
@@ -83,9 +77,9 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         Round::begin(&self.hub, self.rounds.lock(), range, carry)
     }
 
-    /// Takes the turn to collapse: waits for other collapses.
-    pub(crate) fn collapses(&self) -> MutexGuard<'_, ()> {
-        self.collapses.lock()
+    /// Takes the turn to change sizes over a shoot-down: waits for others.
+    pub(crate) fn resizes(&self) -> MutexGuard<'_, ()> {
+        self.resizes.lock()
     }
 
     /// Lets the grace period with this stamp end, if pins allow; tells whether it is over.
@@ -166,6 +160,11 @@ impl<'t, F: Format, S: FrameSource> Structure<'t, F, S> {
             return;
         }
         let generation = self.domain.hub.announce(Stale::new(range, Scope::Structure));
+        self.retire_since(dead, generation);
+    }
+
+    /// Does the same for what everybody was told of at `generation`, which began after it was unlinked.
+    pub(crate) fn retire_since(self, dead: Vec<Dead>, generation: u64) {
         self.domain.limbo.lock().add(dead, generation, self.domain.tree.epoch());
         self.sweep();
     }

@@ -24,7 +24,7 @@ use crate::{
     table::{Dead, Writer},
 };
 
-/// What waits, the oldest first.
+/// What waits, in the order in which it came.
 ///
 /// Invariant: a batch is taken out only when no pin and no observer can reach its tables.
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ impl Limbo {
 
     /// Returns the generation that observers must have reached for all of it to be freed.
     pub(super) fn newest(&self) -> Option<u64> {
-        self.batches.back().map(|batch| batch.generation)
+        self.batches.iter().map(|batch| batch.generation).max()
     }
 
     /// Takes in what was unlinked before `generation` began.

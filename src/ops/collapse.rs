@@ -36,9 +36,9 @@ use crate::{
     addr::{Gpa, GpaRange},
     arena::FrameSource,
     entry::Entry,
-    format::{EncodeError, Format, Uneven, Union},
+    format::{EncodeError, Format, Resize, Uneven, Union},
     level::{Level, PageSize, SLOTS},
-    observe::{Domain, Flush, InsideGuest, Kick, Structure},
+    observe::{Domain, Flush, Generation, InsideGuest, Kick, Structure},
     sync::Relax,
     table::{Dead, Next, Slot, Walker},
     walk::{Place, Terminal},
@@ -154,24 +154,36 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         }
         let mut done = Collapsed::default();
         let mut first = range.first_page();
+        let mut told = first;
+        let mut tell = |page: u64| {
+            if page > told {
+                told = page;
+                progress(page - range.first_page());
+            }
+        };
         while first < range.end_page() {
             // Of 1 GiB at a time, so that the smaller sizes come before the larger.
             let end = Level::L3.next_page(first).min(range.end_page());
-            for size in [PageSize::Size2M, PageSize::Size1G].into_iter().filter(|&s| s <= size) {
-                let whole = |page: u64| page.is_multiple_of(size.pages());
+            let mut next = end;
+            for size in [PageSize::Size2M, PageSize::Size1G]
+                .into_iter()
+                .filter(|&s| s <= size && format.supports(s))
+            {
                 let mut page = first.next_multiple_of(size.pages());
                 let last = end / size.pages() * size.pages();
-                debug_assert!(whole(page) && whole(last));
                 while page < last {
                     let part = GpaRange::between(page, last);
                     page = self.collapse_chunk(part, size, kick, |one| match one {
                         Ok(()) => done.leaves += 1,
                         Err(_) => done.kept += 1,
                     })?;
-                    progress(page.min(end) - range.first_page());
+                    tell(page.min(range.end_page()));
                 }
+                // A hole may go on behind it.
+                next = next.max(page);
             }
-            first = end;
+            first = next.min(range.end_page());
+            tell(first);
         }
         Ok(done)
     }
@@ -188,7 +200,7 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         if let Some(observer) = self.hub().inside_here() {
             return Err(InsideGuest { observer });
         }
-        let _turn = self.collapses();
+        let _turn = self.resizes();
         let mut page = range.first_page();
         let structure = self.lock();
         let mut marked = Vec::new();
@@ -213,12 +225,16 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         let stamp = structure.begin_grace();
         drop(structure);
         let over = self.await_grace(stamp);
+        if over && self.tree().format().resize() == Resize::BreakFirst {
+            self.collapse_broken(range, marked, size, kick, sink)?;
+            return Ok(page);
+        }
         let replaced = |structure: &Structure<'_, F, S>, page| match over {
             true => structure.replace(page, size),
             false => Err(CollapseError::Busy),
         };
 
-        let mut waiting = Waiting { domain: self, range, replaced: Vec::new() };
+        let mut waiting = Waiting { domain: self, replaced: Vec::new(), generation: None };
         let structure = self.lock();
         for page in marked {
             match replaced(&structure, page) {
@@ -235,6 +251,7 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         // Begun under the lock: who splits a LATE leaf comes later, and so does every shoot-down of what
         //   becomes of it.
         let mut shootdown = Flush::structure(self.hub(), range).shootdown();
+        waiting.generation = Some(shootdown.generation());
         drop(structure);
         shootdown.wait(kick)?;
         waiting.merge(size);
@@ -321,7 +338,7 @@ impl<F: Format, S: FrameSource> Structure<'_, F, S> {
 }
 
 /// What hangs in the slot of a leaf of some size.
-enum Above<'p> {
+pub(super) enum Above<'p> {
     /// A table of smaller leaves.
     Table(&'p Slot),
     /// Such a leaf, or a larger one, of this level.
@@ -332,7 +349,7 @@ enum Above<'p> {
 
 impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     /// Looks at the slot where a leaf of `size` for `page` would be.
-    fn above(self, page: u64, size: PageSize) -> Above<'p> {
+    pub(super) fn above(self, page: u64, size: PageSize) -> Above<'p> {
         let (mut table, mut level) = self.root();
         loop {
             let slot = table.slot(level.index(page));
@@ -347,7 +364,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
 
     /// Takes the leaves of the table that `slot` leads to together; returns them, and the leaf of `size`
     /// that says the same.
-    fn taken_together(
+    pub(super) fn taken_together(
         self,
         slot: &'p Slot,
         page: u64,
@@ -373,8 +390,9 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
 /// became of that. Where it was not complete, the LATE marks stay: they say what is so.
 struct Waiting<'d, F: Format, S: FrameSource> {
     domain: &'d Domain<F, S>,
-    range: GpaRange,
     replaced: Vec<Replaced>,
+    /// The shoot-down's, which every observer has to have come to before they are freed.
+    generation: Option<Generation>,
 }
 
 impl<F: Format, S: FrameSource> Waiting<'_, F, S> {
@@ -390,8 +408,8 @@ impl<F: Format, S: FrameSource> Waiting<'_, F, S> {
 impl<F: Format, S: FrameSource> Drop for Waiting<'_, F, S> {
     fn drop(&mut self) {
         let dead: Vec<_> = self.replaced.drain(..).map(|replaced| replaced.dead).collect();
-        if !dead.is_empty() {
-            self.domain.lock().retire(dead, self.range);
+        if let Some(generation) = self.generation {
+            self.domain.lock().retire_since(dead, generation.get());
         }
     }
 }

@@ -4,6 +4,7 @@
 //! no lock, allocate nothing, write nothing shared but the slot, and commit each page with one
 //! compare-exchange; whoever stops in the middle of one, for ever, stops nobody else.
 
+mod broken;
 mod collapse;
 mod harvest;
 mod lookup;
@@ -83,9 +84,6 @@ fn parts(range: GpaRange, level: Level) -> impl Iterator<Item = (usize, GpaRange
     })
 }
 
-/// A change stopped at a leaf that its range cuts, and that was not there when it began.
-struct CutLeaf(Gpa);
-
 /// Returns the base of the leaf of `size` that translates `page` if a change of `range` would cut it.
 fn cut_by(range: GpaRange, page: u64, size: PageSize) -> Option<Gpa> {
     let leaf = size.leaf_range(page);
@@ -108,34 +106,29 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     /// Applies `change` to every leaf in `range` until it declines or wins, and tells `done` of each leaf
     /// that was replaced: the first of its pages in the range, its size, and how it was.
     ///
-    /// Visits tables, not pages. Stops at a leaf that it would cut.
+    /// Visits tables, not pages. The caller has made sure, by [`cut_leaf`](Self::cut_leaf), that the range
+    /// cuts no leaf. One that it would cut now was mapped since, where nothing was, and is missed like
+    /// whatever else is mapped meanwhile. (None can come by a collapse: that look has thwarted what was under way
+    /// at both ends, and who begins now waits for the pin.)
     fn update_range(
         self,
         range: GpaRange,
         mut change: impl FnMut(PageSize, Entry) -> Option<Entry>,
         mut done: impl FnMut(u64, PageSize, Entry),
-    ) -> Result<(), CutLeaf> {
+    ) {
         let mut runs = self.runs(range);
-        let mut cut = None;
         while let Some(run) = runs.next() {
             for (place, page) in run.places() {
-                let whole = |size, leaf| {
-                    let next = change(size, leaf);
-                    cut = cut_by(range, page, size).filter(|_| next.is_some());
-                    next.filter(|_| cut.is_none())
-                };
+                let whole =
+                    |size, leaf| change(size, leaf).filter(|_| cut_by(range, page, size).is_none());
                 match self.update_at(place, page, whole) {
                     Update::Done(size, old) => done(page, size, old),
                     Update::Declined => {}
                     // A run of one slot: a table was put there, and its pages are visited one by one.
                     Update::Below(_) => runs.enter(place, page),
                 }
-                if let Some(gpa) = cut {
-                    return Err(CutLeaf(gpa));
-                }
             }
         }
-        Ok(())
     }
 
     /// Returns the base of the large leaf that a change of `range` would cut, if there is one. Only

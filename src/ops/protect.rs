@@ -11,7 +11,6 @@ use crate::{
     entry::Entry,
     format::{AttrError, Format},
     observe::Covered,
-    ops::CutLeaf,
     table::Walker,
 };
 
@@ -27,18 +26,6 @@ pub enum ProtectError {
     CutsLarge {
         /// The first address that the leaf maps.
         gpa: Gpa,
-    },
-    /// A page of the range became part of a large leaf, which lies partly outside, while the call was
-    /// under way. The leaves before it have the new rights; it is as if their
-    /// [`Flush`](crate::Flush) was dropped.
-    #[error(
-        "the large leaf at {gpa}, which the range cuts, came meanwhile; {pages} pages were changed"
-    )]
-    Collapsed {
-        /// The first address that the leaf maps.
-        gpa: Gpa,
-        /// How many 4 KiB pages were changed before it.
-        pages: u64,
     },
     /// Some page of the range is not an input address of the table's format.
     #[error("{range} has pages that are not input addresses of the table's format")]
@@ -66,7 +53,7 @@ impl<F: Format, S: FrameSource> Walker<'_, F, S> {
             return Err(ProtectError::CutsLarge { gpa });
         }
         let mut pages = 0;
-        let protected = self.update_range(
+        self.update_range(
             range,
             |_, leaf| format.with_prot(leaf, prot).ok().filter(|&next| next != leaf),
             |page, size, leaf| {
@@ -76,9 +63,6 @@ impl<F: Format, S: FrameSource> Walker<'_, F, S> {
                 }
             },
         );
-        match protected {
-            Ok(()) => Ok(pages),
-            Err(CutLeaf(gpa)) => Err(ProtectError::Collapsed { gpa, pages }),
-        }
+        Ok(pages)
     }
 }

@@ -84,13 +84,15 @@ impl<'p, F: Format, S: FrameSource> SlotRef<'p, F, S> {
     /// Sets the accessed bit and returns the old one.
     pub fn set_accessed(&self) -> bool {
         let bit = self.walker.format().accessed_bit();
-        let mut was_set = None;
-        self.walker.update(self.place(), self.gpa.page(), |_, leaf| {
-            was_set = Some(leaf.has(bit | Entry::LATE));
-            // Also where the mark says as much: it will go, and the bit must not go with it.
+        let mut declined = None;
+        let set = self.walker.update(self.place(), self.gpa.page(), |_, leaf| {
+            declined = leaf.has(bit).then_some(leaf);
+            // Also where LATE says as much: the mark will go, and the bit must not go with it.
             (!leaf.has(bit)).then_some(leaf.with(bit))
         });
-        let Some(was_set) = was_set else { return false };
+        // What it looked at last; an exchange that was lost may have been lost to an unmap.
+        let Some(leaf) = set.map(|(_, leaf)| leaf).or(declined) else { return false };
+        let was_set = leaf.has(bit | Entry::LATE);
         self.walker.mark_above(self.gpa.page());
         was_set
     }
@@ -133,12 +135,13 @@ impl<'p, F: Format, S: FrameSource> SlotRef<'p, F, S> {
 
     /// Makes of a leaf that has `bit` what it is `without` it; tells whether it had.
     fn clear(&self, bit: u64, without: impl Fn(Entry) -> Entry) -> bool {
-        let mut was_set = false;
-        self.walker.update(self.place(), self.gpa.page(), |_, leaf| {
-            was_set = leaf.has(bit | Entry::LATE);
+        let mut declined = None;
+        let cleared = self.walker.update(self.place(), self.gpa.page(), |_, leaf| {
+            declined = (!leaf.has(bit)).then_some(leaf);
             leaf.has(bit).then(|| without(leaf))
         });
-        was_set
+        // One that is LATE counts as having it; an exchange that was lost may have been lost to an unmap.
+        cleared.is_some() || declined.is_some_and(|leaf| leaf.has(Entry::LATE))
     }
 }
 

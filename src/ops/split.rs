@@ -16,11 +16,11 @@ use crate::{
     addr::{Gpa, GpaRange, HostPfn},
     arena::{FrameSource, OutOfFrames},
     entry::Entry,
-    format::{Format, divided},
+    format::{Format, Resize, divided},
     level::PageSize,
-    observe::{Domain, Structure},
+    observe::{Domain, InsideGuest, Kick, Structure},
     ops::OutOfRange,
-    table::{CreateError, Need, Walker},
+    table::{CreateError, Need, Slot, Walker},
     walk::{Found, Terminal},
 };
 
@@ -55,6 +55,14 @@ pub enum SplitError {
         /// The width of the format, in bits.
         width: u8,
     },
+    /// Only where the old size has to be broken first ([`Resize::BreakFirst`](crate::Resize::BreakFirst)):
+    /// others changed the leaf again and again.
+    #[error("the leaf is being changed")]
+    Busy,
+    /// Only where the old size has to be broken first: the caller's thread is inside an observer, for
+    /// which the split would have to wait.
+    #[error(transparent)]
+    InsideGuest(#[from] InsideGuest),
     /// Not an input address of the table's format.
     #[error("{gpa} is not an input address of the table's format")]
     OutOfRange {
@@ -91,7 +99,7 @@ impl From<OutOfRange> for SplitError {
 }
 
 /// How far a leaf was split.
-enum Split {
+pub(super) enum Split {
     /// There is none, or it is small enough.
     Enough,
     /// By one size.
@@ -100,12 +108,23 @@ enum Split {
 
 impl<F: Format, S: FrameSource> Domain<F, S> {
     /// Splits the leaf that translates `gpa` until it is of `size`.
-    pub(crate) fn split(&self, gpa: Gpa, size: PageSize) -> Result<(), SplitError> {
-        if !self.tree().format().admits(gpa) {
+    pub(crate) fn split(
+        &self,
+        gpa: Gpa,
+        size: PageSize,
+        kick: &impl Kick,
+    ) -> Result<(), SplitError> {
+        let format = self.tree().format();
+        if !format.admits(gpa) {
             return Err(SplitError::OutOfRange { gpa });
         }
+        match format.resize() {
+            Resize::Live => while let Split::Once = self.lock().split_once(gpa.page(), size)? {},
+            Resize::BreakFirst => {
+                while let Split::Once = self.split_broken(gpa.page(), size, kick)? {}
+            }
+        }
         let structure = self.lock();
-        while let Split::Once = structure.split_once(gpa.page(), size)? {}
         let at = structure.walk().descend(gpa.page());
         match structure.walk().found(at.place.level, at.entry) {
             Found::Leaf(_) => Ok(()),
@@ -118,6 +137,7 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         &self,
         range: GpaRange,
         size: PageSize,
+        kick: &impl Kick,
         mut progress: impl FnMut(u64),
     ) -> Result<u64, SplitRangeError> {
         let mut page = range.first_page();
@@ -131,20 +151,51 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
             return Err(fail(0, page, SplitError::OutOfRange { gpa }));
         }
         while page < range.end_page() {
-            let structure = self.lock();
-            for _ in 0..CHUNK {
-                match structure.split_once(page, size).map_err(|why| fail(leaves, page, why))? {
-                    Split::Once => leaves += 1,
-                    Split::Enough => page = structure.walk().beyond(page, size),
-                }
-                if page >= range.end_page() {
-                    break;
-                }
-            }
-            drop(structure);
+            let split = match format.resize() {
+                Resize::Live => self.split_chunk(range, &mut page, size, &mut leaves),
+                Resize::BreakFirst => self.split_next(&mut page, size, &mut leaves, kick),
+            };
+            split.map_err(|source| SplitRangeError { leaves, gpa: Gpa::of_page(page), source })?;
             progress(page.min(range.end_page()) - range.first_page());
         }
         Ok(leaves)
+    }
+
+    /// Splits the leaves of a chunk, from `page` on, and moves it on.
+    fn split_chunk(
+        &self,
+        range: GpaRange,
+        page: &mut u64,
+        size: PageSize,
+        leaves: &mut u64,
+    ) -> Result<(), SplitError> {
+        let structure = self.lock();
+        for _ in 0..CHUNK {
+            match structure.split_once(*page, size)? {
+                Split::Once => *leaves += 1,
+                Split::Enough => *page = structure.walk().beyond(*page, size),
+            }
+            if *page >= range.end_page() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Splits the leaf that translates `page`, which has to be broken first, and moves on behind it: the
+    /// lock is not held while it is shot down.
+    fn split_next(
+        &self,
+        page: &mut u64,
+        size: PageSize,
+        leaves: &mut u64,
+        kick: &impl Kick,
+    ) -> Result<(), SplitError> {
+        while let Split::Once = self.split_broken(*page, size, kick)? {
+            *leaves += 1;
+        }
+        *page = self.lock().walk().beyond(*page, size);
+        Ok(())
     }
 }
 
@@ -153,31 +204,23 @@ impl<F: Format, S: FrameSource> Structure<'_, F, S> {
     fn split_once(&self, page: u64, size: PageSize) -> Result<Split, SplitError> {
         let walker = self.walk();
         let format = walker.format();
-        let Terminal { place, entry } = walker.descend(page);
-        let large = place.level.page_size().filter(|&large| large > size);
-        let (Some(large), Some(below)) = (large, large.and_then(PageSize::smaller)) else {
+        let Some(Larger { slot, large, below }) = self.larger(page, size)? else {
             return Ok(Split::Enough);
         };
-        if !matches!(walker.found(place.level, entry), Found::Leaf(_)) {
-            return Ok(Split::Enough);
-        }
-        if !format.supports(below) {
-            return Err(SplitError::BadSize { size: below });
-        }
         let mut need = Need::default();
-        need.add(GpaRange::between(page, page + 1), below.level(), place.level);
+        need.add(GpaRange::between(page, page + 1), below.level(), large.level());
         let mut supply = self.reserve(need, large.leaf_range(page).start())?;
         let mut child = supply.table(below.level());
         loop {
-            let leaf = place.slot.load();
-            if !matches!(walker.found(place.level, leaf), Found::Leaf(_)) {
+            let leaf = slot.load();
+            if !matches!(walker.found(large.level(), leaf), Found::Leaf(_)) {
                 supply.take_back(below.level(), child);
                 return Ok(Split::Enough);
             }
             let first = divided(format, large, below, leaf);
             child.fill(|index| first.advanced(index as u64 * below.pages()));
             // Takes effect here. Lost to the MMU setting a bit, or to who changed or unmapped the leaf.
-            match self.writer().link_over(place.slot, place.level, leaf, child) {
+            match self.writer().link_over(slot, large.level(), leaf, child) {
                 Ok(()) => {
                     // Rounds may have been over the leaf, which counted as accessed and dirty; these are.
                     if leaf.has(Entry::LATE) {
@@ -189,6 +232,35 @@ impl<F: Format, S: FrameSource> Structure<'_, F, S> {
             }
         }
     }
+
+    /// Returns the leaf that translates `page`, if it is larger than `size`, and can be split.
+    pub(super) fn larger(
+        &self,
+        page: u64,
+        size: PageSize,
+    ) -> Result<Option<Larger<'_>>, SplitError> {
+        let walker = self.walk();
+        let Terminal { place, entry } = walker.descend(page);
+        let large = place.level.page_size().filter(|&large| large > size);
+        let (Some(large), Some(below)) = (large, large.and_then(PageSize::smaller)) else {
+            return Ok(None);
+        };
+        if !matches!(walker.found(place.level, entry), Found::Leaf(_)) {
+            return Ok(None);
+        }
+        if !walker.format().supports(below) {
+            return Err(SplitError::BadSize { size: below });
+        }
+        Ok(Some(Larger { slot: place.slot, large, below }))
+    }
+}
+
+/// A leaf that is too large.
+pub(super) struct Larger<'p> {
+    pub(super) slot: &'p Slot,
+    pub(super) large: PageSize,
+    /// The next smaller size.
+    pub(super) below: PageSize,
 }
 
 impl<F: Format, S: FrameSource> Walker<'_, F, S> {

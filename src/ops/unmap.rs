@@ -11,7 +11,6 @@ use crate::{
     format::Format,
     mapping::Mapping,
     observe::Covered,
-    ops::CutLeaf,
     table::Walker,
     walk::Place,
 };
@@ -43,19 +42,6 @@ pub enum UnmapRangeError {
     CutsLarge {
         /// The first address that the leaf maps.
         gpa: Gpa,
-    },
-    /// A page of the range became part of a large leaf, which lies partly outside, while the call was
-    /// under way. The leaves before it are unmapped, and the sink was told of each; it is as if their
-    /// [`Flush`](crate::Flush) was dropped, so the pages must not be used again before a shoot-down that
-    /// begins now is complete ([`PageTable::flush_all`](crate::PageTable::flush_all)).
-    #[error(
-        "the large leaf at {gpa}, which the range cuts, came meanwhile; {pages} pages are unmapped"
-    )]
-    Collapsed {
-        /// The first address that the leaf maps.
-        gpa: Gpa,
-        /// How many 4 KiB pages were unmapped before it.
-        pages: u64,
     },
     /// Some page of the range is not an input address of the table's format.
     #[error("{range} has pages that are not input addresses of the table's format")]
@@ -125,7 +111,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             return Err(UnmapRangeError::CutsLarge { gpa });
         }
         let mut pages = 0;
-        let unmapped = self.update_range(
+        self.update_range(
             range,
             |_, _| Some(Entry::EMPTY),
             |page, size, leaf| {
@@ -134,9 +120,6 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                 sink(self.format().mapping(Gpa::of_page(page), size, leaf));
             },
         );
-        match unmapped {
-            Ok(()) => Ok(pages),
-            Err(CutLeaf(gpa)) => Err(UnmapRangeError::Collapsed { gpa, pages }),
-        }
+        Ok(pages)
     }
 }

@@ -28,7 +28,6 @@ use crate::{
     format::Format,
     level::PageSize,
     observe::Covered,
-    ops::CutLeaf,
     sync::full_fence,
     table::Walker,
     walk::{Place, Update},
@@ -107,18 +106,6 @@ pub enum WatchError {
         /// The first address that the leaf maps.
         gpa: Gpa,
     },
-    /// A page of the range became part of a large leaf, which lies partly outside, while the call was
-    /// under way. The leaves before it are changed; it is as if their [`Flush`](crate::Flush), if there is
-    /// one, was dropped.
-    #[error(
-        "the large leaf at {gpa}, which the range cuts, came meanwhile; {pages} pages were changed"
-    )]
-    Collapsed {
-        /// The first address that the leaf maps.
-        gpa: Gpa,
-        /// How many 4 KiB pages were changed before it.
-        pages: u64,
-    },
     /// Some page of the range is not an input address of the table's format.
     #[error("{range} has pages that are not input addresses of the table's format")]
     OutOfRange {
@@ -164,7 +151,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             return Err(WatchError::CutsLarge { gpa });
         }
         let mut pages = 0;
-        let done = self.update_range(
+        self.update_range(
             range,
             |_, leaf| Some(change(leaf)).filter(|&next| next != leaf),
             |page, size, leaf| {
@@ -172,10 +159,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
                 changed(leaf, size.leaf_range(page));
             },
         );
-        match done {
-            Ok(()) => Ok(pages),
-            Err(CutLeaf(gpa)) => Err(WatchError::Collapsed { gpa, pages }),
-        }
+        Ok(pages)
     }
 
     /// Lets the write through that faulted, and notes it, if it is the watch that stopped it.

@@ -47,7 +47,7 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     ///
     /// # Errors
     /// [`WatchError`]: a large leaf lies partly outside the range, or the range has pages that the format
-    /// does not translate. Nothing has changed then, but for [`Collapsed`](WatchError::Collapsed).
+    /// does not translate. Nothing has changed then.
     ///
     /// # Concurrency
     /// Takes effect leaf by leaf; a dirty bit that the MMU sets meanwhile is kept, and the page stays

@@ -198,40 +198,67 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     /// Does a [`step`](Self::step), and returns the entry that it followed as well.
     #[inline]
     pub(crate) fn read(self, slot: &'p Slot, level: Level) -> (Entry, Next<'p>) {
-        let mut entry = slot.load();
+        let entry = slot.load();
         let step = match level.below() {
             Some(below) if self.tree.format.is_table(entry) => {
                 if entry.has(Entry::COLLAPSING) && self.intent == Intent::Change {
-                    entry = self.thwart(slot, level);
-                    if !self.tree.format.is_table(entry) {
-                        return (entry, Next::Here(entry));
-                    }
+                    self.thwart(slot, level);
+                    return self.read(slot, level);
                 }
                 let child = self.tree.format.table_frame(entry);
                 // SAFETY: the entry was read from a slot of the tree, so it names a table of the
                 // tree, which is not freed during `'p` (invariant `linked`).
                 Next::Down(unsafe { self.tree.frames.table(child) }, below)
             }
+            _ if entry.may_be_broken() => return self.read_broken(slot, level, entry),
             _ => Next::Here(entry),
         };
         (entry, step)
     }
 
-    /// Takes the mark of a collapse off a slot; returns what is there then.
+    /// Does the same for an entry that may be broken: returns what it was, or mends it to change it.
+    #[cold]
+    fn read_broken(self, slot: &'p Slot, level: Level, entry: Entry) -> (Entry, Next<'p>) {
+        let format = &self.tree.format;
+        let Some(old) = entry.mended(level, format) else { return (entry, Next::Here(entry)) };
+        if self.intent == Intent::Change {
+            self.mend(slot, level);
+            return self.read(slot, level);
+        }
+        let step = match level.below() {
+            Some(below) if format.is_table(old) => {
+                let child = format.table_frame(old);
+                // SAFETY: it was a table's entry in this slot before it was broken, and the table is
+                // linked as before (invariant `linked`).
+                Next::Down(unsafe { self.tree.frames.table(child) }, below)
+            }
+            _ => Next::Here(old),
+        };
+        (old, step)
+    }
+
+    /// Makes a broken entry what it was. The change of size that broke it has to begin again.
+    ///
+    /// Lock-free: it is lost only to another who mends it, or to that change.
+    #[cold]
+    pub(crate) fn mend(self, slot: &Slot, level: Level) {
+        let seen = slot.load();
+        if let Some(old) = seen.mended(level, &self.tree.format) {
+            let _done_by_another = self.commit(slot, level, seen, old);
+        }
+    }
+
+    /// Takes the mark of a collapse off a slot.
     ///
     /// Lock-free: it is lost only to the collapse, to another who takes the mark off, or to the MMU or a
     /// harvest setting a bit.
     #[cold]
-    pub(crate) fn thwart(self, slot: &Slot, level: Level) -> Entry {
+    pub(crate) fn thwart(self, slot: &Slot, level: Level) {
         loop {
             let seen = slot.load();
             let marked = self.tree.format.is_table(seen) && seen.has(Entry::COLLAPSING);
-            if !marked {
-                return seen;
-            }
-            let next = seen.without(Entry::COLLAPSING);
-            if self.commit(slot, level, seen, next).is_ok() {
-                return next;
+            if !marked || self.commit(slot, level, seen, seen.without(Entry::COLLAPSING)).is_ok() {
+                return;
             }
         }
     }
@@ -384,7 +411,7 @@ impl<F: Format, S: FrameSource> Writer<'_, F, S> {
         child: NewTable<'n>,
     ) -> Result<(), NewTable<'n>> {
         let format = &self.tree.format;
-        let accessed = if format.is_present(seen) { format.accessed_bit() } else { 0 };
+        let accessed = if seen == Entry::EMPTY { 0 } else { format.accessed_bit() };
         let entry = format.table(child.pfn).with(accessed);
         self.exchange(slot, level, seen, entry).map_err(|Race| child)
     }

@@ -168,6 +168,12 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         true
     }
 
+    #[cold]
+    fn is_broken_leaf(self, level: Level, entry: Entry) -> bool {
+        let format = self.format();
+        entry.mended(level, format).is_some_and(|old| !format.is_table(old))
+    }
+
     /// Tells what an entry that a walk ended at is.
     #[inline]
     pub(crate) fn found(self, level: Level, entry: Entry) -> Found {
@@ -175,6 +181,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             Some(size) if self.format().is_present(entry) => Found::Leaf(size),
             Some(size) if entry == Entry::EMPTY => Found::Empty(size),
             Some(size) if entry.is_claimed() => Found::Claimed(size),
+            Some(size) if self.is_broken_leaf(level, entry) => Found::Leaf(size),
             _ => Found::Unpopulated,
         }
     }
@@ -228,6 +235,9 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             // Linearizes here, if it wins.
             if self.commit(place.slot, place.level, entry, next).is_ok() {
                 return Update::Done(size, entry);
+            }
+            if place.level > Level::L1 {
+                self.mend(place.slot, place.level);
             }
         }
     }

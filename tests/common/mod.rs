@@ -3,6 +3,7 @@
 
 mod dump;
 mod formats;
+mod meddled;
 mod space;
 
 use std::{cell::Cell, ops::Deref, sync::Arc, thread, vec::Vec};
@@ -15,6 +16,7 @@ use slat::{
 pub(crate) use self::{
     dump::{Census, census, dump, populated, shape, table_frame},
     formats::{any, ept, ept_without_bits, every_format, long_mode, npt},
+    meddled::{FREED, Handle, MEDDLER, Meddled, amid},
     space::Space,
 };
 

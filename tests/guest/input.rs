@@ -1,8 +1,12 @@
 //! What the example says of bad options and bad traces.
 
-use std::{fs::File, io::Write, path::PathBuf};
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::PathBuf,
+};
 
-use crate::example::{BAD_INPUT, FAILED, TRACE, refused, run, sound_run};
+use crate::example::{BAD_INPUT, FAILED, TRACE, list, refused, run, sound_run};
 
 #[test]
 fn a_trace_is_read_from_a_pipe_with_all_that_valgrind_says() {
@@ -26,9 +30,13 @@ fn a_flush_can_be_skipped_only_where_there_is_one() {
         &["--skip-flush", "--trace", TRACE],
         &["--skip-flush", "--workload", "churn", "--trace", TRACE],
         &["--skip-flush", "--workload", "migrate", "--trace", TRACE],
+        &["--skip-flush", "--workload", "precopy", "--trace", TRACE],
     ] {
         let errors = refused(arguments, b"");
-        assert!(errors.contains("--skip-flush needs --workload churn or migrate"), "{errors}");
+        assert!(
+            errors.contains("--skip-flush needs --workload churn, migrate or precopy"),
+            "{errors}"
+        );
     }
 }
 
@@ -64,6 +72,11 @@ fn bad_options_are_refused() {
         &["--seconds", "-1"],
         &["--seconds", "NaN"],
         &["--rounds", "0"],
+        &["--copy-rounds", "0"],
+        &["--few", "-1"],
+        &["--page-size", "8K"],
+        &["--page-size", "1G"],
+        &["--page-size", "1G", "--workload", "churn"],
         &["--levels", "6"],
         &["--format", "sv39"],
         &["--workload", "idle"],
@@ -120,6 +133,25 @@ fn files_that_cannot_be_read_are_refused() {
         refused(&["--trace", "/nonexistent/file"], b"").contains("cannot open /nonexistent/file")
     );
     assert!(refused(&["--trace", env!("CARGO_MANIFEST_DIR")], b"").contains("cannot be read"));
+}
+
+#[test]
+fn a_picture_is_written_to_a_file_or_refused_before_anything_runs() {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("precopy.svg");
+    let name = path.to_str().unwrap();
+    let precopy = ["--backend", "soft", "--workload", "precopy", "--memory", "1M"];
+    let short = ["--seconds", "0.02", "--svg", name];
+    let run = sound_run(&[&precopy[..], &short].concat(), b"");
+    let picture = fs::read_to_string(&path).unwrap();
+    let rounds = list(&run["precopy"]["rounds"]);
+    let cells: usize = rounds.iter().map(|round| list(&round["density"]).len()).sum();
+    assert_eq!(picture.matches("<rect ").count(), cells);
+    assert!(picture.contains("precopy on soft: 4 vCPUs, 256 pages"), "{picture}");
+
+    let errors = refused(&[&precopy[..], &["--svg", "/nonexistent/picture.svg"]].concat(), b"");
+    assert!(errors.contains("--svg: cannot write /nonexistent/picture.svg"), "{errors}");
+    let errors = refused(&["--workload", "touch", "--svg", name], b"");
+    assert!(errors.contains("--svg needs --workload precopy"), "{errors}");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::example::{
-    OK, TRACE, check_churn, check_migrate, found_out, is_stale, is_sum_wrong, list, number,
-    pages_of_true, run, sound, sound_run,
+    OK, TRACE, check_churn, check_migrate, check_precopy, found_out, found_out_in_copy, is_stale,
+    is_sum_wrong, list, number, pages_of_true, run, sound, sound_run,
 };
 
 const SOFT: [&str; 2] = ["--backend", "soft"];
@@ -78,6 +78,51 @@ fn memory_that_moves_takes_its_contents_along() {
 }
 
 #[test]
+fn memory_is_copied_while_it_is_written() {
+    for (size, pages) in [("4K", 1125), ("2M", 1536)] {
+        let precopy = ["--workload", "precopy", "--memory", "4500K", "--seconds", "0.05"];
+        everywhere(
+            &[&precopy[..], &["--page-size", size, "--copy-rounds", "5"]].concat(),
+            |run, _| {
+                assert_eq!(run["guest_pages"], pages);
+                check_precopy(run, 5);
+            },
+        );
+    }
+}
+
+#[test]
+fn copying_ends_when_few_pages_are_dirty() {
+    let few = ["--workload", "precopy", "--memory", "1M", "--few", "256", "--seconds", "0.05"];
+    let run = sound_run(&[&SOFT[..], &few].concat(), b"");
+    check_precopy(&run, 2);
+    assert_eq!(list(&run["precopy"]["rounds"]).len(), 3, "all, one that finds few, the last");
+}
+
+/// A leaf speaks for all of its pages.
+#[test]
+fn large_leaves_are_brought_in_whole() {
+    let touch = ["--workload", "touch", "--memory", "7M", "--page-size", "2M"];
+    everywhere(&touch, |run, _| {
+        assert_eq!(run["page_size"], 0x20_0000);
+        assert_eq!(run["guest_pages"], 2048, "memory is rounded up");
+        assert_eq!(run["resident"]["entries"], 2048);
+        assert_eq!(run["dirty"]["entries"], 2048);
+        assert_eq!(run["total"]["mapped"], 4);
+        assert_eq!(number(&run["table_frames"]) + 1, number(&run["table_levels"]));
+    });
+    for workload in ["random", "shared", "churn", "migrate"] {
+        let large = ["--workload", workload, "--page-size", "2M", "--memory", "16M"];
+        let short = ["--seconds", "0.05", "--rounds", "20"];
+        for vcpus in ["1", "4"] {
+            sound_run(&[&SOFT[..], &large, &short, &["--vcpus", vcpus]].concat(), b"");
+        }
+    }
+    let trace = sound_run(&[&SOFT[..], &["--trace", TRACE, "--page-size", "2M"]].concat(), b"");
+    assert_eq!(number(&trace["resident"]["entries"]) % 512, 0);
+}
+
+#[test]
 fn changes_of_memory_are_sound_whatever_the_seed() {
     for seed in 2..7 {
         let seed = seed.to_string();
@@ -107,6 +152,18 @@ fn a_flush_that_is_skipped_is_found_out_every_time() {
 }
 
 #[test]
+fn a_flush_that_is_skipped_is_found_out_in_the_copy() {
+    for vcpus in ["1", "3", "8"] {
+        for format in ["ept", "npt", "long-mode"] {
+            for size in ["4K", "2M"] {
+                let place = ["--vcpus", vcpus, "--format", format, "--page-size", size];
+                found_out_in_copy(&[&SOFT[..], &place, &["--memory", "4M"]].concat());
+            }
+        }
+    }
+}
+
+#[test]
 fn a_real_program_is_mapped_page_by_page() {
     let (accessed, dirty) = pages_of_true();
     everywhere(&["--trace", TRACE], |run, _| {
@@ -119,7 +176,10 @@ fn a_real_program_is_mapped_page_by_page() {
 fn a_tour_touches_memory_takes_it_away_moves_it_and_replays_a_program() {
     let document = sound(&[&SOFT[..], &["--memory", "1M", "--rounds", "20"]].concat(), b"");
     let names: Vec<_> = list(&document["runs"]).iter().map(|run| &run["workload"]).collect();
-    assert_eq!(names, ["touch", "churn", "migrate", "trace examples/guest/traces/true.lackey"]);
+    assert_eq!(
+        names,
+        ["touch", "churn", "migrate", "precopy", "trace examples/guest/traces/true.lackey"]
+    );
     assert_eq!(list(&document["comparisons"]).len(), 0, "there is nothing to compare with");
 }
 
@@ -132,15 +192,18 @@ fn a_workload_and_a_trace_run_one_after_the_other() {
 
 #[test]
 fn tables_are_printed_without_json() {
-    let tour = ["--memory", "1M", "--vcpus", "2", "--rounds", "20"];
+    let tour = ["--memory", "1M", "--vcpus", "2", "--rounds", "20", "--seconds", "0.1"];
     let ended = run(&[&SOFT[..], &tour].concat(), b"");
     let text = ended.text;
     assert_eq!(ended.status, Some(OK), "{text}");
     assert!(text.starts_with("touch on soft: 2 vCPUs, 256 pages, 4-level ept, "), "{text}");
     for (times, words) in [
-        (4, &["verdict: ok", "faults/s", "lost to another vCPU", "frames in tables"][..]),
-        (4, &["│ resident ", "│ accessed ", "│ dirty ", "│ sum of all words ", "; L4: "]),
-        (2, &["just moving", "no memory", "shoot-downs", "kicks"]),
+        (5, &["verdict: ok", "faults/s", "lost to another vCPU", "frames in tables"][..]),
+        (5, &["│ resident ", "│ accessed ", "│ dirty ", "│ sum of all words ", "; L4: "]),
+        (2, &["just moving", "no memory"]),
+        (3, &["shoot-downs", "kicks"]),
+        (1, &["precopy on soft: ", "memory copied", "1, all that is mapped", "\n   1 |"]),
+        (1, &["of the copy 0 bytes differ, in 0 pages"]),
         (1, &["churn on soft: ", "memory taken away", "data frames given back"]),
         (1, &["migrate on soft: ", "memory moved", "pages copied while readable"]),
     ] {
@@ -152,7 +215,7 @@ fn tables_are_printed_without_json() {
 
 #[test]
 fn more_vcpus_than_pages_is_no_problem() {
-    for workload in ["touch", "shared", "random", "churn", "migrate"] {
+    for workload in ["touch", "shared", "random", "churn", "migrate", "precopy"] {
         let few = ["--workload", workload, "--memory", "4096", "--seconds", "0.01"];
         sound(&[&SOFT[..], &few, &["--rounds", "5", "--vcpus", "40"]].concat(), b"");
     }

@@ -8,6 +8,8 @@
 mod common;
 mod large;
 mod model;
+#[cfg(feature = "rayon")]
+mod parallel;
 
 use common::{
     Checked, Counting, GIB, MIB, PAGE, RWX, SMALL, Space, TIB, at, census, dump, every_format, pfn,

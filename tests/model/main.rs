@@ -10,6 +10,8 @@
 mod common;
 mod operation;
 mod reference;
+mod resize;
+mod watch;
 
 use common::{Checked, PAGE, Space, at, census, dump, every_format, pfn, populated, scaled};
 use operation::{Bit, Operation, operation};
@@ -18,7 +20,7 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 use reference::Reference;
-use slat::{Format, Gpa, GpaRange, Level};
+use slat::{Format, Gpa, GpaRange, Level, ObserverId};
 
 every_format! {
     fn every_operation_answers_as_an_ordered_map_would(format: impl Format) {
@@ -38,6 +40,10 @@ every_format! {
             })
             .unwrap();
     }
+}
+
+fn nobody(id: ObserverId) {
+    panic!("{id} is kicked");
 }
 
 /// A table, and what it should be.
@@ -62,15 +68,56 @@ impl<F: Format> Pair<F> {
         let pin = table.pin();
         let gpa = |spot: operation::Spot| at(spot.address(space));
         match *operation {
-            Operation::Populate(area) => {
+            Operation::Populate(area, size) => {
                 let Some(range) = area.range(space) else { return };
-                let got = table.populate(range, common::SMALL);
-                assert_eq!(got, reference.populate(range, None));
+                assert_eq!(table.populate(range, size), reference.populate(range, size, None));
             }
-            Operation::PopulateMapped(area, first, attr) => {
+            Operation::PopulateMapped(area, size, first, attr) => {
                 let Some(range) = area.range(space) else { return };
-                let got = table.populate_mapped(range, common::SMALL, pfn(first), attr);
-                assert_eq!(got, reference.populate(range, Some((pfn(first), attr))));
+                let got = table.populate_mapped(range, size, pfn(first), attr);
+                assert_eq!(got, reference.populate(range, size, Some((pfn(first), attr))));
+            }
+            Operation::Refine(area, size) => {
+                let Some(range) = area.range(space) else { return };
+                assert_eq!(table.refine(range, size), reference.refine(range, size));
+            }
+            Operation::RefinePart(part, size) => {
+                let Some(range) = part.range(&reference.runs()) else { return };
+                // Not too many tables.
+                let range = GpaRange::from_pages(range.start(), range.pages().min(1000)).unwrap();
+                assert_eq!(table.refine(range, size), reference.refine(range, size));
+            }
+            Operation::Split(spot, size) => {
+                assert_eq!(table.split(gpa(spot), size, &nobody), reference.split(gpa(spot), size));
+            }
+            Operation::SplitPart(part, size) => {
+                let Some(range) = part.range(&reference.runs()) else { return };
+                let gpa = range.last();
+                assert_eq!(table.split(gpa, size, &nobody), reference.split(gpa, size));
+            }
+            Operation::SplitRange(area, size) => {
+                let Some(range) = area.range(space) else { return };
+                let got = table.split_range(range, size, &nobody, |_| ());
+                assert_eq!(got.ok(), reference.split_range(range, size));
+            }
+            Operation::Collapse(spot, size) => {
+                drop(pin);
+                let got = table.collapse(gpa(spot), size, &nobody);
+                assert_eq!(got, reference.collapse(gpa(spot), size));
+            }
+            Operation::CollapsePart(part, size) => {
+                let Some(range) = part.range(&reference.runs()) else { return };
+                drop(pin);
+                let gpa = range.last();
+                let got = table.collapse(gpa, size, &nobody);
+                assert_eq!(got, reference.collapse(gpa, size));
+            }
+            Operation::CollapseRange(area, size) => {
+                let Some(range) = area.range(space) else { return };
+                drop(pin);
+                let got = table.collapse_range(range, size, &nobody, |_| ());
+                let got = got.map(|done| (done.leaves, done.kept));
+                assert_eq!(got, reference.collapse_range(range, size));
             }
             Operation::Vacate(area) => {
                 let Some(range) = area.range(space) else { return };
@@ -135,6 +182,21 @@ impl<F: Format> Pair<F> {
                 let got = pin.protect(range, prot).map(|(pages, flush)| (pages, flush.range()));
                 assert_eq!(got, reference.protect(range, prot));
             }
+            Operation::Watch(area) => {
+                let Some(range) = area.range(space) else { return };
+                let got = pin.watch(range).map(|(pages, flush)| (pages, flush.range()));
+                assert_eq!(got, reference.watch(range));
+            }
+            Operation::Unwatch(area) => {
+                let Some(range) = area.range(space) else { return };
+                assert_eq!(pin.unwatch(range), reference.unwatch(range));
+            }
+            Operation::FixWrite(spot) => {
+                assert_eq!(pin.fix_write(gpa(spot)), reference.fix_write(gpa(spot)));
+            }
+            Operation::NoteDirty(spot) => {
+                assert_eq!(pin.note_dirty(gpa(spot)), reference.note_dirty(gpa(spot)));
+            }
             Operation::Bits(spot, bit) => {
                 let Ok(slot) = pin.slot(gpa(spot)) else { return };
                 let mapping = reference.mapping(gpa(spot));
@@ -167,8 +229,7 @@ impl<F: Format> Pair<F> {
             Operation::Mappings(area) => {
                 let Some(range) = area.range(space) else { return };
                 let want = reference.mappings(range);
-                let count = want.as_ref().map(|want| want.len() as u64);
-                assert_eq!(pin.mapped(range).ok(), count);
+                assert_eq!(pin.mapped(range).ok(), reference.mapped(range));
                 assert_eq!(pin.mappings(range).ok().map(Iterator::collect::<Vec<_>>), want);
             }
         }
@@ -193,6 +254,8 @@ impl<F: Format> Pair<F> {
             let got: Vec<_> = pin.mappings(part).unwrap().collect();
             assert_eq!(got, want);
             for mapping in got.iter().step_by(16) {
+                let watched = pin.slot(mapping.gpa).unwrap().watched();
+                assert_eq!(watched, self.reference.is_watched(mapping.gpa), "{mapping:?}");
                 for step in pin.walk(mapping.gpa, Level::L1).iter() {
                     assert!(format.is_well_formed(step.level, step.entry), "{step:?}");
                 }

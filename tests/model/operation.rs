@@ -5,6 +5,20 @@ use slat::{Attr, GpaRange, LeafFlags, MemType, PageSize, Prot, SoftBits};
 
 use crate::common::{GIB, MIB, PAGE, RWX, SMALL, Space, at};
 
+/// Where tables begin and end, and the space does.
+fn neighbourhoods(space: Space) -> [u64; 8] {
+    [
+        0,
+        2 * MIB,
+        GIB,
+        512 * GIB,
+        space.last_low_page(),
+        space.upper,
+        space.upper | 2 * GIB,
+        space.last_page(),
+    ]
+}
+
 /// One page: a neighbourhood, a place in it, and an offset in the page.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spot {
@@ -16,32 +30,34 @@ pub(crate) struct Spot {
 impl Spot {
     /// Returns the address; it may lie outside the space.
     pub(crate) fn address(self, space: Space) -> u64 {
-        let all = [
-            0,
-            2 * MIB,
-            GIB,
-            512 * GIB,
-            space.last_low_page(),
-            space.upper,
-            space.upper | 2 * GIB,
-            space.last_page(),
-        ];
+        let all = neighbourhoods(space);
         let base = all[self.near.index(all.len())];
         base.wrapping_add_signed(self.pages * PAGE as i64) | self.offset
     }
 }
 
-/// Some pages from a spot on.
+/// Some pages that follow each other.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Area {
-    spot: Spot,
-    pages: u64,
+pub(crate) enum Area {
+    /// So many from a spot on.
+    Pages { spot: Spot, pages: u64 },
+    /// Those of a few large leaves, counted from a neighbourhood.
+    Leaves { near: sample::Index, size: PageSize, first: i64, leaves: u64 },
 }
 
 impl Area {
     /// Returns the range, or `None` where it would go past 2^64.
     pub(crate) fn range(self, space: Space) -> Option<GpaRange> {
-        GpaRange::from_pages(at(self.spot.address(space)).page_base(), self.pages).ok()
+        let (start, pages) = match self {
+            Self::Pages { spot, pages } => (at(spot.address(space)).page_base(), pages),
+            Self::Leaves { near, size, first, leaves } => {
+                let all = neighbourhoods(space);
+                let base = all[near.index(all.len())] / size.bytes() * size.bytes();
+                let start = base.wrapping_add_signed(first * size.bytes() as i64);
+                (at(start), leaves * size.pages())
+            }
+        };
+        GpaRange::from_pages(start, pages).ok()
     }
 }
 
@@ -76,8 +92,16 @@ pub(crate) enum Bit {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
-    Populate(Area),
-    PopulateMapped(Area, u64, Attr),
+    Populate(Area, PageSize),
+    PopulateMapped(Area, PageSize, u64, Attr),
+    Refine(Area, PageSize),
+    RefinePart(Part, PageSize),
+    Split(Spot, PageSize),
+    SplitPart(Part, PageSize),
+    SplitRange(Area, PageSize),
+    Collapse(Spot, PageSize),
+    CollapsePart(Part, PageSize),
+    CollapseRange(Area, PageSize),
     Vacate(Area),
     VacatePart(Part),
     Map(Spot, u64, PageSize, Attr),
@@ -88,6 +112,10 @@ pub(crate) enum Operation {
     UnmapRange(Area),
     UnmapMany(Vec<Spot>),
     Protect(Area, Prot),
+    Watch(Area),
+    Unwatch(Area),
+    FixWrite(Spot),
+    NoteDirty(Spot),
     Bits(Spot, Bit),
     Lookup(Spot),
     LookupMany(Vec<Spot>),
@@ -105,9 +133,30 @@ fn spot() -> impl Strategy<Value = Spot> {
     })
 }
 
-fn area() -> impl Strategy<Value = Area> {
+fn pages() -> impl Strategy<Value = Area> {
     let pages = prop_oneof![8 => 1_u64..12, 1 => 1_u64..1100];
-    (spot(), pages).prop_map(|(spot, pages)| Area { spot, pages })
+    (spot(), pages).prop_map(|(spot, pages)| Area::Pages { spot, pages })
+}
+
+fn leaves(size: PageSize) -> impl Strategy<Value = Area> {
+    (any::<sample::Index>(), -2_i64..2, 1_u64..3)
+        .prop_map(move |(near, first, leaves)| Area::Leaves { near, size, first, leaves })
+}
+
+fn area() -> impl Strategy<Value = Area> {
+    let (middle, large) = (leaves(PageSize::Size2M), leaves(PageSize::Size1G));
+    prop_oneof![16 => pages(), 4 => middle, 1 => large]
+}
+
+/// An area, and a size of leaf for it; not the smallest for the largest, since that takes long.
+fn area_and_size() -> impl Strategy<Value = (Area, PageSize)> {
+    use PageSize::{Size1G, Size2M};
+    prop_oneof![
+        8 => (pages(), size()),
+        4 => (leaves(Size2M), sample::select(vec![SMALL, Size2M])),
+        1 => (leaves(Size2M), Just(Size1G)),
+        2 => (leaves(Size1G), sample::select(vec![Size2M, Size1G])),
+    ]
 }
 
 fn part() -> impl Strategy<Value = Part> {
@@ -122,7 +171,8 @@ fn spots() -> impl Strategy<Value = Vec<Spot>> {
 
 /// Few frames, so that the same one often comes again; some at the end of the width of 40 bits.
 fn frame() -> impl Strategy<Value = u64> {
-    prop_oneof![6 => 0_u64..4, 1 => ((1_u64 << 28) - 6)..(1 << 28) + 2, 1 => Just(u64::MAX)]
+    let large = prop_oneof![Just(1_u64 << 18), Just(512), Just(1024)];
+    prop_oneof![6 => 0_u64..4, 6 => Just(0), 4 => large, 1 => ((1_u64 << 28) - 6)..(1 << 28) + 2, 1 => Just(u64::MAX)]
 }
 
 fn prot() -> impl Strategy<Value = Prot> {
@@ -144,7 +194,15 @@ fn attr() -> impl Strategy<Value = Attr> {
 }
 
 fn size() -> impl Strategy<Value = PageSize> {
-    prop_oneof![12 => Just(SMALL), 1 => sample::select(&PageSize::ALL[..])]
+    prop_oneof![8 => Just(SMALL), 3 => any_size()]
+}
+
+fn large() -> impl Strategy<Value = PageSize> {
+    prop_oneof![2 => Just(PageSize::Size2M), 1 => Just(PageSize::Size1G)]
+}
+
+fn any_size() -> impl Strategy<Value = PageSize> {
+    sample::select(&PageSize::ALL[..])
 }
 
 fn bit() -> impl Strategy<Value = Bit> {
@@ -154,10 +212,18 @@ fn bit() -> impl Strategy<Value = Bit> {
 pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     use Operation as Op;
     prop_oneof![
-        6 => area().prop_map(Op::Populate),
-        3 => (area(), frame(), attr()).prop_map(|(area, pfn, attr)| {
-            Op::PopulateMapped(area, pfn, attr)
+        8 => area_and_size().prop_map(|(area, size)| Op::Populate(area, size)),
+        4 => (area_and_size(), frame(), attr()).prop_map(|((area, size), pfn, attr)| {
+            Op::PopulateMapped(area, size, pfn, attr)
         }),
+        3 => area_and_size().prop_map(|(area, size)| Op::Refine(area, size)),
+        3 => (part(), any_size()).prop_map(|(part, size)| Op::RefinePart(part, size)),
+        1 => (spot(), any_size()).prop_map(|(spot, size)| Op::Split(spot, size)),
+        6 => (part(), any_size()).prop_map(|(part, size)| Op::SplitPart(part, size)),
+        2 => area_and_size().prop_map(|(area, size)| Op::SplitRange(area, size)),
+        1 => (spot(), any_size()).prop_map(|(spot, size)| Op::Collapse(spot, size)),
+        8 => (part(), large()).prop_map(|(part, size)| Op::CollapsePart(part, size)),
+        3 => area_and_size().prop_map(|(area, size)| Op::CollapseRange(area, size)),
         4 => area().prop_map(Op::Vacate),
         4 => part().prop_map(Op::VacatePart),
         6 => (spot(), frame(), size(), attr()).prop_map(|(spot, pfn, size, attr)| {
@@ -170,6 +236,10 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         2 => area().prop_map(Op::UnmapRange),
         2 => spots().prop_map(Op::UnmapMany),
         3 => (area(), prot()).prop_map(|(area, prot)| Op::Protect(area, prot)),
+        3 => area().prop_map(Op::Watch),
+        1 => area().prop_map(Op::Unwatch),
+        4 => spot().prop_map(Op::FixWrite),
+        1 => spot().prop_map(Op::NoteDirty),
         6 => (spot(), bit()).prop_map(|(spot, bit)| Op::Bits(spot, bit)),
         2 => spot().prop_map(Op::Lookup),
         1 => spots().prop_map(Op::LookupMany),

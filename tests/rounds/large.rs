@@ -85,7 +85,7 @@ every_format! {
             let (table, leaf, all) = large(format, size);
             settle_all(&table, all);
             touch(&table, [leaf.start().get()], WRITE);
-            table.split(leaf.start(), smaller(size)).unwrap();
+            table.split(leaf.start(), smaller(size), &nobody).unwrap();
             assert_eq!(pages(&table, all, Mark::Dirty), (size.pages(), Some(leaf)));
             assert_eq!(pages(&table, all, Mark::Dirty), (0, None));
             settle_all(&table, all);
@@ -98,7 +98,7 @@ every_format! {
 
     fn leaves_that_are_collapsed_between_rounds_are_reported_whole(format: impl Format) {
         let (table, leaf, all) = large(format, PageSize::Size2M);
-        table.split(leaf.start(), SMALL).unwrap();
+        table.split(leaf.start(), SMALL, &nobody).unwrap();
         settle_all(&table, all);
         for mark in [Mark::Dirty, Mark::Accessed] {
             touch(&table, [leaf.start().get() + 5 * PAGE], WRITE);
@@ -110,7 +110,7 @@ every_format! {
             touch(&table, [leaf.start().get() + 9 * PAGE], WRITE);
             assert_eq!(pages(&table, all, mark), (512, Some(leaf)));
             settle_all(&table, all);
-            table.split(leaf.start(), SMALL).unwrap();
+            table.split(leaf.start(), SMALL, &nobody).unwrap();
             assert_eq!(pages(&table, all, mark), (0, None));
         }
     }
@@ -119,7 +119,7 @@ every_format! {
     /// split.
     fn leaves_of_a_collapse_that_was_cut_off_are_found_when_they_are_split(format: impl Format) {
         let (table, leaf, all) = large(format, PageSize::Size2M);
-        table.split(leaf.start(), SMALL).unwrap();
+        table.split(leaf.start(), SMALL, &nobody).unwrap();
         settle_all(&table, all);
         let mut inside = table.observer();
         let (entered, left) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
@@ -138,7 +138,7 @@ every_format! {
             left.wait();
         });
         settle_all(&table, all);
-        table.split(leaf.start(), SMALL).unwrap();
+        table.split(leaf.start(), SMALL, &nobody).unwrap();
         let mut queried = Bitmap::new(all);
         assert_eq!(table.pin().query(all, Mark::Dirty, &mut queried), Ok(512));
         assert_eq!(pages(&table, all, Mark::Dirty), (512, Some(leaf)));

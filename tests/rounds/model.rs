@@ -149,7 +149,7 @@ impl<F: Format> Machine<F> {
             Step::SetAccessed { gpa } => {
                 pin.slot(at(gpa)).unwrap().set_accessed();
             }
-            Step::Split { gpa } => table.split(at(gpa), SMALL).unwrap(),
+            Step::Split { gpa } => table.split(at(gpa), SMALL, &nobody).unwrap(),
             Step::Collapse { .. } => unreachable!("the guests come out for it"),
         }
         self.note();

@@ -10,9 +10,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod crew;
+mod harvest;
 mod mixed;
 mod removal;
+mod resize;
 mod structure;
+mod tracking;
 
 use std::{sync::Barrier, thread};
 

@@ -2,102 +2,34 @@
 //! one thread, by a frame source that is asked for a table at just that moment; the models in `loom-tests`
 //! have them in every order.
 
-use std::{
-    boxed::Box,
-    cell::RefCell,
-    sync::{Arc, mpsc},
-    thread,
-    vec::Vec,
-};
+use std::{sync::mpsc, thread};
 
 use slat::{
-    Content, Format, FrameRun, FrameSource, HeapFrames, Hint, HostPfn, Level, MapError, Mapped,
-    OutOfFrames, PageSize, PageTable, Table, Tracking, UnmapError, VacateError,
+    Content, Format, HostPfn, Level, MapError, Mapped, PageSize, PageTable, Tracking, UnmapError,
+    VacateError,
     mmu::{Access, Mode, TranslationCache},
 };
 
 use crate::{
     common::{
-        BASE, Checked, GIB, MIB, PAGE, RWX, SMALL, at, census, every_format, frame_at, pfn,
-        populated, range, table_frame,
+        self, Checked, FREED, GIB, Handle, MEDDLER, MIB, Meddled, PAGE, RWX, SMALL, at, census,
+        every_format, frame_at, pfn, populated, range, table_frame,
     },
     still_mapped,
 };
 
-type Meddler = Box<dyn FnMut(HostPfn)>;
-
-thread_local! {
-    /// What happens before a frame is turned into a table.
-    static MEDDLER: RefCell<Option<Meddler>> = const { RefCell::new(None) };
-    /// What came back.
-    static FREED: RefCell<Vec<(FrameRun, Content)>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A source in which a test meddles.
-#[derive(Debug)]
-struct Meddled(HeapFrames);
-
-// SAFETY: every promise is kept by the source inside.
-unsafe impl FrameSource for Meddled {
-    fn allocate(
-        &self,
-        count: u64,
-        hint: Hint,
-        runs: &mut Vec<FrameRun>,
-    ) -> Result<(), OutOfFrames> {
-        self.0.allocate(count, hint, runs)
-    }
-
-    unsafe fn free(&self, run: FrameRun, content: Content) {
-        FREED.with_borrow_mut(|freed| freed.push((run, content)));
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.0.free(run, content) }
-    }
-
-    unsafe fn table(&self, pfn: HostPfn) -> &Table {
-        // Nobody meddles with the meddler.
-        if let Some(mut meddler) = MEDDLER.take() {
-            meddler(pfn);
-            MEDDLER.set(Some(meddler));
-        }
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.0.table(pfn) }
-    }
-
-    fn free_frames(&self) -> u64 {
-        self.0.free_frames()
-    }
-}
-
-type Handle<F> = PageTable<F, Arc<Meddled>>;
-
 fn checked<F: Format>(format: F, frames: u64) -> Checked<F, Meddled> {
-    Checked::with(format, Meddled(HeapFrames::with_base(BASE, frames).unwrap()))
+    Meddled::checked(format, frames)
 }
 
-/// Does `work`; whenever that comes to the leaf table of `gpa`, before it looks into it, `meddle` is
-/// done, with how often it was before. Returns what `work` came to, and how often that happened.
+/// Meddles whenever `work` comes to the leaf table of `gpa`.
 fn amid<F: Format, T>(
     table: &Checked<F, Meddled>,
     gpa: u64,
-    mut meddle: impl FnMut(&Handle<F>, u64) + 'static,
+    meddle: impl FnMut(&Handle<F>, u64) + 'static,
     work: impl FnOnce() -> T,
 ) -> (T, u64) {
-    thread_local! {
-        static TIMES: RefCell<u64> = const { RefCell::new(0) };
-    }
-    let (leaf, handle) = (table_frame(table, at(gpa), Level::L1), PageTable::clone(table));
-    TIMES.set(0);
-    MEDDLER.set(Some(Box::new(move |pfn| {
-        if pfn == leaf {
-            let before = TIMES.replace(u64::MAX);
-            meddle(&handle, before);
-            TIMES.set(before + 1);
-        }
-    })));
-    let done = work();
-    drop(MEDDLER.take());
-    (done, TIMES.take())
+    common::amid(table, table_frame(table, at(gpa), Level::L1), meddle, work)
 }
 
 fn map_and_unmap<F: Format>(table: &Handle<F>, gpa: u64) {

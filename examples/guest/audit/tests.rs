@@ -1,11 +1,11 @@
 //! The audit must notice whatever goes wrong: each test damages a machine that was sound.
 
-use slat::{AnyFormat, Ept, EptCaps, Gpa, GpaRange, HostPfn, Levels, PhysWidth, Prot};
+use slat::{AnyFormat, Ept, EptCaps, Gpa, GpaRange, HostPfn, Levels, PageSize, PhysWidth, Prot};
 
 use super::*;
 use crate::{
     layout::Layout,
-    manager::{Stuck, Turnover},
+    manager::{Flushing, Stuck, Turnover},
     outcome::Broken,
     progress::Progress,
     stage::{Kicks, Stage},
@@ -13,11 +13,11 @@ use crate::{
     workload::{Shared, Touch},
 };
 
-const PAGES: u64 = 64;
+pub(super) const PAGES: u64 = 64;
 const VCPUS: usize = 2;
 const ROUNDS: u64 = 20;
 /// A page that `touch` writes, and one that it only reads.
-const WRITTEN: Gpa = Gpa::new(0x8000);
+pub(super) const WRITTEN: Gpa = Gpa::new(0x8000);
 const READ: Gpa = Gpa::new(0x7000);
 
 fn format() -> AnyFormat {
@@ -25,7 +25,10 @@ fn format() -> AnyFormat {
 }
 
 /// Runs a workload, then `damage`, then the audit.
-fn audit_of(workload: &dyn Workload, damage: impl FnOnce(&Machine<'_>, &mut Run)) -> Audit {
+pub(super) fn audit_of(
+    workload: &dyn Workload,
+    damage: impl FnOnce(&Machine<'_>, &mut Run),
+) -> Audit {
     let machine = Machine::new(format(), workload, VCPUS, None).unwrap();
     let mut run = machine.run(workload, VCPUS, &Progress::hidden()).unwrap();
     damage(&machine, &mut run);
@@ -33,12 +36,21 @@ fn audit_of(workload: &dyn Workload, damage: impl FnOnce(&Machine<'_>, &mut Run)
 }
 
 /// Runs a workload, then `damage`, then the audit; returns what that finds wrong.
-fn audit(workload: &dyn Workload, damage: impl FnOnce(&Machine<'_>, &mut Run)) -> Vec<String> {
+pub(super) fn audit(
+    workload: &dyn Workload,
+    damage: impl FnOnce(&Machine<'_>, &mut Run),
+) -> Vec<String> {
     audit_of(workload, damage).wrong
 }
 
 fn visits(change: Change, flushing: Flushing) -> Visits {
-    Visits::new(PAGES * 16 * 4096, 1, Turnover { change, rounds: ROUNDS, flushing }).unwrap()
+    Visits::new(
+        PAGES * 16 * 4096,
+        PageSize::Size4K,
+        1,
+        Turnover { change, rounds: ROUNDS, flushing },
+    )
+    .unwrap()
 }
 
 fn churn(flushing: Flushing) -> Visits {
@@ -54,7 +66,7 @@ fn touch() -> Touch {
 }
 
 /// Expects complaints that contain these texts, in this order.
-fn expect(wrong: &[String], texts: &[&str]) {
+pub(super) fn expect(wrong: &[String], texts: &[&str]) {
     assert_eq!(wrong.len(), texts.len(), "{wrong:#?}");
     for (complaint, text) in wrong.iter().zip(texts) {
         assert!(complaint.contains(text), "`{complaint}` lacks `{text}`");
@@ -100,9 +112,9 @@ fn a_missing_bit_is_never_excused_and_one_too_many_only_where_it_is_spare() {
     let machine = Machine::new(format(), &churn, VCPUS, None).unwrap();
     assert_eq!(spare_bits(&machine), Bits::default(), "software MMUs are exact");
     let all = |bits: u8| [1, 2, 4, 8, 16].map(|bit| bits & bit != 0);
-    let stay = Stay::new(1).unwrap();
+    let (leaf, stay) = (machine.layout.leaf(3, PageSize::Size4K), Stay::new(1).unwrap());
     for [accessed, dirty, written, a_spare, d_spare] in (0..32).map(all) {
-        let life = Life { page: 3, stay, bits: Bits { accessed, dirty }, sum: 0 };
+        let life = Life { leaf, stay, bits: Bits { accessed, dirty }, sum: 0 };
         let done = HashMap::from([(stay, (3, Deeds { stay, written, sum: 0 }))]);
         let spare = Bits { accessed: a_spare, dirty: d_spare };
         for (deeds, used, written) in [(done, true, written), (HashMap::new(), false, false)] {
@@ -198,7 +210,7 @@ fn a_lost_write_is_noticed() {
 #[test]
 fn a_lost_frame_is_noticed() {
     let wrong = audit(&touch(), |machine, _| {
-        machine.memory.allocate().unwrap();
+        machine.memory.allocate(PageSize::Size4K).unwrap();
     });
     expect(&wrong, &["frames that are in use: 65, expected 64"]);
 }
@@ -247,8 +259,8 @@ fn what_an_entry_said_when_its_page_was_moved_is_compared() {
         let at = manager.moved.iter().position(|(_, bits)| bits.dirty).unwrap();
         let (stay, _) = manager.moved[at];
         run.managers.iter_mut().for_each(|manager| manager.moved.retain(|&(of, _)| of != stay));
-        let page = machine.memory.tenant(stay).unwrap();
-        reader.pin().slot(machine.layout.gpa(page)).unwrap().clear_dirty();
+        let leaf = machine.memory.tenant(stay).unwrap();
+        reader.pin().slot(leaf.start()).unwrap().clear_dirty();
     });
     expect(&wrong, &["is not dirty and should be", "pages that were moved"]);
 }
@@ -257,7 +269,7 @@ fn what_an_entry_said_when_its_page_was_moved_is_compared() {
 fn a_write_that_went_to_the_old_frame_is_noticed() {
     let wrong = audit(&migrate(), |machine, run| {
         let (stay, _) = run.managers[0].moved[0];
-        let gpa = machine.layout.gpa(machine.memory.tenant(stay).unwrap());
+        let gpa = machine.memory.tenant(stay).unwrap().start();
         let frame = machine.table.reader().pin().lookup(gpa).unwrap().pfn;
         machine.memory.frame(frame).unwrap().add(3, Word::SUM);
     });
@@ -312,7 +324,7 @@ fn a_manager_that_stopped_is_reported() {
 #[test]
 fn a_data_frame_that_does_not_come_back_is_noticed() {
     let wrong = audit(&churn(Flushing::Served), |machine, _| {
-        machine.memory.allocate().unwrap();
+        machine.memory.allocate(PageSize::Size4K).unwrap();
     });
     expect(&wrong, &["frames that are in use", "frames that were given back"]);
 }
@@ -336,7 +348,9 @@ fn a_page_that_was_mapped_too_late_counts_as_what_its_vcpu_saw() {
         let life = lives.remove(lives.iter().position(|life| life.bits.dirty).unwrap());
         let vcpu = run.vcpus.iter_mut().find(|vcpu| vcpu.tally.mapped > 0).unwrap();
         vcpu.lives.push(life);
-        (vcpu.tally.mapped, vcpu.tally.late) = (vcpu.tally.mapped - 1, vcpu.tally.late + 1);
+        vcpu.tally.mapped -= 1;
+        vcpu.tally.mapped_pages -= 1;
+        vcpu.tally.late += 1;
     });
     expect(&wrong, &[]);
 }
@@ -346,7 +360,8 @@ fn what_all_entries_of_a_page_said_is_taken_together() {
     let [stay, other] = [1, 2].map(|number| Stay::new(number).unwrap());
     let (none, accessed) = (Bits::default(), Bits { accessed: true, dirty: false });
     let dirty = Bits { accessed: false, dirty: true };
-    let life = |stay, bits| Life { page: 0, stay, bits, sum: 0 };
+    let leaf = GpaRange::new(Gpa::new(0), 4096).unwrap();
+    let life = |stay, bits| Life { leaf, stay, bits, sum: 0 };
     let mut lives = [life(stay, none), life(other, none)];
     add_bits(&mut lives, [(stay, accessed), (stay, dirty)].into_iter());
     assert_eq!(lives, [life(stay, Bits { accessed: true, dirty: true }), life(other, none)]);
@@ -389,7 +404,7 @@ fn tables_that_are_left_or_wait_in_the_end_are_noticed() {
         damage(&machine);
         let mut observer = machine.table.observer();
         let inside = observer.enter(slat::Tracking::On);
-        let run = Run { vcpus: Vec::new(), managers: Vec::new(), stage };
+        let run = Run { vcpus: Vec::new(), managers: Vec::new(), copied: None, stage };
         let wrong = Audit::of(&machine, &churn, &run).wrong;
         drop(inside);
         wrong.into_iter().filter(|text| text.contains("in the end")).collect::<Vec<_>>()
@@ -399,7 +414,7 @@ fn tables_that_are_left_or_wait_in_the_end_are_noticed() {
     expect(&end(|_| ()), &texts);
     // Nobody can be told of the page that is unmapped: nothing is vacated.
     let left = end(|machine| {
-        let pfn = machine.memory.allocate().unwrap();
+        let pfn = machine.memory.allocate(PageSize::Size4K).unwrap();
         let reader = machine.table.reader();
         reader.pin().map(Gpa::new(0), pfn, PageSize::Size4K, machine.attr).unwrap();
     });

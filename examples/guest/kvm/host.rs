@@ -6,7 +6,7 @@ use kvm_bindings::{
     CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS,
 };
 use kvm_ioctls::{Cap, Kvm, VmFd};
-use slat::{BadPhysWidth, GpaRange, PhysWidth};
+use slat::{BadPhysWidth, GpaRange, PageSize, PhysWidth};
 
 use super::memory_map;
 
@@ -14,6 +14,9 @@ use super::memory_map;
 const ADDRESS_SIZES: u32 = 0x8000_0008;
 /// Bytes of the lower half of linear addresses, with 4 levels (AMD APM vol. 2, 5.3.1).
 const LOWER_HALF: u64 = 1 << 47;
+/// The CPUID leaf with extended features, and its bit of EDX for leaves of 1 GiB (AMD APM vol. 3, E.4.2).
+const EXTENDED_FEATURES: u32 = 0x8000_0001;
+const PAGES_1G: u32 = 1 << 26;
 /// The width of a processor without that leaf.
 const USUAL_WIDTH: u8 = 36;
 
@@ -43,6 +46,14 @@ pub(crate) enum Unavailable {
     #[error("KVM's processors have addresses that no page table is made for: {0}")]
     PhysWidth(#[from] BadPhysWidth),
 }
+
+/// The guest's processors lack leaves of 1 GiB.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--page-size 1G: the guests of this KVM have no leaves of 1 GiB (CPUID 0x80000001, EDX bit 26): try \
+     2M, or --backend soft"
+)]
+pub(crate) struct NoHugeLeaves;
 
 /// Something that the guest needs KVM to be able to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +129,18 @@ impl Host {
     /// Returns the guest's physical address width: bits above it are reserved in the guest's tables.
     pub(crate) fn phys_width(&self) -> PhysWidth {
         self.phys_width
+    }
+
+    /// Checks that the guest's processors have leaves of this size: all have those of 2 MiB (AMD APM vol.
+    /// 2, 5.3).
+    ///
+    /// # Errors
+    /// [`NoHugeLeaves`] if they are of 1 GiB, and CPUID does not say so.
+    pub(crate) fn check_leaves(&self, size: PageSize) -> Result<(), NoHugeLeaves> {
+        let mut leaves = self.cpuid.as_slice().iter();
+        let features = leaves.find(|leaf| leaf.function == EXTENDED_FEATURES);
+        let has_huge = features.is_some_and(|leaf| leaf.edx & PAGES_1G != 0);
+        if size == PageSize::Size1G && !has_huge { Err(NoHugeLeaves) } else { Ok(()) }
     }
 
     /// Returns the linear addresses that [`Vm::new`](super::Vm::new) populates for a guest of `vcpus` vCPUs.

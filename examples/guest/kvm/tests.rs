@@ -5,4 +5,5 @@ mod choice;
 mod crashes;
 mod faults;
 mod flushes;
+mod large;
 pub(super) mod rig;

@@ -6,7 +6,7 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -14,8 +14,8 @@ use std::{
 use kvm_bindings::{CpuId, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
 use slat::{
-    AnyFormat, Arena, Due, Format, Generation, GpaRange, HostPfn, Levels, PAGE_BYTES, PageSize,
-    PageTable, PhysWidth, PopulateError, Scope,
+    AnyFormat, Arena, Due, Format, Generation, GpaRange, HostPfn, Levels, Mapping as Leaf,
+    PAGE_BYTES, PageSize, PageTable, PhysWidth, PopulateError, Scope,
 };
 
 use super::{
@@ -31,6 +31,10 @@ use crate::mapping::Mapping;
 /// Where KVM, on Intel processors, may put three pages of its own (`KVM_SET_TSS_ADDR`): below 4 GiB, and
 /// in no memslot.
 const KVM_PAGES: u64 = 0xfffb_d000;
+
+/// Leaves that are forgotten one by one: each costs about a microsecond, and to forget all a tenth of a
+/// millisecond; but then every vCPU finds all of its pages anew.
+const MOST_LEAVES: usize = 1024;
 
 /// Why a guest could not be made, or KVM not be told to forget.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +171,37 @@ impl Vm {
         Vcpu::new(fd, self.table.observer(), regs, sregs).map_err(failed("setting a vCPU up"))
     }
 
-    /// Makes KVM forget all translations to these data frames: for leaves that were taken out or lost
+    /// Makes KVM forget the translations of these leaves, which were taken out or lost rights or marks:
+    /// after that, and before their shoot-down. Chooses the way: for large leaves, or many, all that KVM
+    /// knows; else what leads to their frames.
+    ///
+    /// # Errors
+    /// As [`forget`](Self::forget).
+    ///
+    /// # Concurrency
+    /// As [`forget`](Self::forget).
+    pub(crate) fn forget_leaves(&self, leaves: &[Leaf]) -> Result<(), VmError> {
+        let is_large = leaves.iter().any(|leaf| leaf.size > PageSize::Size4K);
+        if is_large || leaves.len() > MOST_LEAVES {
+            return self.forget_all();
+        }
+        self.forget(leaves.iter().map(|leaf| leaf.pfn))
+    }
+
+    /// Makes KVM forget all translations.
+    ///
+    /// # Errors
+    /// [`VmError`] if the kernel refuses.
+    ///
+    /// # Concurrency
+    /// As [`forget`](Self::forget).
+    pub(crate) fn forget_all(&self) -> Result<(), VmError> {
+        // Whoever zaps has the only memslot for it.
+        let _last = self.last_zap();
+        self.zap()
+    }
+
+    /// Makes KVM forget all translations to these data frames: for 4 KiB leaves that were taken out or lost
     /// rights, after that, and before their shoot-down.
     ///
     /// # Errors
@@ -210,7 +244,7 @@ impl Vm {
         if !is_structural {
             return Ok(());
         }
-        let mut last = self.last_zap.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last_zap();
         // A zap drops what was cached before it began, for all vCPUs. All that was stale at a generation
         // was so before that was read; so a zap serves whoever entered at the generation that was read
         // before it began, or at an earlier one.
@@ -221,7 +255,11 @@ impl Vm {
         Ok(())
     }
 
-    /// Makes KVM forget everything.
+    fn last_zap(&self) -> MutexGuard<'_, Option<Generation>> {
+        self.last_zap.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes KVM forget everything; one at a time.
     fn zap(&self) -> Result<(), VmError> {
         // Any memory does: no guest has a mapping of it.
         let (start, bytes) = (self.system.start().as_ptr(), PAGE_BYTES as usize);

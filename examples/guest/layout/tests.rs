@@ -1,7 +1,8 @@
 use super::*;
 
 fn needed(layout: &Layout, levels: Levels) -> u64 {
-    tables(layout.regions().to_vec(), levels)
+    let regions = layout.regions().iter().map(|&region| (region, layout.granule()));
+    tables(regions.collect(), levels)
 }
 
 fn around(addresses: &[u64]) -> Layout {
@@ -13,8 +14,7 @@ fn linear_memory_is_one_region() {
     let layout = Layout::linear(3 << 20).unwrap();
     assert_eq!(layout.len(), 768);
     assert_eq!(layout.regions().len(), 1);
-    assert_eq!(layout.page_at(layout.gpa(700)), Some(700));
-    assert_eq!(layout.page_at(Gpa::new(3 << 20)), None);
+    assert_eq!(layout.gpa(700), Gpa::new(700 * PAGE_BYTES));
 }
 
 #[test]
@@ -67,4 +67,35 @@ fn tables_are_counted_once_however_many_regions_they_hold() {
         assert_eq!(needed(&around(addresses), Levels::Five), four + 1, "{addresses:x?}");
     }
     assert_eq!(needed(&Layout::linear(gib).unwrap(), Levels::Four), 512 + 3);
+}
+
+#[test]
+fn room_for_large_leaves_is_whole_leaves() {
+    let (small, large) = (PageSize::Size4K, PageSize::Size2M);
+    let layout = Layout::linear(5 << 20).unwrap().with_granule(large).unwrap();
+    assert_eq!((layout.len(), layout.mapped()), (1280, 1536), "no more is used than was asked for");
+    assert_eq!(layout.regions()[0].pages(), 1536);
+    assert_eq!(layout.leaf(1279, large), GpaRange::new(Gpa::new(4 << 20), 2 << 20).unwrap());
+    assert_eq!(layout.leaf(1279, small), GpaRange::new(Gpa::new(0x4f_f000), 0x1000).unwrap());
+    assert!(layout.uses(layout.leaf(1279, large)));
+    assert!(!layout.uses(GpaRange::new(Gpa::new(5 << 20), 1 << 20).unwrap()));
+    assert_eq!(needed(&layout, Levels::Four), 3, "no table of the lowest level");
+
+    // Of 16 regions of 1 MiB every other has nothing of its own left.
+    let layout = Layout::split(16 << 20, 16).unwrap().with_granule(large).unwrap();
+    assert_eq!(layout.regions().len(), 8);
+    assert!(layout.regions().iter().all(|region| region.pages() == 512));
+    assert!((0..layout.len()).all(|page| layout.pages_of(layout.region_of(page)).contains(&page)));
+    assert_eq!((layout.largest(), layout.mapped()), (512, layout.len()));
+}
+
+#[test]
+fn large_leaves_surround_the_pages_of_a_trace() {
+    let huge = PageSize::Size1G;
+    let layout = around(&[0, 0x20_0000, 0x4000_0000, 0xffff_ffff_ffff_f000]);
+    let layout = layout.with_granule(huge).unwrap();
+    let regions: Vec<_> = layout.regions().iter().map(|region| region.start().get()).collect();
+    assert_eq!(regions, [0, 1 << 30, 0xffff_ffff_c000_0000]);
+    assert_eq!(layout.mapped(), 3 << 18);
+    assert_eq!(needed(&layout, Levels::Four), 1 + 2);
 }

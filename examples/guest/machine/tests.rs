@@ -9,7 +9,7 @@ use crate::{manager::Turnover, visits::Visits, workload::Touch};
 fn frames(workload: &dyn Workload, vcpus: usize) -> usize {
     let ept = Ept::new(Levels::Four, PhysWidth::new(46).unwrap(), EptCaps::USUAL);
     let machine = Machine::new(ept.into(), workload, vcpus, None).unwrap();
-    iter::from_fn(|| machine.memory.allocate()).count()
+    iter::from_fn(|| machine.memory.allocate(PageSize::Size4K)).count()
 }
 
 #[test]
@@ -20,7 +20,7 @@ fn frames_suffice_when_every_region_is_mapped_again_before_its_shoot_down() {
     assert_eq!(frames(&touch, 3), pages + 3);
     for change in [Change::Churn, Change::Migrate] {
         let turnover = Turnover { change, rounds: 1, flushing: Flushing::Served };
-        let visits = Visits::new(bytes, 1, turnover).unwrap();
+        let visits = Visits::new(bytes, PageSize::Size4K, 1, turnover).unwrap();
         assert_eq!(frames(&visits, 3), 2 * pages + 3, "{change:?}");
     }
 }
@@ -39,11 +39,11 @@ fn a_thread_that_panicked_is_an_error_and_the_others_are_waited_for() {
 
 #[test]
 fn more_memory_than_the_host_has_is_refused() {
-    assert!(check_host(1, 1).is_ok());
-    assert!(check_host(GuestMemory::PAGES + 1, 1).is_err());
+    assert!(check_host(1, PageSize::Size4K, 1).is_ok());
+    assert!(check_host(GuestMemory::PAGES + 1, PageSize::Size4K, 1).is_err());
     if let Some(available) = available_memory() {
         // What is known of a page is more than its contents.
-        let error = check_host(available / 4096, 512).unwrap_err().to_string();
+        let error = check_host(available / 4096, PageSize::Size4K, 512).unwrap_err().to_string();
         assert!(error.contains("MiB available"), "{error}");
     }
 }

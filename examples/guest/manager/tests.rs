@@ -1,4 +1,4 @@
-use slat::{Ept, EptCaps, Levels, PhysWidth};
+use slat::{Ept, EptCaps, Levels, PageSize, PhysWidth};
 
 use super::*;
 use crate::{stage::Kicks, visits::Visits};
@@ -7,7 +7,9 @@ use crate::{stage::Kicks, visits::Visits};
 fn with_manager(test: impl FnOnce(&Stage, Manager<'_>)) {
     let ept = Ept::new(Levels::Four, PhysWidth::new(46).unwrap(), EptCaps::USUAL);
     let (change, flushing) = (Change::Churn, Flushing::Served);
-    let visits = Visits::new(64 * 4096, 1, Turnover { change, rounds: 1, flushing }).unwrap();
+    let visits =
+        Visits::new(64 * 4096, PageSize::Size4K, 1, Turnover { change, rounds: 1, flushing })
+            .unwrap();
     let machine = Machine::new(ept.into(), &visits, 1, None).unwrap();
     let regions = machine.layout.regions().len();
     let stage = Stage::new(regions, 1, 1, 1, Kicks::default());

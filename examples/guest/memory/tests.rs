@@ -1,51 +1,88 @@
+use slat::{Attr, Gpa, Prot};
+
 use super::*;
-use crate::frame::Word;
+use crate::{deeds::Bits, frame::Word};
 
 const BITS: Bits = Bits { accessed: true, dirty: true };
+const SMALL: PageSize = PageSize::Size4K;
+const LARGE: PageSize = PageSize::Size2M;
+
+/// A leaf of this size that maps the frames from `pfn` on, somewhere.
+fn leaf(pfn: HostPfn, size: PageSize) -> Leaf {
+    let attr = Attr::new(Prot::RWX);
+    Leaf { gpa: Gpa::new(0x4000_0000), pfn, size, attr, accessed: true, dirty: true }
+}
 
 #[test]
 fn a_frame_that_comes_back_is_the_next_to_go_and_its_words_tell() {
     let memory = GuestMemory::new(2).unwrap();
-    let first = memory.allocate().unwrap();
-    memory.assign(first, 7);
+    let first = memory.allocate(SMALL).unwrap();
+    let leaf = leaf(first, SMALL);
+    let stay = memory.assign(first, leaf.range());
     let frame = memory.frame(first).unwrap();
-    let stay = frame.stay().unwrap();
-    assert_eq!(memory.tenant(stay), Some(7));
+    assert_eq!(frame.stay(), Some(stay));
+    assert_eq!(memory.tenant(stay), Some(leaf.range()));
     assert_eq!(frame.add(3, 5).stay, Some(stay));
 
-    let life = memory.give_back(7, first, BITS).unwrap();
-    assert_eq!(life, Life { page: 7, stay, bits: BITS, sum: 5 });
+    let life = memory.give_back(leaf).unwrap();
+    assert_eq!(life, Life { leaf: leaf.range(), stay, bits: BITS, sum: 5 });
     assert_eq!(frame.load(3), Word { sum: 0, stay: None }, "the next tenant finds zeroes");
 
-    assert_eq!(memory.allocate(), Some(first));
-    memory.assign(first, 7);
-    assert_ne!(frame.stay(), Some(stay), "the same page again is another stay");
-    assert_eq!(memory.tenant(frame.stay().unwrap()), Some(7));
+    assert_eq!(memory.allocate(SMALL), Some(first));
+    let again = memory.assign(first, leaf.range());
+    assert_ne!(again, stay, "the same page again is another stay");
+    assert_eq!(memory.tenant(again), Some(leaf.range()));
 }
 
 #[test]
 fn a_page_that_moves_stays() {
     let memory = GuestMemory::new(2).unwrap();
-    let (from, to) = (memory.allocate().unwrap(), memory.allocate().unwrap());
-    memory.assign(from, 1);
+    let (from, to) = (memory.allocate(SMALL).unwrap(), memory.allocate(SMALL).unwrap());
+    memory.assign(from, leaf(from, SMALL).range());
     memory.frame(from).unwrap().add(511, 9);
-    memory.copy(from, to);
-    let life = memory.life(1, from, BITS);
-    memory.free(from);
+    memory.copy(from, to, SMALL);
+    let life = memory.life(leaf(from, SMALL));
+    memory.free(from, SMALL);
     assert!(life.is_some());
-    assert_eq!(memory.life(1, to, BITS), life);
+    assert_eq!(memory.life(leaf(to, SMALL)), life);
+}
+
+#[test]
+fn the_frames_of_a_large_leaf_stay_and_move_together() {
+    let memory = GuestMemory::new(3 * 512).unwrap();
+    let small = memory.allocate(SMALL).unwrap();
+    let [from, to] = [0; 2].map(|_| memory.allocate(LARGE).unwrap());
+    assert!([from, to].iter().all(|pfn| pfn.get().is_multiple_of(512)), "as the MMU wants it");
+    assert_eq!(memory.allocate(LARGE), None, "the small one is in the way");
+    assert_eq!(memory.traffic().in_use(), 1 + 2 * 512);
+
+    let stay = memory.assign(from, leaf(from, LARGE).range());
+    let last = |pfn: HostPfn| HostPfn::new(pfn.get() + 511);
+    memory.frame(from).unwrap().add(0, 3);
+    memory.frame(last(from)).unwrap().add(511, 4);
+    memory.copy(from, to, LARGE);
+    assert_eq!(memory.frame(last(to)).unwrap().load(511), Word { sum: 4, stay: Some(stay) });
+    let life = memory.give_back(leaf(to, LARGE)).unwrap();
+    assert_eq!((life.sum, life.leaf.pages()), (7, 512));
+    assert_eq!(memory.frame(last(to)).unwrap().stay(), None);
+
+    memory.free(small, SMALL);
+    assert_eq!(memory.allocate(LARGE), Some(to), "those that came back are of their size");
+    memory.free(to, LARGE);
+    assert_eq!(memory.allocate(SMALL), Some(small));
+    assert_eq!(memory.traffic().in_use(), 1 + 512);
 }
 
 #[test]
 fn frames_run_out_and_are_counted() {
     let memory = GuestMemory::new(2).unwrap();
-    let (first, second) = (memory.allocate().unwrap(), memory.allocate().unwrap());
+    let (first, second) = (memory.allocate(SMALL).unwrap(), memory.allocate(SMALL).unwrap());
     assert_ne!(first, second);
-    assert_eq!((memory.allocate(), memory.allocate()), (None, None));
+    assert_eq!((memory.allocate(SMALL), memory.allocate(SMALL)), (None, None));
     assert_eq!(memory.traffic().in_use(), 2);
-    memory.free(first);
-    memory.free(second);
-    assert_eq!(memory.allocate(), Some(second), "the last that came back is the first to go");
+    memory.free(first, SMALL);
+    memory.free(second, SMALL);
+    assert_eq!(memory.allocate(SMALL), Some(second), "the last that came back is the first to go");
     assert_eq!(memory.traffic(), Traffic { handed_out: 3, given_back: 2 });
     for stray in [FIRST.get() + 2, 1] {
         assert!(memory.frame(HostPfn::new(stray)).is_none());
@@ -56,7 +93,7 @@ fn frames_run_out_and_are_counted() {
 fn a_frame_that_was_never_handed_out_is_nobodys() {
     let memory = GuestMemory::new(2).unwrap();
     assert!(memory.frame(FIRST).is_none());
-    let first = memory.allocate().unwrap();
+    let first = memory.allocate(SMALL).unwrap();
     assert_eq!(memory.frame(first).unwrap().stay(), None);
-    assert!(memory.life(0, first, BITS).is_none(), "nor is it anybody's yet");
+    assert!(memory.life(leaf(first, SMALL)).is_none(), "nor is it anybody's yet");
 }

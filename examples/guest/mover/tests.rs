@@ -4,7 +4,7 @@
 use std::{sync::Barrier, thread};
 
 use slat::{
-    AnyFormat, Arena, Ept, EptCaps, Gpa, Inside, Levels, PhysWidth, Tracking,
+    AnyFormat, Arena, Ept, EptCaps, Gpa, Inside, Levels, PageSize, PhysWidth, Tracking,
     mmu::{Access, TranslationCache},
 };
 
@@ -30,13 +30,14 @@ enum Way {
 fn with_region(test: impl FnOnce(&Machine<'_>, &Stage, Manager<'_>)) {
     let ept = Ept::new(Levels::Four, PhysWidth::new(46).unwrap(), EptCaps::USUAL);
     let turnover = Turnover { change: Change::Migrate, rounds: 2, flushing: Flushing::Served };
-    let visits = Visits::new(PAGES * 4096, 1, turnover).unwrap();
+    let visits = Visits::new(PAGES * 4096, PageSize::Size4K, 1, turnover).unwrap();
     let machine = Machine::new(ept.into(), &visits, 1, None).unwrap();
     let stage = Stage::new(machine.layout.regions().len(), 1, 1, 2, Kicks::default());
     let reader = machine.table.reader();
     for page in machine.layout.pages_of(0) {
-        let (gpa, pfn) = (machine.layout.gpa(page), machine.memory.allocate().unwrap());
-        machine.memory.assign(pfn, page);
+        let (gpa, pfn) =
+            (machine.layout.gpa(page), machine.memory.allocate(PageSize::Size4K).unwrap());
+        machine.memory.assign(pfn, machine.layout.leaf(page, PageSize::Size4K));
         reader.pin().map(gpa, pfn, PageSize::Size4K, machine.attr).unwrap();
     }
     let site = Site { machine: &machine, stage: &stage, flushing: Flushing::Served };
@@ -46,7 +47,7 @@ fn with_region(test: impl FnOnce(&Machine<'_>, &Stage, Manager<'_>)) {
 /// What is to be said of a page, as it is mapped now.
 fn life(machine: &Machine<'_>, page: usize) -> Life {
     let mapping = mapping(machine, machine.layout.gpa(page));
-    machine.memory.life(page, mapping.pfn, mapping.into()).unwrap()
+    machine.memory.life(mapping).unwrap()
 }
 
 fn mapping(machine: &Machine<'_>, gpa: Gpa) -> Mapping {
@@ -102,7 +103,8 @@ fn a_page_moves_with_its_contents_and_its_bits_in_either_way() {
             machine.table.reader().pin().slot(gpa).unwrap().set_dirty();
             manager.move_region(0).unwrap();
 
-            assert_eq!(life(machine, 0), Life { page: 0, stay, bits: Bits::default(), sum });
+            let moved = Life { leaf: old.range(), stay, bits: Bits::default(), sum };
+            assert_eq!(life(machine, 0), moved);
             let new = mapping(machine, gpa);
             assert!(new.pfn != old.pfn && new.attr == machine.attr, "{old:?} {new:?}");
             assert_eq!(machine.memory.frame(old.pfn).unwrap().stay(), None, "it is free");

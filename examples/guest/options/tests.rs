@@ -76,7 +76,55 @@ fn memory_must_be_translatable() {
 }
 
 #[test]
+fn memory_is_rounded_up_to_whole_leaves() {
+    let memory = |arguments: &[&str]| parse(arguments).unwrap().whole_memory();
+    assert_eq!(memory(&["--memory", "5M"]), 5 << 20);
+    assert_eq!(memory(&["--memory", "5M", "--page-size", "2M"]), 6 << 20);
+    assert_eq!(memory(&["--page-size", "1G"]), 1 << 30);
+    let fits = |arguments: &[&str]| {
+        let options = parse(arguments).unwrap();
+        options.check_memory(options.table_format(None).unwrap())
+    };
+    fits(&["--memory", "256T", "--page-size", "1G"]).unwrap();
+    let far = ["--memory", "18446744073709547520", "--page-size", "1G", "--levels", "5"];
+    assert!(fits(&far).unwrap_err().to_string().contains("cannot translate"));
+}
+
+#[test]
+fn a_gigabyte_is_not_what_comes_and_goes() {
+    for arguments in [&["--workload", "churn"][..], &["--workload", "migrate"], &[]] {
+        let check = |size| parse(&[&["--page-size", size], arguments].concat()).unwrap().check();
+        let error = check("1G").unwrap_err().to_string();
+        assert!(error.contains("--page-size 1G needs another --workload"), "{error}");
+        check("2M").unwrap();
+    }
+    for arguments in [&["--workload", "random"][..], &["--trace", "-"]] {
+        parse(&[&["--page-size", "1G"], arguments].concat()).unwrap().check().unwrap();
+    }
+}
+
+#[test]
+fn only_a_precopy_has_a_picture() {
+    let check = |arguments: &[&str]| {
+        parse(&[&["--svg", "picture.svg"], arguments].concat()).unwrap().check()
+    };
+    check(&[]).unwrap();
+    check(&["--workload", "precopy"]).unwrap();
+    for arguments in [&["--workload", "touch"][..], &["--trace", "-"]] {
+        let error = check(arguments).unwrap_err().to_string();
+        assert!(error.contains("--svg needs --workload precopy"), "{error}");
+    }
+}
+
+#[test]
 fn only_what_changes_memory_has_a_flush_to_skip() {
+    let precopy = |arguments: &[&str]| {
+        let options = parse(&[&["--workload", "precopy"], arguments].concat()).unwrap();
+        options.check().unwrap();
+        options.precopy().flushing
+    };
+    assert_eq!(precopy(&["--skip-flush"]), Flushing::Skipped);
+    assert_eq!(precopy(&[]), Flushing::Served);
     for (workload, change) in [("churn", Change::Churn), ("migrate", Change::Migrate)] {
         let flushing = |arguments: &[&str]| {
             let options = parse(&[&["--workload", workload], arguments].concat()).unwrap();
@@ -94,9 +142,10 @@ fn only_what_changes_memory_has_a_flush_to_skip() {
         &["--skip-flush", "--trace", "-"],
         &["--skip-flush", "--workload", "churn", "--trace", "-"],
         &["--skip-flush", "--workload", "migrate", "--trace", "-"],
+        &["--skip-flush", "--workload", "precopy", "--trace", "-"],
     ] {
         let error = parse(arguments).unwrap().check().unwrap_err().to_string();
-        let reason = "--skip-flush needs --workload churn or migrate";
+        let reason = "--skip-flush needs --workload churn, migrate or precopy";
         assert!(error.contains(reason), "{arguments:?}: {error}");
     }
 }
@@ -143,6 +192,6 @@ fn the_tour_is_what_runs_when_nothing_is_chosen() {
         workloads.iter().map(|workload| workload.name().to_owned()).collect::<Vec<_>>()
     };
     let trace = "trace examples/guest/traces/true.lackey";
-    assert_eq!(names(&[]), ["touch", "churn", "migrate", trace]);
+    assert_eq!(names(&[]), ["touch", "churn", "migrate", "precopy", trace]);
     assert_eq!(names(&["--workload", "random"]), ["random"]);
 }

@@ -36,7 +36,7 @@ fn one_failed_run_makes_the_whole_fail_and_the_exit_status_1() {
             assert_eq!(run["verdict"], word(damage));
             assert_eq!(run["wrong"].as_array().unwrap().len(), usize::from(damage));
         }
-        let text = document.to_tables();
+        let text = document.to_tables(Shading::Characters);
         let failed = "verdict: FAILED\n  0x0 is not dirty and should be\n";
         assert_eq!(text.matches(failed).count(), runs.iter().filter(|&&damage| damage).count());
         assert_eq!(text.matches("verdict: ").count(), runs.len());
@@ -53,11 +53,15 @@ fn the_same_workload_on_both_is_compared_and_must_agree() {
     };
     let agreed = both(false, 0);
     assert_eq!(agreed.verdict, Verdict::Ok);
-    assert!(agreed.to_tables().contains("pages accessed (=)"), "{}", agreed.to_tables());
+    assert!(
+        agreed.to_tables(Shading::Characters).contains("pages accessed (=)"),
+        "{}",
+        agreed.to_tables(Shading::Characters)
+    );
 
     let differing = both(false, 1);
     assert_eq!(differing.verdict, Verdict::Failed);
-    let text = differing.to_tables();
+    let text = differing.to_tables(Shading::Characters);
     assert!(text.contains("pages accessed (MUST BE THE SAME)"), "{text}");
     assert_eq!(text.matches("(MUST BE THE SAME)").count(), 1);
     let json: serde_json::Value = serde_json::from_str(&differing.to_json().unwrap()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::Barrier;
 
-use slat::{Ept, EptCaps, Gpa, Levels, PhysWidth, Tracking};
+use slat::{Ept, EptCaps, Gpa, Levels, PageSize, PhysWidth, Tracking};
 
 use super::*;
 use crate::{
@@ -66,7 +66,7 @@ fn touch() -> Touch {
 
 fn visits(change: Change) -> Visits {
     let turnover = Turnover { change, rounds: 1, flushing: Flushing::Served };
-    Visits::new(PAGES * 4096, 1, turnover).unwrap()
+    Visits::new(PAGES * 4096, PageSize::Size4K, 1, turnover).unwrap()
 }
 
 fn op(page: usize, act: Act) -> Op {
@@ -97,8 +97,8 @@ fn run<'t>(
 
 /// Gives a frame to `page`; returns what the words in it are then.
 fn assign(machine: &Machine<'_>, page: usize) -> Word {
-    let pfn = machine.memory.allocate().unwrap();
-    machine.memory.assign(pfn, page);
+    let pfn = machine.memory.allocate(PageSize::Size4K).unwrap();
+    machine.memory.assign(pfn, machine.layout.leaf(page, PageSize::Size4K));
     machine.memory.frame(pfn).unwrap().load(0)
 }
 
@@ -214,7 +214,7 @@ fn where_there_is_no_memory_the_batch_is_given_up_and_its_share_told() {
 fn where_pages_move_a_fault_is_tried_again_until_the_page_is_back() {
     let mut share = Batches::of([vec![op(0, Act::Add(1))]]);
     let map = |machine: &Machine<'_>, _: &Stage| {
-        let pfn = machine.memory.allocate().unwrap();
+        let pfn = machine.memory.allocate(PageSize::Size4K).unwrap();
         let reader = machine.table.reader();
         reader.pin().map(Gpa::new(0), pfn, PageSize::Size4K, machine.attr).unwrap();
     };
@@ -237,10 +237,12 @@ fn a_frame_that_was_mapped_too_late_is_given_back_when_all_have_been_out() {
     let ept = Ept::new(Levels::Four, PhysWidth::new(46).unwrap(), EptCaps::USUAL);
     let machine = &Machine::new(ept.into(), &churn, 2, None).unwrap();
     let stage = &Stage::new(machine.layout.regions().len(), 1, 0, 1, Kicks::default());
-    let pfn = machine.memory.allocate().unwrap();
-    machine.memory.assign(pfn, 3);
+    let pfn = machine.memory.allocate(PageSize::Size4K).unwrap();
+    machine.memory.assign(pfn, machine.layout.leaf(3, PageSize::Size4K));
     let frame = machine.memory.frame(pfn).unwrap();
-    let (stay, bits) = (frame.stay().unwrap(), Bits { accessed: true, dirty: true });
+    let (gpa, stay) = (machine.layout.gpa(3), frame.stay().unwrap());
+    let (size, attr) = (PageSize::Size4K, machine.attr);
+    let leaf = Mapping { gpa, pfn, size, attr, accessed: true, dirty: true };
 
     let (progress, begun, flushing) = (Progress::hidden(), Instant::now(), Flushing::Served);
     let ticker = Ticker::new(&progress, begun);
@@ -268,9 +270,9 @@ fn a_frame_that_was_mapped_too_late_is_given_back_when_all_have_been_out() {
             frame.add(0, 7);
         });
         inside.wait();
-        running.give_up(3, pfn, bits).unwrap();
+        running.give_up(leaf).unwrap();
         drop(at_work);
     });
-    assert_eq!(running.lives, [Life { page: 3, stay, bits, sum: 7 }]);
+    assert_eq!(running.lives, [Life { leaf: leaf.range(), stay, bits: leaf.into(), sum: 7 }]);
     assert_eq!(machine.memory.traffic().in_use(), 0);
 }

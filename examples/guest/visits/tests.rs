@@ -11,7 +11,7 @@ const BYTES: u64 = 1000 * 4096;
 /// Runs `test` with a vCPU's share, and with the stage of a run in which so many managers are at work.
 fn visit(managers: usize, test: impl FnOnce(&Stage, &Layout, Box<dyn Share + '_>)) {
     let turnover = Turnover { change: Change::Churn, rounds: 1, flushing: Flushing::Served };
-    let visits = Visits::new(BYTES, 1, turnover).unwrap();
+    let visits = Visits::new(BYTES, PageSize::Size4K, 1, turnover).unwrap();
     let stage = Stage::new(visits.layout.regions().len(), 0, managers, 1, Kicks::default());
     let part = Part { number: 0, count: 1, begun: Instant::now(), stage: &stage };
     test(&stage, &visits.layout, visits.share(part));

@@ -59,7 +59,7 @@ fn names_and_modes_are_what_was_asked_for() {
 }
 
 #[test]
-fn what_is_not_present_is_empty_unpopulated_claimed_or_stray() {
+fn what_is_not_present_is_empty_unpopulated_claimed_broken_or_stray() {
     for format in examples() {
         for level in Level::ALL {
             assert_eq!(format.kind(level, Entry::EMPTY), Kind::Empty);
@@ -74,7 +74,9 @@ fn what_is_not_present_is_empty_unpopulated_claimed_or_stray() {
             }
             for bit in (0..64).filter(|&bit| bit != 52 && bit != 53) {
                 for entry in [Entry::from_raw(1 << bit), Entry::UNPOPULATED.with(1 << bit)] {
-                    if !format.is_present(entry) {
+                    // What makes an entry present stands aside in bits 57 to 60: readable, of frame 0.
+                    let may_be_broken = entry.has(1 << 52) && (57..=60).contains(&bit);
+                    if !format.is_present(entry) && !may_be_broken {
                         assert_eq!(format.kind(level, entry), Kind::Stray, "bit {bit}");
                         assert!(!format.is_well_formed(level, entry));
                     }

@@ -31,6 +31,11 @@ enum State {
     Claimed {
         number: u64,
     },
+    /// What was this value, of a leaf or of a table that is not collapsing.
+    Broken {
+        was: u64,
+        table: bool,
+    },
     /// A value that the library never writes at this level.
     Stray,
 }
@@ -132,7 +137,29 @@ fn states(format: AnyFormat, level: Level) -> Vec<(State, u64)> {
     states.extend(strays.map(|value| (State::Stray, value)));
     leaf_states(format, level, &bits, &mut states);
     table_states(format, level, &bits, &mut states);
+    let broken = |&(state, was): &(State, u64)| {
+        let table = match state {
+            State::Leaf(_) => false,
+            State::Table { collapsing: false, .. } => true,
+            _ => return None,
+        };
+        Some((State::Broken { was, table }, broken(format, was)))
+    };
+    let broken: Vec<_> = states.iter().filter_map(broken).collect();
+    states.extend(broken);
     states
+}
+
+/// What makes an entry present stands aside, and bit 52 says so.
+fn broken(format: AnyFormat, was: u64) -> u64 {
+    match format {
+        AnyFormat::Ept(ept) => {
+            let mode_based = ept.caps().contains(EptCaps::MODE_BASED_EXECUTE);
+            let user = if mode_based { was & 1 << 10 } else { 0 };
+            was & !(0x7 | user) | (was & 0x7) << 57 | user << 50 | 1 << 52
+        }
+        AnyFormat::Npt(_) | AnyFormat::LongMode(_) => was & !0x1 | 1 << 57 | 1 << 52,
+    }
 }
 
 fn leaf_states(format: AnyFormat, level: Level, bits: &Bits, states: &mut Vec<(State, u64)>) {
@@ -246,11 +273,30 @@ fn table_states(format: AnyFormat, level: Level, bits: &Bits, states: &mut Vec<(
 }
 
 /// The table of transitions.
-fn expected(from: State, to: State, level: Level, has_leaves: bool) -> Option<Who> {
-    use State::{Claimed, Empty, Stray, Table, Unpopulated};
+fn expected(
+    (from, old): (State, u64),
+    (to, new): (State, u64),
+    level: Level,
+    has_leaves: bool,
+) -> Option<Who> {
+    use State::{Broken, Claimed, Empty, Stray, Table, Unpopulated};
+    let is_large = has_leaves && level > Level::L1;
     let granule = has_leaves && level <= Level::L3;
     match (from, to) {
         (Stray, _) | (_, Stray) => None,
+        (State::Leaf(_), Broken { was, table: false }) => {
+            (was == old && is_large).then_some(Who::Writer)
+        }
+        (Table { collapsing: true, .. }, Broken { was, .. }) => {
+            (was == old & !(1 << 53)).then_some(Who::Writer)
+        }
+        // Anyone mends it; the writer puts another size in its place.
+        (Broken { was, .. }, State::Leaf(_) | Table { .. }) if was == new => Some(Who::Anyone),
+        (Broken { table: true, .. }, State::Leaf(leaf)) => (!leaf.late).then_some(Who::Writer),
+        (Broken { table: false, .. }, Table { collapsing, .. }) => {
+            (is_large && !collapsing).then_some(Who::Writer)
+        }
+        (Broken { .. }, _) | (_, Broken { .. }) => None,
         // Nothing changes, or not by a commit.
         (Empty, Empty) | (Unpopulated, Unpopulated) => None,
         (Unpopulated, Empty) => granule.then_some(Who::Writer),
@@ -309,6 +355,7 @@ fn states_are_taken_for_what_they_are() {
                     }
                     State::Table { frame, .. } => Kind::Table(HostPfn::new(frame)),
                     State::Claimed { .. } => Kind::Claimed,
+                    State::Broken { .. } => Kind::Broken,
                     State::Stray => continue,
                 };
                 assert_eq!(format.kind(level, entry), kind, "{format:?} {level:?} {entry:?}");
@@ -326,7 +373,7 @@ fn every_pair_of_states_may_follow_or_not_as_the_table_says() {
             for &(from, old) in &states {
                 for &(to, new) in &states {
                     let who = Entry::from_raw(old).may_become(Entry::from_raw(new), level, &format);
-                    let wanted = expected(from, to, level, has_leaves);
+                    let wanted = expected((from, old), (to, new), level, has_leaves);
                     let names = format.name();
                     assert_eq!(
                         who, wanted,

@@ -139,18 +139,23 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         if !format.keeps_bits() {
             return;
         }
-        // Between the leaf's bit and a look that finds an entry accessed already. If a round has taken that
-        // accessed bit, a round that may drop its carry fences before it reads the leaves: so the leaf's bit
-        // is seen there, or the accessed bit is seen clear here [pair: mark-round].
-        fence_after_exchange();
         let (mut table, mut level) = self.root();
         let mut path = [None; 5];
         while let Next::Down(child, below) = self.step(table.slot(level.index(page)), level) {
             path[below as usize - 1] = Some((table.slot(level.index(page)), level));
             (table, level) = (child, below);
         }
+        let accessed = format.accessed_bit();
         for (slot, level) in path.into_iter().flatten() {
-            self.update_table(slot, level, |entry| entry.with(format.accessed_bit()));
+            // Between the bit that was set below, in the leaf or in an entry, and a look that finds this entry
+            // accessed already. If a round has taken that, one that may drop its carry fences before it reads
+            // what is below: so the bit below is seen there, or this one is seen clear here
+            // [pair: mark-round].
+            fence_after_exchange();
+            // Not as it was on the way down: a round may have taken it since, and found nothing below.
+            if !slot.load().has(accessed) {
+                self.update_table(slot, level, |entry| entry.with(accessed));
+            }
         }
     }
 
@@ -171,6 +176,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             if self.commit(slot, level, seen, next).is_ok() {
                 return true;
             }
+            self.mend(slot, level);
         }
     }
 }

@@ -71,7 +71,8 @@ impl<F: Format, S: FrameSource> Writer<'_, F, S> {
         leaf: Entry,
     ) -> Result<Dead, Race> {
         let format = &self.tree.format;
-        let (Kind::Table(pfn), Some(below)) = (format.kind(level, seen), level.below()) else {
+        let table = seen.mended(level, format).unwrap_or(seen);
+        let (Kind::Table(pfn), Some(below)) = (format.kind(level, table), level.below()) else {
             panic!("a table was to be replaced where none is: {slot:?}");
         };
         self.exchange(slot, level, seen, leaf)?;
@@ -134,7 +135,9 @@ impl<F: Format, S: FrameSource> Grave<'_, F, S> {
         // SAFETY: invariant `linked`, and nothing was freed yet on the way here.
         let table = unsafe { self.tree.frames.table(pfn) };
         for slot in table.slots(0, SLOTS) {
-            if let Kind::Table(child) = self.tree.format.kind(level, slot.load()) {
+            let entry = slot.load();
+            let entry = entry.mended(level, &self.tree.format).unwrap_or(entry);
+            if let Kind::Table(child) = self.tree.format.kind(level, entry) {
                 // SAFETY: each table is named by one entry only, so it is out of reach with the one
                 // above it, and is freed once.
                 unsafe { self.take(child, below, leaves) };

@@ -2,7 +2,7 @@
 //! translation caches that go stale, shoot-downs, and frames that are used again as soon as they may.
 
 mod hand;
-mod jolts;
+pub(crate) mod jolts;
 mod keeper;
 mod late;
 mod ledger;

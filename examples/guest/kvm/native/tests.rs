@@ -1,4 +1,4 @@
-use slat::{Ept, EptCaps, Gpa, Levels, LongMode, PhysWidth};
+use slat::{Ept, EptCaps, Gpa, Levels, LongMode, PageSize, PhysWidth};
 
 use super::*;
 use crate::{
@@ -36,7 +36,7 @@ fn kvm_what_is_skipped_is_not_made_good_when_a_vcpu_enters() {
         let long = LongMode::new(Levels::Four, host.phys_width());
         for (flushing, is_sound) in [(Flushing::Served, true), (Flushing::Skipped, false)] {
             let turnover = Turnover { change: Change::Churn, rounds: 20, flushing };
-            let visits = Visits::new(1024 * 4096, 1, turnover).unwrap();
+            let visits = Visits::new(1024 * 4096, PageSize::Size4K, 1, turnover).unwrap();
             let machine = Machine::new(long.into(), &visits, 2, Some(host)).unwrap();
             let run = machine.run(&visits, 2, &Progress::hidden()).unwrap();
             let vm = machine.vm.as_ref().unwrap();

@@ -1,6 +1,6 @@
 //! What the audit lets pass on KVM, and what not.
 
-use slat::{AnyFormat, Arena, Gpa, Levels, LongMode, SlotRef};
+use slat::{AnyFormat, Arena, Gpa, Levels, LongMode, PageSize, SlotRef};
 
 use super::rig::with_host;
 use crate::{
@@ -50,7 +50,7 @@ fn kvm_a_dirty_bit_may_be_spare_only_where_memory_changes() {
         assert_eq!(spare_bits(&machine), Bits { accessed: true, dirty: false });
         for change in [Change::Churn, Change::Migrate] {
             let turnover = Turnover { change, rounds: 1, flushing: Flushing::Served };
-            let visits = Visits::new(16 * 4096, 1, turnover).unwrap();
+            let visits = Visits::new(16 * 4096, PageSize::Size4K, 1, turnover).unwrap();
             let machine = Machine::new(long.into(), &visits, 1, Some(host)).unwrap();
             assert_eq!(spare_bits(&machine), Bits { accessed: true, dirty: true });
         }

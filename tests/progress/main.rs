@@ -6,144 +6,40 @@
 
 #[expect(clippy::allow_attributes, reason = "each test program uses another part")]
 #[allow(dead_code, unused_imports, reason = "each test program uses another part")]
+#[path = "../common/mod.rs"]
 mod common;
+mod gates;
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-    sync::{
-        Arc, Barrier,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    sync::{Arc, Barrier, atomic::Ordering, mpsc},
     thread,
     time::Duration,
-    vec::Vec,
 };
 
-use common::{BASE, Checked, GIB, MIB, PAGE, RWX, SMALL, at, every_format, frame_at, pfn, range};
+use common::{Checked, GIB, MIB, PAGE, RWX, SMALL, at, every_format, frame_at, pfn, range};
+use gates::{ALLOCATIONS, FRAMES_MOVED, GATE, Gate, Gated};
 use slat::{
-    Content, Due, Format, FrameRun, FrameSource, HeapFrames, Hint, HostPfn, Level, Mapped,
-    Observer, ObserverId, OutOfFrames, Pinned, Prot, Reader, Table, Tracking,
+    Due, Fixed, Format, FrameSource, Level, Mapped, Noted, Observer, ObserverId, PageSize, Pinned,
+    Prot, Reader, Tracking,
     mmu::{Access, Mode},
 };
 
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-    /// How often this thread asked a source for frames, or gave some back.
-    static FRAMES_MOVED: Cell<u64> = const { Cell::new(0) };
-    /// Where the next allocation of this thread waits.
-    static GATE: Cell<Option<&'static Gate>> = const { Cell::new(None) };
+/// Room for two large leaves.
+const LARGE: u64 = 64 * GIB;
+/// Aligned to them, and no table's.
+const FRAME: u64 = 0x80_0000;
+
+/// Makes the room that [`fault_path`] takes.
+fn ground<F: Format, S: FrameSource>(table: &Checked<F, S>) {
+    table.populate_pages(0, 2 * MIB);
+    table.populate(range(LARGE, 4 * MIB), PageSize::Size2M).unwrap();
 }
 
-/// Where a thread stops until somebody lets it go on.
-#[derive(Debug, Default)]
-struct Gate {
-    entered: AtomicBool,
-    open: AtomicBool,
-}
-
-impl Gate {
-    /// Stops this thread: in an allocation, so it does not allocate.
-    fn stop(&self) {
-        self.entered.store(true, Ordering::Release);
-        while !self.open.load(Ordering::Acquire) {
-            thread::yield_now();
-        }
-    }
-
-    fn wait_until_entered(&self) {
-        while !self.entered.load(Ordering::Acquire) {
-            thread::yield_now();
-        }
-    }
-}
-
-/// The system's allocator, with a count for each thread, and a gate.
-struct CountingAllocator;
-
-// SAFETY: every promise is kept by the allocator behind; counting neither allocates nor unwinds.
-unsafe impl GlobalAlloc for CountingAllocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        if let Some(gate) = GATE.take() {
-            gate.stop();
-        }
-        // SAFETY: the caller's promise is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator;
-
-/// A source that counts, and in which the next that asks for frames, or gives some back, once it is
-/// armed, waits until somebody opens the gate.
-#[derive(Debug)]
-struct Gated {
-    frames: HeapFrames,
-    armed: AtomicBool,
-    entered: Barrier,
-    open: Barrier,
-}
-
-impl Gated {
-    fn new(frames: u64) -> Self {
-        let frames = HeapFrames::with_base(BASE, frames).unwrap();
-        let (entered, open) = (Barrier::new(2), Barrier::new(2));
-        Self { frames, armed: AtomicBool::new(false), entered, open }
-    }
-
-    fn arm(&self) {
-        self.armed.store(true, Ordering::Relaxed);
-    }
-
-    fn pass(&self) {
-        FRAMES_MOVED.set(FRAMES_MOVED.get() + 1);
-        if self.armed.swap(false, Ordering::Relaxed) {
-            self.entered.wait();
-            self.open.wait();
-        }
-    }
-}
-
-// SAFETY: every promise is kept by the source inside.
-unsafe impl FrameSource for Gated {
-    fn allocate(
-        &self,
-        count: u64,
-        hint: Hint,
-        runs: &mut Vec<FrameRun>,
-    ) -> Result<(), OutOfFrames> {
-        self.pass();
-        self.frames.allocate(count, hint, runs)
-    }
-
-    unsafe fn free(&self, run: FrameRun, content: Content) {
-        self.pass();
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.frames.free(run, content) }
-    }
-
-    unsafe fn table(&self, pfn: HostPfn) -> &Table {
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.frames.table(pfn) }
-    }
-
-    fn free_frames(&self) -> u64 {
-        self.frames.free_frames()
-    }
-}
-
-/// Does everything that can be done under a pin to the pages of [0, 2 MiB), all of them populated and
-/// none mapped; leaves them so.
+/// Does everything that can be done under a pin to the pages of [0, 2 MiB), and to the room for two large
+/// leaves, all of it populated and nothing mapped; leaves them so.
 fn fault_path<F: Format, S: FrameSource>(reader: &Reader<F, S>, observer: &mut Observer<F, S>) {
     let mut pin = reader.pin();
+    large(&pin);
     changes(&pin);
     pin.repin();
     looks(&pin);
@@ -179,6 +75,28 @@ fn changes<F: Format, S: FrameSource>(pin: &Pinned<'_, F, S>) {
     assert!(!slot.set_accessed() && !slot.set_dirty());
     assert!(slot.clear_accessed() && slot.clear_dirty());
     assert_eq!(slot.map(pfn(5), SMALL, RWX), Ok(Mapped::Same));
+    let (watched, taken) = pin.watch(range(0, MIB)).unwrap();
+    flush.merge(taken).unwrap();
+    assert_eq!(pin.fix_write(at(5 * PAGE)), Ok(Fixed::Dirtied));
+    assert_eq!(pin.note_dirty(at(6 * PAGE)), Ok(Noted::New));
+    assert_eq!(pin.unwatch(range(0, MIB)), Ok(watched));
+    assert!(slot.clear_dirty() && pin.slot(at(6 * PAGE)).unwrap().clear_dirty());
+}
+
+fn large<F: Format, S: FrameSource>(pin: &Pinned<'_, F, S>) {
+    let both = range(LARGE, 4 * MIB);
+    assert_eq!(pin.map(at(LARGE), pfn(FRAME), PageSize::Size2M, RWX), Ok(Mapped::New));
+    assert!(pin.map(at(LARGE + 2 * MIB), pfn(1), SMALL, RWX).is_err());
+    assert_eq!(pin.map_range(both, pfn(FRAME), RWX).unwrap().same, 512);
+    assert_eq!(pin.translate(at(LARGE), u64::MAX, Prot::R).unwrap().len, 4 * MIB);
+    assert_eq!(pin.mappings(both).unwrap().count(), 2);
+    let slot = pin.slot(at(LARGE + PAGE)).unwrap();
+    assert!(!slot.set_dirty() && slot.clear_dirty());
+    let (_, mut flush) = pin.protect(both, Prot::R).unwrap();
+    assert!(pin.unmap_range(range(LARGE, MIB), drop).is_err());
+    flush.merge(pin.unmap(at(LARGE + PAGE)).unwrap().1).unwrap();
+    flush.merge(pin.unmap_range(both, drop).unwrap().1).unwrap();
+    assert_eq!(flush.range(), Some(both));
 }
 
 fn looks<F: Format, S: FrameSource>(pin: &Pinned<'_, F, S>) {
@@ -227,7 +145,7 @@ every_format! {
     /// Invariants 10 and 12.
     fn the_fault_path_goes_on_while_a_populate_holds_the_lock(format: impl Format) {
         let table = Checked::with(format, Gated::new(16));
-        table.populate_pages(0, 2 * MIB);
+        ground(&table);
         let (reader, observer) = (table.reader(), table.observer());
         let gate: &Gated = table.source();
         gate.arm();
@@ -246,7 +164,7 @@ every_format! {
     /// Invariants 10 and 12.
     fn the_fault_path_goes_on_while_a_vacate_frees_tables(format: impl Format) {
         let table = Checked::with(format, Gated::new(16));
-        table.populate_pages(0, 2 * MIB);
+        ground(&table);
         table.populate_pages(4 * MIB, 2 * MIB);
         let (reader, observer) = (table.reader(), table.observer());
         let gate: &Gated = table.source();
@@ -265,9 +183,60 @@ every_format! {
     }
 
     /// Invariants 10 and 12.
+    fn the_fault_path_goes_on_while_a_split_holds_the_lock(format: impl Format) {
+        let table = Checked::with(format, Gated::new(32));
+        ground(&table);
+        table.populate_mapped(range(GIB, 2 * MIB), PageSize::Size2M, pfn(FRAME), RWX).unwrap();
+        let (reader, observer) = (table.reader(), table.observer());
+        let gate: &Gated = table.source();
+        gate.arm();
+        thread::scope(|scope| {
+            // It stops in the source, which it asks for a table.
+            let split = scope.spawn(|| table.split(at(GIB), SMALL, &|_: ObserverId| ()));
+            gate.entered.wait();
+            let back = goes_on(reader, observer);
+            gate.open.wait();
+            assert_eq!(split.join().unwrap(), Ok(()));
+            back.expect("the fault path waits for a split");
+        });
+        assert_eq!(frame_at(&table.pin(), GIB + PAGE), Some(FRAME + 1));
+    }
+
+    /// Invariants 10 and 12.
+    fn all_goes_on_while_a_collapse_waits_for_a_processor(format: impl Format) {
+        let table = Checked::new(format, 32);
+        ground(&table);
+        table.populate_mapped(range(GIB, 2 * MIB), SMALL, pfn(FRAME), RWX).unwrap();
+        let (reader, observer, mut other) = (table.reader(), table.observer(), table.observer());
+        let (inside, waiting, leave) = (&Barrier::new(2), &Barrier::new(2), &Barrier::new(3));
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let _inside = other.enter(Tracking::On);
+                inside.wait();
+                leave.wait();
+            });
+            inside.wait();
+            let collapse = scope.spawn(|| {
+                table.collapse(at(GIB), PageSize::Size2M, &|_: ObserverId| {
+                    waiting.wait();
+                    leave.wait();
+                })
+            });
+            waiting.wait();
+            let back = goes_on(reader, observer);
+            // Nor does it hold the lock meanwhile.
+            table.populate_pages(2 * MIB, MIB);
+            assert_eq!(table.pin().lookup(at(GIB)).unwrap().size, PageSize::Size2M);
+            leave.wait();
+            assert_eq!(collapse.join().unwrap(), Ok(()));
+            back.expect("the fault path waits for a collapse");
+        });
+    }
+
+    /// Invariants 10 and 12.
     fn the_fault_path_goes_on_while_a_shootdown_lists_the_observers(format: impl Format) {
         let table = Checked::new(format, 16);
-        table.populate_pages(0, 2 * MIB);
+        ground(&table);
         let (reader, observer, mut other) = (table.reader(), table.observer(), table.observer());
         let inside = other.enter(Tracking::On);
         let gate: &Gate = Box::leak(Box::default());
@@ -295,7 +264,7 @@ every_format! {
     /// Invariant 12.
     fn the_fault_path_does_not_allocate(format: impl Format) {
         let table = Checked::new(format, 16);
-        table.populate_pages(0, 2 * MIB);
+        ground(&table);
         let reader = table.reader();
         let mut observer = table.observer();
         let before = ALLOCATIONS.get();
@@ -312,7 +281,7 @@ every_format! {
         format: impl Format
     ) {
         let table = Checked::with(format, Gated::new(32));
-        table.populate_pages(0, 2 * MIB);
+        ground(&table);
         table.populate_pages(GIB, 8 * MIB);
         let readers = [table.reader(), table.reader()];
         let mut observers = [table.observer(), table.observer()];
