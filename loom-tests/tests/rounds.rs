@@ -187,7 +187,7 @@ fn a_round_beside_a_split_reports_each_page_once() {
         let (found, split) = race_unpinned(
             &world,
             |cpu| round_of(cpu.table(), Mark::Dirty).count(),
-            |cpu| cpu.table().split(gpa(0), PageSize::Size4K),
+            |cpu| cpu.table().split(gpa(0), PageSize::Size4K, &no_kick),
         );
         assert_eq!((found, split), (TABLE, Ok(())));
         assert!(round_of(&world.table, Mark::Dirty).is_empty());
