@@ -94,6 +94,12 @@ impl Table {
         }
     }
 
+    /// Asks for all its cache lines, ahead of a look at every slot.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        self.slots.iter().step_by(scan::LINE).for_each(Slot::prefetch);
+    }
+
     /// Returns the slot at `index`.
     #[inline]
     pub(crate) fn slot(&self, index: usize) -> &Slot {

@@ -19,7 +19,7 @@ use crate::{format::Take, level::SLOTS, sync::Ordering};
 /// Slots whose hits fit in a word.
 pub(crate) const GROUP: usize = u64::BITS as usize;
 /// Slots on one cache line: looked at together.
-const LINE: usize = 8;
+pub(super) const LINE: usize = 8;
 
 /// Which slots of a run have a bit: bit `i` of word `w` is slot `64 * w + i` of the run.
 pub(crate) type Hits = [u64; SLOTS.div_ceil(GROUP)];

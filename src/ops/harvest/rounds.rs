@@ -87,23 +87,50 @@ struct Descent<'p, F: Format, S: FrameSource> {
 
 impl<'p, F: Format, S: FrameSource> Descent<'p, F, S> {
     fn table(&mut self, table: &'p Table, level: Level, range: GpaRange, crop: &mut Crop<'_>) {
+        // One behind: the lines of a leaf table are on their way while the one before it is read.
+        let mut next = None;
         for (index, part) in parts(range, level) {
             let slot = table.slot(index);
-            // Again, if a table was put in the place of a leaf meanwhile.
-            while let Large::Table = self.slot(slot, level, part, crop) {}
+            if self.passes_by(slot.load()) {
+                // At most: how many there are is not looked at.
+                self.tables += Level::L1.tables(part);
+                continue;
+            }
+            if level == Level::L2
+                && let Next::Down(leaves, _) = self.walker.step(slot, level)
+            {
+                leaves.prefetch();
+            }
+            if let Some((slot, part)) = next.replace((slot, part)) {
+                self.slot(slot, level, part, crop);
+            }
+        }
+        if let Some((slot, part)) = next {
+            self.slot(slot, level, part, crop);
         }
     }
 
+    /// Tells whether nothing that is looked for is below an entry.
+    fn passes_by(&self, entry: Entry) -> bool {
+        let format = self.walker.format();
+        format.is_table(entry) && !self.carry.leads_on(entry, format)
+    }
+
     /// Visits what `slot`, of a table of `level`, leads to.
-    fn slot(&mut self, slot: &'p Slot, level: Level, part: GpaRange, crop: &mut Crop<'_>) -> Large {
+    fn slot(&mut self, slot: &'p Slot, level: Level, part: GpaRange, crop: &mut Crop<'_>) {
+        // Again, if a table was put in the place of a leaf meanwhile.
+        while let Large::Table = self.visit(slot, level, part, crop) {}
+    }
+
+    fn visit(
+        &mut self,
+        slot: &'p Slot,
+        level: Level,
+        part: GpaRange,
+        crop: &mut Crop<'_>,
+    ) -> Large {
         let format = self.walker.format();
         let page = part.first_page();
-        let entry = slot.load();
-        if format.is_table(entry) && !self.carry.leads_on(entry, format) {
-            // At most: how many there are is not looked at.
-            self.tables += Level::L1.tables(part);
-            return Large::Done;
-        }
         let Next::Down(child, below) = self.walker.step(slot, level) else {
             let place = Place { slot, level, shape: Shape::UNKNOWN };
             return self.walker.gather_large(&self.wanted, self.wanted.range, place, page, crop);
