@@ -146,6 +146,30 @@ every_format! {
         }
     }
 
+    /// It may drop carries, and is cut off before it has read what they lead to.
+    fn a_carry_that_was_not_followed_to_its_end_stays(format: impl Format) {
+        // So much that entries are taken two levels above the leaves.
+        let all = range(0, 2 * GIB);
+        for steps in 0.. {
+            let table = with_source(format, Brittle(frames()));
+            touch(&table, [page(3, 1)], WRITE);
+            assert_eq!(round_of(&table, all, Mark::Accessed), [page(3, 1)]);
+            let mut found = Bitmap::new(all);
+            LEFT.set(Some(steps));
+            let cut = catch_unwind(AssertUnwindSafe(|| {
+                let _ = table.harvest_round(all, Mark::Dirty, &mut found).unwrap();
+            }));
+            LEFT.set(None);
+            let mut rest = Bitmap::new(all);
+            let _ = table.harvest_round(all, Mark::Dirty, &mut rest).unwrap();
+            found.merge(&rest).unwrap();
+            assert_eq!(gpas(&found), [page(3, 1)], "cut off after {steps}");
+            if cut.is_ok() {
+                break;
+            }
+        }
+    }
+
     /// A round that is cut off has taken accessed bits like any other.
     fn a_round_that_is_cut_off_loses_nothing(format: impl Format) {
         for steps in 0.. {
