@@ -109,6 +109,23 @@ impl Mark {
     }
 }
 
+impl Wanted<'static> {
+    /// Checks what a caller asks for.
+    fn check<F: Format>(
+        format: &F,
+        range: GpaRange,
+        mark: Mark,
+        fate: Fate,
+        found: &Bitmap,
+    ) -> Result<Self, HarvestError> {
+        if !format.admits_range(range) {
+            return Err(HarvestError::OutOfRange { range });
+        }
+        found.check(range)?;
+        Ok(Self { range, selection: None, take: mark.take(format), fate })
+    }
+}
+
 impl Wanted<'_> {
     /// Returns which of the `count` pages from `page` on, at most 64, are wanted.
     #[inline]
@@ -146,7 +163,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         found: &mut Bitmap,
         covered: &mut Covered,
     ) -> Result<u64, HarvestError> {
-        let wanted = self.wanted(range, mark, Fate::Cleared, found)?;
+        let wanted = Wanted::check(self.format(), range, mark, Fate::Cleared, found)?;
         Ok(self.gather_all(&wanted, found, covered))
     }
 
@@ -158,7 +175,8 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         found: &mut Bitmap,
         covered: &mut Covered,
     ) -> Result<u64, HarvestError> {
-        let wanted = self.wanted(selection.range(), mark, Fate::Cleared, found)?;
+        let format = self.format();
+        let wanted = Wanted::check(format, selection.range(), mark, Fate::Cleared, found)?;
         let wanted = Wanted { selection: Some(selection), ..wanted };
         Ok(self.gather_all(&wanted, found, covered))
     }
@@ -170,7 +188,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         mark: Mark,
         found: &mut Bitmap,
     ) -> Result<u64, HarvestError> {
-        let wanted = self.wanted(range, mark, Fate::Kept, found)?;
+        let wanted = Wanted::check(self.format(), range, mark, Fate::Kept, found)?;
         Ok(self.gather_all(&wanted, found, &mut Covered::default()))
     }
 
@@ -212,21 +230,6 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
             }
         }
         Ok(pages)
-    }
-
-    /// Checks what a caller asks for.
-    fn wanted(
-        self,
-        range: GpaRange,
-        mark: Mark,
-        fate: Fate,
-        found: &Bitmap,
-    ) -> Result<Wanted<'static>, HarvestError> {
-        if !self.format().admits_range(range) {
-            return Err(HarvestError::OutOfRange { range });
-        }
-        found.check(range)?;
-        Ok(Wanted { range, selection: None, take: mark.take(self.format()), fate })
     }
 
     fn gather_all(self, wanted: &Wanted<'_>, found: &mut Bitmap, covered: &mut Covered) -> u64 {

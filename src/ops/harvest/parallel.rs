@@ -30,11 +30,7 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         mark: Mark,
         found: &mut Bitmap,
     ) -> Result<(u64, Flush<'_>), HarvestError> {
-        let participant = self.tree().epoch().join();
-        let wanted = {
-            let pin = participant.pin();
-            self.tree().walk(&pin).wanted(range, mark, Fate::Cleared, found)?
-        };
+        let wanted = Wanted::check(self.tree().format(), range, mark, Fate::Cleared, found)?;
         let mut changed = Collect::new(self.hub(), Covered::default());
         // If a part panics, nobody knows what the others have cleared.
         changed.covered.merge(Stale::new(range, Scope::Structure));
@@ -53,6 +49,7 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
             covered.join(part.covered);
         }
         let mut rest = Crop::new(found.window());
+        let participant = self.tree().epoch().join();
         let pin = participant.pin();
         for part in cut {
             self.tree().walk(&pin).gather(&wanted, part, &mut rest);

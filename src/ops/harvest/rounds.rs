@@ -43,18 +43,15 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         mark: Mark,
         found: &mut Bitmap,
     ) -> Result<(u64, Flush<'_>), HarvestError> {
-        let participant = self.tree().epoch().join();
-        let wanted = {
-            let pin = participant.pin();
-            self.tree().walk(&pin).wanted(range, mark, Fate::Cleared, found)?
-        };
         let format = self.tree().format();
+        let wanted = Wanted::check(format, range, mark, Fate::Cleared, found)?;
         // Where a leaf is born accessed, nothing above it is.
         let preset = mark == Mark::Accessed && format.fresh() == Fresh::Accessed;
         let descends = format.keeps_bits() && !preset;
         let mut changed = Collect::new(self.hub(), Covered::default());
         // Waited for with no pin held.
         let mut round = descends.then(|| self.begin_round(range, mark.carry()));
+        let participant = self.tree().epoch().join();
         let pin = participant.pin();
         let walker = self.tree().walk(&pin);
         let mut crop = Crop::new(found.window());
@@ -115,10 +112,8 @@ impl<'p, F: Format, S: FrameSource> Descent<'p, F, S> {
         let whole = part.pages() == level.span_pages();
         let was_accessed =
             whole && self.walker.update_table(slot, level, |entry| entry.carried(format));
-        // Between the bit that was taken and what is read below. Who sets a bit there fences before it
-        // looks whether the entry is accessed: so the bit is seen here, or the entry is accessed again
-        // [pair: mark-round].
-        fence_after_exchange();
+        // Nothing orders what is read below behind the bit that was taken here: what is missed for that, the
+        // carry leads to in a later round.
         if below == Level::L1 {
             self.read += 1;
             let first = below.index(page);
@@ -144,7 +139,9 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         if !format.keeps_bits() {
             return;
         }
-        // Between the leaf's bit and a look that finds an entry accessed already [pair: mark-round].
+        // Between the leaf's bit and a look that finds an entry accessed already. If a round has taken that
+        // accessed bit, a round that may drop its carry fences before it reads the leaves: so the leaf's bit
+        // is seen there, or the accessed bit is seen clear here [pair: mark-round].
         fence_after_exchange();
         let (mut table, mut level) = self.root();
         let accessed = format.accessed_bit();
@@ -184,6 +181,8 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     }
 }
 
-// The tests search full-sized values; nothing in them runs beside another.
+#[cfg(all(test, loom))]
+mod model;
+// Values only: no checker has anything to say of them.
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
