@@ -139,23 +139,23 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         if !format.keeps_bits() {
             return;
         }
-        // Between the leaf's bit and a look that finds an entry accessed already. If a round has taken that
-        // accessed bit, a round that may drop its carry fences before it reads the leaves: so the leaf's bit
-        // is seen there, or the accessed bit is seen clear here [pair: mark-round].
-        fence_after_exchange();
         let (mut table, mut level) = self.root();
-        let accessed = format.accessed_bit();
-        let mut clear = [None; 5];
-        loop {
-            let slot = table.slot(level.index(page));
-            let (entry, Next::Down(child, below)) = self.read(slot, level) else { break };
-            if !entry.has(accessed) {
-                clear[below as usize - 1] = Some((slot, level));
-            }
+        let mut path = [None; 5];
+        while let Next::Down(child, below) = self.step(table.slot(level.index(page)), level) {
+            path[below as usize - 1] = Some((table.slot(level.index(page)), level));
             (table, level) = (child, below);
         }
-        for (slot, level) in clear.into_iter().flatten() {
-            self.update_table(slot, level, |entry| entry.with(accessed));
+        let accessed = format.accessed_bit();
+        for (slot, level) in path.into_iter().flatten() {
+            // Between the bit that was set below, in the leaf or in an entry, and a look that finds this entry
+            // accessed already. If a round has taken that, one that may drop its carry fences before it reads
+            // what is below: so the bit below is seen there, or this one is seen clear here
+            // [pair: mark-round].
+            fence_after_exchange();
+            // Not as it was on the way down: a round may have taken it since, and found nothing below.
+            if !slot.load().has(accessed) {
+                self.update_table(slot, level, |entry| entry.with(accessed));
+            }
         }
     }
 

@@ -15,9 +15,10 @@ use loom::thread;
 
 use super::*;
 use crate::{
-    addr::{Gpa, HostPfn},
+    addr::HostPfn,
     arena::HeapFrames,
     attr::{Attr, Prot},
+    epoch::Participant,
     format::{Ept, EptCaps, PhysWidth},
     level::{Levels, PageSize, SLOTS},
     sync::Arc,
@@ -28,32 +29,46 @@ const EPT: Ept = Ept::new(Levels::Four, PhysWidth::MAX, EptCaps::USUAL);
 /// What an entry of an L3 table translates.
 const RANGE: GpaRange = GpaRange::between(0, (SLOTS * SLOTS) as u64);
 
+/// The page that is made dirty beside rounds.
+const PAGE: GpaRange = GpaRange::between(1, 2);
+/// One of another leaf table.
+const OTHER: GpaRange = GpaRange::between(SLOTS as u64, SLOTS as u64 + 1);
+
+type Shared = Domain<Ept, HeapFrames>;
+
 /// Does a round; tells whether it reports the page.
-fn round(domain: &Domain<Ept, HeapFrames>) -> bool {
+fn round(domain: &Shared) -> bool {
     let mut found = Bitmap::new(RANGE);
-    let (pages, _flush) = domain.harvest_round(RANGE, Mark::Dirty, &mut found).unwrap();
-    pages == 1
+    let _ = domain.harvest_round(RANGE, Mark::Dirty, &mut found).unwrap();
+    found.contains(PAGE.start())
 }
 
-#[test]
-fn what_software_sets_is_found_whenever_a_round_comes_by_the_entries_above() {
+fn note(domain: &Shared, participant: &Participant, page: GpaRange) {
+    let pin = participant.pin();
+    domain.tree().walk_to_change(&pin).note_dirty(page.start()).unwrap();
+}
+
+/// Makes the page dirty beside two rounds; in the beginning `before` is dirty.
+fn explore(before: Option<GpaRange>) {
     let ends = StdArc::new(StdMutex::new(Vec::new()));
     let seen = StdArc::clone(&ends);
     let mut model = loom::model::Builder::new();
     model.preemption_bound.get_or_insert(2);
     model.max_branches = 50_000;
     model.check(move || {
-        let domain = Arc::new(Domain::new(EPT, HeapFrames::new(4)).unwrap());
-        let (first, attr) = (HostPfn::new(7), Attr::new(Prot::RWX));
-        let page = GpaRange::between(1, 2);
-        domain.populate_mapped(page, PageSize::Size4K, first, attr).unwrap();
+        let domain = Arc::new(Domain::new(EPT, HeapFrames::new(5)).unwrap());
+        for page in [PAGE, OTHER] {
+            let (first, attr) = (HostPfn::new(7), Attr::new(Prot::RWX));
+            domain.populate_mapped(page, PageSize::Size4K, first, attr).unwrap();
+        }
+        let participant = domain.tree().epoch().join();
+        if let Some(page) = before {
+            note(&domain, &participant, page);
+        }
         let setter = {
             let domain = Arc::clone(&domain);
-            let participant = domain.tree().epoch().join();
             thread::spawn(move || {
-                let pin = participant.pin();
-                domain.tree().walk_to_change(&pin).note_dirty(Gpa::of_page(1)).unwrap();
-                drop(pin);
+                note(&domain, &participant, PAGE);
                 participant
             })
         };
@@ -71,4 +86,15 @@ fn what_software_sets_is_found_whenever_a_round_comes_by_the_entries_above() {
     ends.sort_unstable();
     println!("{ends:?}");
     assert_eq!(*ends, [0, 1, 2]);
+}
+
+#[test]
+fn what_software_sets_is_found_whenever_a_round_comes_by_the_entries_above() {
+    explore(None);
+}
+
+/// The upper entry is accessed already, and a round takes that before the lower one is.
+#[test]
+fn what_software_sets_is_found_if_a_round_takes_what_was_accessed_above() {
+    explore(Some(OTHER));
 }

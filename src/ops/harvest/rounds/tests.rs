@@ -81,6 +81,7 @@ fn without_any_one_of_the_rules_a_bit_is_lost() {
         Rules::MarksNothing,
         Rules::MarksTopDown,
         Rules::MarksFirst,
+        Rules::LooksFirst,
     ] {
         let (states, broken) = search(rules, State::hides_a_bit);
         let way = broken.unwrap_or_else(|| panic!("{rules:?}: nothing is lost"));

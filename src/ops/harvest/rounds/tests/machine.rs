@@ -41,6 +41,8 @@ pub(super) enum Rules {
     MarksTopDown,
     /// Software marks above before it sets the bit.
     MarksFirst,
+    /// Software looks which entries are not accessed, and then marks these.
+    LooksFirst,
 }
 
 /// A translation cache: which table entries are in it.
@@ -82,6 +84,8 @@ enum Setter {
     /// One step of three is done.
     One,
     Two,
+    /// Of those that look first: the upper entry was accessed.
+    Passes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +100,7 @@ pub(super) struct State {
 
 const AT: [At; 7] =
     [At::Upper, At::TakeUpper, At::Lower, At::TakeLower, At::Leaf, At::DropLower, At::DropUpper];
-const SETTERS: [Setter; 3] = [Setter::Idle, Setter::One, Setter::Two];
+const SETTERS: [Setter; 4] = [Setter::Idle, Setter::One, Setter::Two, Setter::Passes];
 const MARKS: [Mark; 2] = [Mark::Accessed, Mark::Dirty];
 
 /// The bits of a state, from the lowest up.
@@ -342,8 +346,15 @@ fn set(rules: Rules, state: State, visit: &mut impl FnMut(State, &dyn Fn() -> St
     if rules == Rules::MarksNothing {
         return visit(leaf(state), &|| "software sets the bit".into());
     }
-    let done = state.setter as usize;
-    let next = order[done](state);
+    let (done, next) = match state.setter {
+        Setter::One if rules == Rules::LooksFirst && state.upper.has(accessed) => {
+            return visit(State { setter: Setter::Passes, ..state }, &|| {
+                "software looks up".into()
+            });
+        }
+        Setter::Passes => (2, lower(state)),
+        setter => (setter as usize, order[setter as usize](state)),
+    };
     visit(State { setter: SETTERS[(done + 1) % 3], ..next }, &|| {
         format!("software does step {} of 3", done + 1)
     });
