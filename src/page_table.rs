@@ -312,7 +312,8 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     /// was touched since the round before, of either mark; where that is much, it reads everything.
     ///
     /// What is reported and cleared is the same. A page may be reported a round later than it could be,
-    /// never later than the round that begins when all writes are over and shot down.
+    /// never later than the round that begins when all writes are over and shot down. It rests on every MMU
+    /// that walks the table having its [`observer`](Self::observer).
     ///
     /// # Errors
     /// As [`harvest`](Pinned::harvest).
