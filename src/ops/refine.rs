@@ -16,7 +16,7 @@ use crate::{
     level::{Level, PageSize},
     observe::Domain,
     ops::parts,
-    table::{CreateError, Need, Next, Supply, Table, Walker, Writer},
+    table::{CreateError, Need, Next, Slot, Supply, Table, Walker, Writer},
     walk::Found,
 };
 
@@ -142,27 +142,29 @@ impl<'t, F: Format, S: FrameSource> Refine<'t, F, S> {
         let walker = self.writer.walk();
         for (index, part) in parts(range, level) {
             let slot = table.slot(index);
-            if let Some(below) = level.below()
-                && level > self.lowest
-                && slot.load() == Entry::EMPTY
-            {
-                let child = self.supply.table(below);
-                // Takes effect here for the slot.
-                if let Err(child) = self.writer.link_over(slot, level, Entry::EMPTY, child) {
-                    self.supply.take_back(below, child);
-                }
-            }
-            match walker.step(slot, level) {
-                Next::Down(child, below) => self.link(child, below, part)?,
-                Next::Here(entry) => {
-                    if let Found::Leaf(size) = walker.found(level, entry)
-                        && level > self.lowest
-                    {
-                        return Err(mapped(part, size));
+            loop {
+                match (walker.step(slot, level), level.below()) {
+                    (Next::Down(child, below), _) => break self.link(child, below, part)?,
+                    (Next::Here(entry), Some(below)) if level > self.lowest => {
+                        if let Found::Leaf(size) = walker.found(level, entry) {
+                            return Err(mapped(part, size));
+                        }
+                        self.deepen(slot, level, below);
                     }
+                    _ => break,
                 }
             }
         }
         Ok(())
+    }
+
+    /// Puts a table for `below` in the place of EMPTY, or finds that a mapper came first; whose leaf may be
+    /// gone again by the next look.
+    fn deepen(&mut self, slot: &Slot, level: Level, below: Level) {
+        let child = self.supply.table(below);
+        // Takes effect here for the slot.
+        if let Err(child) = self.writer.link_over(slot, level, Entry::EMPTY, child) {
+            self.supply.take_back(below, child);
+        }
     }
 }
