@@ -39,10 +39,11 @@ pub enum RefineError {
         /// The size of the leaf.
         size: PageSize,
     },
-    /// The processor has no leaves of this size. Nothing was changed.
+    /// The processor has no leaves of this size, which was asked for, or is on the way from 1 GiB. Nothing
+    /// was changed.
     #[error("leaves of {granule:?} are not supported")]
     BadGranule {
-        /// The size that was asked for.
+        /// The size.
         granule: PageSize,
     },
     /// The frame source has too few frames. Nothing was changed.
@@ -79,8 +80,9 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         let format = self.tree().format();
         let lowest = granule.level();
         // Room for 1 GiB becomes room for 2 MiB first.
-        let missing = |size| size >= granule && !format.supports(size);
-        if missing(granule) || format.supports(PageSize::Size1G) && missing(PageSize::Size2M) {
+        let on_the_way = format.supports(PageSize::Size1G).then_some(PageSize::Size2M);
+        let missing = |&size: &PageSize| size >= granule && !format.supports(size);
+        if let Some(granule) = [Some(granule), on_the_way].into_iter().flatten().find(missing) {
             return Err(RefineError::BadGranule { granule });
         }
         if !format.admits_range(range) {

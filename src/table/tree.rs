@@ -145,7 +145,7 @@ enum Intent {
     /// To see what is there, or to change it under the writer lock.
     Look,
     /// To change, under a pin, the leaf at which it ends. On its way it thwarts every collapse:
-    /// docs/THEORY.md, "Collapse".
+    /// docs/THEORY.md, "Sizes".
     Change,
 }
 
