@@ -187,9 +187,9 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// Gives every leaf in `range` the rights `prot`; returns how many 4 KiB pages had others.
     ///
     /// Frames, memory types, accessed and dirty bits stay as they are. A leaf that is
-    /// [watched](Self::watch) remains so if it still allows writes; one that allows writes anew is not. The [`Flush`] covers leaves
-    /// that lost a right; where rights were only added, a cache that still denies an access merely
-    /// faults once more.
+    /// [watched](Self::watch) remains so if it still allows writes; one that allows writes anew is not.
+    /// The [`Flush`] covers leaves that lost a right; where rights were only added, a cache that still
+    /// denies an access merely faults once more.
     ///
     /// # Errors
     /// [`ProtectError`], before anything has changed.

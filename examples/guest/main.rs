@@ -265,7 +265,10 @@ fn workloads(options: &Options, format: AnyFormat) -> anyhow::Result<Vec<Box<dyn
 fn pattern(options: &Options, pattern: Pattern) -> anyhow::Result<Box<dyn Workload>> {
     let Options { seed, seconds: time, .. } = *options;
     let (memory, size) = (options.whole_memory(), options.page_size.get());
-    check_host(memory / PAGE_BYTES, size, options.vcpus.into())?;
+    // A copy takes as much again.
+    let copies = if pattern == Pattern::Precopy { 2 } else { 1 };
+    let pages = (memory / PAGE_BYTES).saturating_mul(copies);
+    check_host(pages, size, options.vcpus.into())?;
     let layout = || Layout::linear(memory)?.with_granule(size);
     let visits = |change| Visits::new(memory, size, seed, options.turnover(change));
     Ok(match pattern {

@@ -103,6 +103,25 @@ fn of_a_large_map_and_a_refine_one_comes_first() {
 }
 
 #[test]
+fn a_large_leaf_that_comes_and_goes_does_not_leave_large_room_behind_a_refine() {
+    explore(3, || {
+        let world = roomy();
+        let (refined, came) = race(
+            &world,
+            |cpu| cpu.table().refine(pages(1, 2), SMALL),
+            |cpu| {
+                let came = cpu.pin().map(gpa(0), frame(0), LARGE, RWX).is_ok();
+                came && cpu.unmap(0).is_ok()
+            },
+        );
+        let small = world.table.pin().map(gpa(1), frame(1), SMALL, RWX);
+        assert_eq!(small.is_ok(), refined.is_ok());
+        (refined.is_ok(), came)
+    })
+    .are(&[(true, false), (true, true), (false, true)]);
+}
+
+#[test]
 fn a_page_is_never_hidden_by_a_split() {
     explore(3, || {
         let world = large();

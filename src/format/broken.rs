@@ -19,6 +19,10 @@ pub enum Resize {
     #[default]
     Live,
     /// Break before make: for the time of a shoot-down the MMU finds nothing.
+    ///
+    /// It says how [`split`](crate::PageTable::split) and [`collapse`](crate::PageTable::collapse) go about it.
+    /// Who changes a size by hand (unmaps a leaf, and maps others in its place) has to serve the
+    /// [`Flush`](crate::Flush) in between.
     BreakFirst,
 }
 

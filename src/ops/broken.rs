@@ -27,8 +27,8 @@ use crate::{
     walk::Found,
 };
 
-/// How often a broken leaf may be mended before split gives up.
-const ROUNDS: usize = 3;
+/// How often a leaf is broken, and mended by others, before split gives up.
+const ATTEMPTS: usize = 3;
 
 /// Mends what is still broken when it is dropped: the change of size did not come to its end.
 struct Broken<'d, F: Format, S: FrameSource> {
@@ -65,7 +65,7 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
             return Err(InsideGuest { observer }.into());
         }
         let _turn = self.resizes();
-        for _ in 0..ROUNDS {
+        for _ in 0..ATTEMPTS {
             let mut broken = Broken { domain: self, entries: Vec::new() };
             let structure = self.lock();
             let Some(Larger { slot, large, below }) = structure.larger(page, size)? else {

@@ -43,8 +43,8 @@ mod model;
 pub enum Mapped {
     /// The page was not mapped, and is now, by this call.
     New,
-    /// The same mapping was there already: same frame, size and attributes; accessed and dirty bits, and whether writes
-    /// are watched, are not compared.
+    /// The same mapping was there already: same frame, size and attributes; accessed and dirty bits, and
+    /// whether writes are watched, are not compared.
     Same,
 }
 

@@ -1,8 +1,9 @@
 //! The operations, one protocol a file.
 //!
-//! Structural operations run under the writer lock ([`populate`], [`vacate`]). The others run under a pin, take
-//! no lock, allocate nothing, write nothing shared but the slot, and commit each page with one
-//! compare-exchange; whoever stops in the middle of one, for ever, stops nobody else.
+//! Structural operations run under the writer lock ([`populate`], [`refine`], [`split`], [`collapse`],
+//! [`vacate`]). The others run under a pin, take no lock, allocate nothing, write nothing shared but the
+//! slot, and commit each page with one compare-exchange; whoever stops in the middle of one, for ever,
+//! stops nobody else. Rounds of harvests alone have a lock of their own, for one another.
 
 mod broken;
 mod collapse;

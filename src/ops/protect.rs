@@ -1,8 +1,8 @@
 //! Protect: a leaf becomes the same leaf with other rights, by one compare-exchange.
 //!
 //! Frame, memory type, accessed and dirty bits stay, and whether writes are watched, while they are
-//! allowed. A dirty bit that the MMU sets meanwhile makes the
-//! exchange fail, and the next attempt carries it over.
+//! allowed. A dirty bit that the MMU sets meanwhile makes the exchange fail, and the next attempt carries
+//! it over.
 
 use crate::{
     addr::{Gpa, GpaRange},

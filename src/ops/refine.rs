@@ -16,7 +16,7 @@ use crate::{
     level::{Level, PageSize},
     observe::Domain,
     ops::parts,
-    table::{CreateError, Need, Next, Supply, Table, Walker, Writer},
+    table::{CreateError, Need, Next, Slot, Supply, Table, Walker, Writer},
     walk::Found,
 };
 
@@ -39,10 +39,11 @@ pub enum RefineError {
         /// The size of the leaf.
         size: PageSize,
     },
-    /// The processor has no leaves of this size. Nothing was changed.
+    /// The processor has no leaves of this size, which was asked for, or is on the way from 1 GiB. Nothing
+    /// was changed.
     #[error("leaves of {granule:?} are not supported")]
     BadGranule {
-        /// The size that was asked for.
+        /// The size.
         granule: PageSize,
     },
     /// The frame source has too few frames. Nothing was changed.
@@ -79,8 +80,9 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         let format = self.tree().format();
         let lowest = granule.level();
         // Room for 1 GiB becomes room for 2 MiB first.
-        let missing = |size| size >= granule && !format.supports(size);
-        if missing(granule) || format.supports(PageSize::Size1G) && missing(PageSize::Size2M) {
+        let on_the_way = format.supports(PageSize::Size1G).then_some(PageSize::Size2M);
+        let missing = |&size: &PageSize| size >= granule && !format.supports(size);
+        if let Some(granule) = [Some(granule), on_the_way].into_iter().flatten().find(missing) {
             return Err(RefineError::BadGranule { granule });
         }
         if !format.admits_range(range) {
@@ -142,27 +144,29 @@ impl<'t, F: Format, S: FrameSource> Refine<'t, F, S> {
         let walker = self.writer.walk();
         for (index, part) in parts(range, level) {
             let slot = table.slot(index);
-            if let Some(below) = level.below()
-                && level > self.lowest
-                && slot.load() == Entry::EMPTY
-            {
-                let child = self.supply.table(below);
-                // Takes effect here for the slot.
-                if let Err(child) = self.writer.link_over(slot, level, Entry::EMPTY, child) {
-                    self.supply.take_back(below, child);
-                }
-            }
-            match walker.step(slot, level) {
-                Next::Down(child, below) => self.link(child, below, part)?,
-                Next::Here(entry) => {
-                    if let Found::Leaf(size) = walker.found(level, entry)
-                        && level > self.lowest
-                    {
-                        return Err(mapped(part, size));
+            loop {
+                match (walker.step(slot, level), level.below()) {
+                    (Next::Down(child, below), _) => break self.link(child, below, part)?,
+                    (Next::Here(entry), Some(below)) if level > self.lowest => {
+                        if let Found::Leaf(size) = walker.found(level, entry) {
+                            return Err(mapped(part, size));
+                        }
+                        self.deepen(slot, level, below);
                     }
+                    _ => break,
                 }
             }
         }
         Ok(())
+    }
+
+    /// Puts a table for `below` in the place of EMPTY, or finds that a mapper came first; whose leaf may be
+    /// gone again by the next look.
+    fn deepen(&mut self, slot: &Slot, level: Level, below: Level) {
+        let child = self.supply.table(below);
+        // Takes effect here for the slot.
+        if let Err(child) = self.writer.link_over(slot, level, Entry::EMPTY, child) {
+            self.supply.take_back(below, child);
+        }
     }
 }

@@ -55,7 +55,7 @@ pub enum SplitError {
         /// The width of the format, in bits.
         width: u8,
     },
-    /// Only where the old size has to be broken first ([`Resize::BreakFirst`](crate::Resize::BreakFirst)):
+    /// Only where the old size has to be broken first ([`Resize::BreakFirst`]):
     /// others changed the leaf again and again.
     #[error("the leaf is being changed")]
     Busy,

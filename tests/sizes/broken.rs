@@ -186,6 +186,25 @@ fn what_is_changed_meanwhile_wins() {
 }
 
 #[test]
+fn a_harvest_takes_the_mark_of_a_broken_leaf() {
+    for format in formats(Resize::BreakFirst) {
+        let table = full(format, M2, 1);
+        table.pin().slot(at(GPA)).unwrap().set_dirty();
+        let leaf = range(GPA, M2.bytes());
+        let harvest = || {
+            let mut found = Bitmap::new(leaf);
+            let (_, flush) = table.pin().harvest(leaf, Mark::Dirty, &mut found).unwrap();
+            drop(flush);
+            assert!(!table.pin().lookup(at(GPA)).unwrap().dirty);
+        };
+        let split = beside_a_guest(&table, harvest, |kick| table.split(at(GPA), SMALL, &kick));
+        assert!(matches!(split, Ok(()) | Err(SplitError::Busy)), "{split:?}");
+        maps_on(&table, GPA, M2.bytes(), FRAME);
+        assert!(!table.pin().lookup(at(GPA)).unwrap().dirty);
+    }
+}
+
+#[test]
 fn a_kick_that_panics_leaves_the_old_size() {
     for format in formats(Resize::BreakFirst) {
         for (size, leaves) in [(M2, 1), (SMALL, 512)] {

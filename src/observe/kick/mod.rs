@@ -54,8 +54,9 @@ use super::record::ObserverId;
 /// Ready made, with the standard library: `ThreadKicks` for software vCPUs, and on Unix `SignalKicks`
 /// for KVM's.
 ///
-/// Kicks are called with no lock held and no pin; more often than necessary, and for observers that
-/// have come out meanwhile.
+/// Kicks are called with no pin held, and no lock but the turn to change sizes, where that is what they are for:
+/// so a kick must not split or collapse leaves of the same table. They are called more often than
+/// necessary, and for observers that have come out meanwhile.
 pub trait Kick {
     /// Kicks `observer`. Need not wait for it.
     fn kick(&self, observer: ObserverId);

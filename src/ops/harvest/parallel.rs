@@ -51,8 +51,10 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         let mut rest = Crop::new(found.window());
         let participant = self.tree().epoch().join();
         let pin = participant.pin();
-        for part in cut {
+        while let Some(part) = cut.pop() {
             self.tree().walk(&pin).gather(&wanted, part, &mut rest);
+            // A collapse may have made a leaf meanwhile that is cut by this part as well.
+            cut.append(&mut rest.cut);
         }
         covered.join(rest.covered);
         changed.covered = covered;
