@@ -20,7 +20,7 @@ use std::{
 };
 
 use serde::Serialize;
-use slat::{Format, FrameSource, Gpa, GpaRange, Mapping, ObserverId, PAGE_BYTES, PageSize};
+use slat::{Format, FrameSource, Gpa, GpaRange, Mapping, ObserverId, PageSize};
 
 use self::changed::unmapped;
 pub(crate) use self::{
@@ -182,7 +182,7 @@ impl Audit {
     /// Looks at the frames that a leaf maps.
     fn check_frames(&mut self, machine: &Machine<'_>, mapping: Mapping) -> Vec<Life> {
         let memory = &machine.memory;
-        let pages = (mapping.gpa.get()..).step_by(PAGE_BYTES as usize).map(Gpa::new);
+        let pages = memory::pages(&mapping);
         for (gpa, pfn) in iter::zip(pages, memory::frames([&mapping])) {
             let stay = memory.frame(pfn).and_then(Frame::stay);
             let tenant = stay.and_then(|stay| memory.tenant(stay));

@@ -177,9 +177,8 @@ impl GuestMemory {
     /// leaves were made one.
     pub(crate) fn lives(&self, mapped: Leaf) -> Vec<Life> {
         let size = PageSize::Size4K;
-        let pages = iter::zip((mapped.gpa.get()..).step_by(PAGE_BYTES as usize), frames([&mapped]));
-        let lives = pages
-            .filter_map(|(gpa, pfn)| self.life(Leaf { gpa: Gpa::new(gpa), pfn, size, ..mapped }));
+        let pages = iter::zip(pages(&mapped), frames([&mapped]));
+        let lives = pages.filter_map(|(gpa, pfn)| self.life(Leaf { gpa, pfn, size, ..mapped }));
         let mut all: Vec<Life> = Vec::new();
         for life in lives {
             match all.last_mut().filter(|last| last.stay == life.stay) {
@@ -241,6 +240,12 @@ pub(crate) fn frames<'l>(
     leaves: impl IntoIterator<Item = &'l Leaf>,
 ) -> impl Iterator<Item = HostPfn> {
     leaves.into_iter().flat_map(|leaf| run(leaf.pfn, leaf.size.pages()))
+}
+
+/// Returns the addresses of the pages that a leaf maps, also of the last ones of the input space.
+pub(crate) fn pages(leaf: &Leaf) -> impl Iterator<Item = Gpa> {
+    let first = leaf.gpa.get();
+    (0..leaf.size.pages()).map(move |page| Gpa::new(first + page * PAGE_BYTES))
 }
 
 /// Bytes of the host's that a page of guest memory takes, with what is remembered of it.
