@@ -20,7 +20,7 @@ use std::{
 };
 
 use serde::Serialize;
-use slat::{Format, FrameSource, Gpa, GpaRange, Mapping, ObserverId, PAGE_BYTES, PageSize};
+use slat::{Format, FrameSource, Gpa, GpaRange, Mapping, ObserverId, PageSize};
 
 use self::changed::unmapped;
 pub(crate) use self::{
