@@ -395,3 +395,31 @@ fn a_split_beside_a_collapse_loses_no_write() {
     })
     .are(&[true, false]);
 }
+
+/// The small leaves are clean when the guest comes back; what it remembers of the old table is gone by then.
+#[test]
+fn what_is_written_behind_a_split_of_a_late_leaf_is_in_the_small_one() {
+    explore(2, || {
+        let world = small_of(2);
+        let mut guest = Guest::warm(&world, 1);
+        let world = Arc::new(world);
+        let (before, collapsed) = race_unpinned(
+            &world,
+            move |cpu| {
+                cpu.table().split(gpa(0), SMALL, &no_kick).unwrap();
+                let all = pages(0, TABLE);
+                let mut found = Bitmap::new(all);
+                let (_, flush) = cpu.pin().harvest(all, Mark::Dirty, &mut found).unwrap();
+                flush.shootdown().wait(&no_kick).unwrap();
+                let mut stay = guest.enter();
+                assert_eq!(stay.access(2, Access::WRITE), Ok(frame(2)));
+                // Only a leaf that is LATE counts as dirty before it is written.
+                found.contains(gpa(2))
+            },
+            collapse,
+        );
+        assert!(is_dirty(&world, 2));
+        (before, collapsed)
+    })
+    .are(&[(false, true), (true, true), (false, false)]);
+}
