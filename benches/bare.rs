@@ -5,9 +5,12 @@
 #![expect(unsafe_code, reason = "walks raw tables by hand, as the limit to compare with")]
 #![expect(clippy::disallowed_types, reason = "the bare operation uses the bare atomic")]
 
+mod beside;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use slat::{Arena, Ept, Gpa, GpaRange, HostPfn, PageTable};
+pub use beside::{Beside, Numbers, RWX, Table, area, ept, runs_once, table, timed};
+use slat::{Arena, Gpa, GpaRange, HostPfn};
 
 const PRESENT: u64 = 0b111;
 const LARGE: u64 = 1 << 7;
@@ -23,7 +26,7 @@ pub struct Bare<'a> {
 
 impl<'a> Bare<'a> {
     /// Looks at the tables of `table`, whose frames lie in `arena`.
-    pub fn of(table: &PageTable<Ept, std::sync::Arc<Arena>>, arena: &'a Arena) -> Self {
+    pub fn of(table: &Table, arena: &'a Arena) -> Self {
         let count = arena.capacity() as usize * 512;
         // SAFETY: the arena is mapped, page-aligned, and holds nothing but tables, whose words are
         // atomics; it outlives `'a`.

@@ -4,14 +4,17 @@
 #![expect(unsafe_code, reason = "calls the kernel")]
 
 use std::{
+    cell::RefCell,
     fs::File,
     io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     ptr,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use crate::{Numbers, SHARES, median};
+use slat_benches::{Numbers, timed};
+
+use crate::ALL;
 
 const PAGE: usize = 4096;
 const UFFD_USER_MODE_ONLY: i32 = 1;
@@ -58,6 +61,8 @@ pub(crate) struct Pagemap {
     start: *mut u8,
     pages: usize,
     pagemap: File,
+    /// What the kernel answers.
+    regions: RefCell<Vec<Region>>,
     _userfault: OwnedFd,
 }
 
@@ -83,19 +88,15 @@ impl Pagemap {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let this = Self { start: start.cast(), pages, pagemap, _userfault: userfault };
+        let regions = RefCell::new(vec![Region::default(); pages]);
+        let this = Self { start: start.cast(), pages, pagemap, regions, _userfault: userfault };
         // SAFETY: the memory is its own; no huge pages, so that there is an entry for each page.
         unsafe { libc::madvise(start, pages * PAGE, libc::MADV_NOHUGEPAGE) };
         let mut register = [start as u64, (pages * PAGE) as u64, REGISTER_MODE_WP, 0];
         ioctl(&this._userfault, UFFDIO_REGISTER, register.as_mut_ptr())?;
         (0..pages).for_each(|page| this.write(page));
-        let mut regions = this.regions();
-        this.scan(&mut regions)?;
+        this.scan(&mut this.regions.borrow_mut())?;
         Ok(this)
-    }
-
-    fn regions(&self) -> Vec<Region> {
-        vec![Region::default(); self.pages]
     }
 
     fn write(&self, page: usize) {
@@ -124,27 +125,14 @@ impl Pagemap {
         Ok(regions.map(|region| (region.end - region.start) / PAGE as u64).sum())
     }
 
-    /// Prints what a scan costs at each share of dirty pages.
-    pub(crate) fn compare(&self, rounds: usize) {
-        let mut regions = self.regions();
-        println!(
-            "PAGEMAP_SCAN that clears, over {} MiB of a process, ns a page:",
-            self.pages / 256
-        );
-        for share in SHARES {
-            let mut times: Vec<Duration> = Vec::new();
-            for _ in 0..rounds {
-                let mut numbers = Numbers(share);
-                let dirty = (0..self.pages).filter(|_| numbers.next() % 10_000 < share);
-                let count = dirty.map(|page| self.write(page)).count();
-                let began = Instant::now();
-                let found = self.scan(&mut regions).unwrap();
-                times.push(began.elapsed());
-                assert_eq!(found, count as u64);
-            }
-            let time = median(&mut times).as_secs_f64() * 1e9 / self.pages as f64;
-            println!("  {:3} % dirty                        {time:7.3}", share / 100);
-        }
+    /// Times a scan that collects and clears, when so many pages in 10,000 were written.
+    pub(crate) fn scan_dirty(&self, share: u64) -> Duration {
+        let dirty = (0..self.pages).zip(Numbers(share)).filter(|(_, number)| number % ALL < share);
+        let count = dirty.map(|(page, _)| self.write(page)).count();
+        let regions = &mut *self.regions.borrow_mut();
+        let (took, found) = timed(|| self.scan(regions).unwrap());
+        assert_eq!(found, count as u64);
+        took
     }
 }
 

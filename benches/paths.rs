@@ -8,54 +8,23 @@
 
 use std::{
     hint::black_box,
-    sync::{Arc, atomic::AtomicU64},
+    sync::atomic::AtomicU64,
     time::{Duration, Instant},
 };
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use slat::{
-    Arena, ArenaOptions, Attr, Ept, EptCaps, Format, Gpa, GpaRange, HostPfn, Levels, PageSize,
-    PageTable, PhysWidth, Prot,
-};
-use slat_benches::{Bare, link};
+use slat::{ArenaOptions, Format, Gpa, HostPfn, PageSize, PageTable};
+use slat_benches::{Bare, Numbers, RWX, area, ept, link, table};
 
-type Table = PageTable<Ept, Arc<Arena>>;
-
-const RWX: Attr = Attr::new(Prot::RWX);
 /// Pages visited in one round in order: their slots fit in a second-level cache.
 const SEQUENTIAL: usize = 1 << 16;
 /// Pages visited in one round at random: the lines of their slots, 64 MiB, do not fit in any.
 const SCATTERED: usize = 1 << 20;
 
-fn ept() -> Ept {
-    Ept::new(Levels::Four, PhysWidth::MAX, EptCaps::USUAL)
-}
-
-/// Makes a table with the first `pages` pages populated, and mapped if asked for.
-fn table(pages: u64, first: Option<HostPfn>) -> (Table, Arc<Arena>) {
-    let frames = pages / 512 + pages / (512 * 512) + 16;
-    let arena =
-        Arc::new(ArenaOptions::new(frames).with_huge_pages().with_prefault().create().unwrap());
-    let table = PageTable::new(ept(), Arc::clone(&arena)).unwrap();
-    let range = GpaRange::from_pages(Gpa::new(0), pages).unwrap();
-    match first {
-        Some(first) => table.populate_mapped(range, PageSize::Size4K, first, RWX).unwrap(),
-        None => table.populate(range, PageSize::Size4K).unwrap(),
-    }
-    (table, arena)
-}
-
-/// The same scattered pages every time (a splitmix64 sequence).
+/// The same scattered pages every time.
 fn scattered(pages: u64) -> Vec<Gpa> {
-    let mut state = 1_u64;
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    };
-    (0..SCATTERED).map(|_| Gpa::new(next() % pages * 4096)).collect()
+    let numbers = Numbers(1).take(SCATTERED);
+    numbers.map(|number| Gpa::new(number % pages * 4096)).collect()
 }
 
 fn sequential() -> Vec<Gpa> {
@@ -165,7 +134,7 @@ fn map(criterion: &mut Criterion) {
 
 fn populate(criterion: &mut Criterion) {
     const TABLES: u64 = 4096;
-    let range = GpaRange::from_pages(Gpa::new(0), TABLES * 512).unwrap();
+    let range = area(TABLES * 512);
     let mut group = criterion.benchmark_group("populate, per 2 MiB");
     group.throughput(Throughput::Elements(TABLES));
     group.bench_function("bare link store", |b| {

@@ -1,34 +1,39 @@
 //! What does a round cost that reads only what was touched? Baseline: the harvest of everything, over the
 //! same tables with as much in them.
 //!
-//! In each of a few rounds some of the regions of 2 MiB are written to, other ones every time: by a software
-//! MMU, which sets accessed bits above the leaf as hardware does, or by `set_dirty`. A round is timed; then
-//! the same regions are made dirty again, in the leaves alone, and a plain harvest is timed. Where much was
-//! touched seven of eight rounds are plain themselves, so eight in a row are taken together; the medians of
-//! such eights are compared. `docs/PERFORMANCE.md` has the ratios. With `--test` it runs once, over little
-//! memory, and times nothing.
+//! In each turn some of the regions of 2 MiB are written to, other ones every time: by a software MMU, which
+//! sets accessed bits above the leaf as hardware does, or by `set_dirty`. A round is timed; then the same
+//! regions are made dirty again, in the leaves alone, and a plain harvest is timed. Where much was touched
+//! seven of eight rounds are plain themselves, so eight in a row are taken together. The ratio is printed
+//! behind each; `docs/PERFORMANCE.md` has them.
 
 #![expect(clippy::disallowed_types, reason = "the leaves are made dirty by hand")]
 
 use std::{
-    env,
     sync::{Arc, atomic::AtomicU64, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use slat::{
-    Arena, ArenaOptions, Attr, Bitmap, Ept, EptCaps, Gpa, GpaRange, HostPfn, Levels, Mark,
-    PAGE_BYTES, PageSize, PageTable, PhysWidth, Prot, Tracking, mmu::Access,
-};
-use slat_benches::Bare;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use slat::{Arena, Bitmap, Gpa, GpaRange, HostPfn, Mark, PAGE_BYTES, Tracking, mmu::Access};
+use slat_benches::{Bare, Beside, Numbers, Table, area, runs_once, table, timed};
 
 const DIRTY: u64 = 1 << 9;
 /// Rounds that are taken together.
-const EIGHT: usize = 8;
+const EIGHT: u64 = 8;
 /// Pages of a region.
 const REGION: u64 = 512;
-/// How many regions in 10,000 are touched.
-const SHARES: [u64; 7] = [0, 100, 500, 1000, 2500, 5000, 10_000];
+/// How many regions in 10,000 are touched, and by whom.
+const TOUCHES: [(u64, By); 8] = [
+    (0, By::Mmu),
+    (100, By::Mmu),
+    (100, By::SetDirty),
+    (500, By::Mmu),
+    (1000, By::Mmu),
+    (2500, By::Mmu),
+    (5000, By::Mmu),
+    (10_000, By::Mmu),
+];
 
 /// Who writes.
 #[derive(Clone, Copy)]
@@ -37,137 +42,121 @@ enum By {
     SetDirty,
 }
 
-fn main() {
-    let once = env::args().any(|arg| arg == "--test");
-    let (wide, narrow, rounds) =
-        if once { (64 << 9, 64 << 9, EIGHT) } else { (64 << 18, 2 << 18, 9 * EIGHT) };
-    Bench::new(wide).compare(rounds, "64 GiB of guest memory");
-    Bench::new(narrow).compare(rounds, "2 GiB of guest memory");
-}
-
-struct Bench {
-    table: PageTable<Ept, Arc<Arena>>,
+struct Memory {
+    table: Table,
     arena: Arc<Arena>,
     area: GpaRange,
+    found: Bitmap,
+    numbers: Numbers,
 }
 
-impl Bench {
+impl Memory {
     fn new(pages: u64) -> Self {
-        let frames = pages / 512 + pages / (512 * 512) + 16;
-        let options = ArenaOptions::new(frames).with_huge_pages().with_prefault();
-        let arena = Arc::new(options.create().unwrap());
-        let ept = Ept::new(Levels::Four, PhysWidth::MAX, EptCaps::USUAL);
-        let table = PageTable::new(ept, Arc::clone(&arena)).unwrap();
-        let area = GpaRange::from_pages(Gpa::new(0), pages).unwrap();
-        let (first, attr) = (HostPfn::new(0x10_0000), Attr::new(Prot::RWX));
-        table.populate_mapped(area, PageSize::Size4K, first, attr).unwrap();
-        Self { table, arena, area }
+        let (table, arena) = table(pages, Some(HostPfn::new(0x10_0000)));
+        let area = area(pages);
+        Self { table, arena, area, found: Bitmap::new(area), numbers: Numbers(1) }
     }
 
     fn words(&self) -> &[AtomicU64] {
         Bare::of(&self.table, &self.arena).leaves(self.area)
     }
 
-    /// Writes to the page in each of these regions.
+    /// Returns a page in each of so many regions, other ones every time.
+    fn scattered(&mut self, share: u64) -> Vec<u64> {
+        let regions = (0..self.area.pages() / REGION).zip(&mut self.numbers);
+        let touched = regions.filter(|(_, pick)| pick % 10_000 < share);
+        touched.map(|(region, pick)| region * REGION + (pick >> 32) % REGION).collect()
+    }
+
+    /// Writes to the pages.
     fn touch(&self, pages: &[u64], by: By) {
+        let gpas = pages.iter().map(|page| Gpa::new(page * PAGE_BYTES));
         match by {
             By::Mmu => {
                 let mut observer = self.table.observer();
                 let inside = observer.enter(Tracking::On);
                 let mmu = inside.mmu();
-                for page in pages {
-                    mmu.translate(Gpa::new(page * PAGE_BYTES), Access::WRITE).unwrap();
-                }
+                gpas.for_each(|gpa| assert!(mmu.translate(gpa, Access::WRITE).is_ok()));
             }
             By::SetDirty => {
                 let mut selection = Bitmap::new(self.area);
-                for page in pages {
-                    selection.set(Gpa::new(page * PAGE_BYTES)).unwrap();
-                }
+                gpas.for_each(|gpa| assert_eq!(selection.set(gpa), Ok(false)));
                 self.table.pin().set_dirty(&selection).unwrap();
             }
         }
     }
 
-    fn compare(&self, rounds: usize, what: &str) {
-        println!("{what}, its tables in huge pages, {rounds} rounds:");
-        for share in SHARES {
-            self.share(rounds, share, By::Mmu);
+    /// Times a round and a harvest of everything, with as much to find.
+    fn turn(&mut self, share: u64, by: By) -> [Duration; 2] {
+        let pages = self.scattered(share);
+        self.touch(&pages, by);
+        let found = &mut self.found;
+        found.clear();
+        let (round, (count, _flush)) =
+            timed(|| self.table.harvest_round(self.area, Mark::Dirty, found).unwrap());
+        assert_eq!(count, pages.len() as u64);
+        found.clear();
+        for &page in &pages {
+            self.words()[page as usize].fetch_or(DIRTY, Ordering::Relaxed);
         }
-        self.share(rounds, 100, By::SetDirty);
+        let pin = self.table.pin();
+        let (plain, (count, _flush)) =
+            timed(|| pin.harvest(self.area, Mark::Dirty, &mut self.found).unwrap());
+        assert_eq!(count, pages.len() as u64);
+        [round, plain]
     }
 
-    fn share(&self, rounds: usize, share: u64, by: By) {
-        let mut numbers = Numbers(share);
-        let mut found = Bitmap::new(self.area);
-        let (mut touched, mut all) = (Vec::new(), Vec::new());
-        let reader = self.table.reader();
-        // The first few still follow what was touched before.
-        for number in 0..rounds + rounds / 2 {
-            let regions = 0..self.area.pages() / REGION;
-            let pages = regions.filter_map(|region| {
-                let pick = numbers.next();
-                (pick % 10_000 < share).then_some(region * REGION + (pick >> 32) % REGION)
-            });
-            let pages: Vec<u64> = pages.collect();
-            self.touch(&pages, by);
-            found.clear();
-            let (round, count) = timed(|| {
-                let done = self.table.harvest_round(self.area, Mark::Dirty, &mut found).unwrap();
-                done.0
-            });
-            assert_eq!(count, pages.len() as u64);
-            for &page in &pages {
-                self.words()[page as usize].fetch_or(DIRTY, Ordering::Relaxed);
-            }
-            found.clear();
-            let (plain, count) = timed(|| {
-                let pin = reader.pin();
-                pin.harvest(self.area, Mark::Dirty, &mut found).unwrap().0
-            });
-            assert_eq!(count, pages.len() as u64);
-            if number >= rounds / 2 {
-                touched.push(round);
-                all.push(plain);
-            }
-        }
-        let by = match by {
+    /// Times eight of them.
+    fn turns(&mut self, share: u64, by: By) -> [Duration; 2] {
+        (0..EIGHT).fold([Duration::ZERO; 2], |sums, _| {
+            let [round, plain] = self.turn(share, by);
+            [sums[0] + round, sums[1] + plain]
+        })
+    }
+}
+
+fn compare(criterion: &mut Criterion, name: &str, pages: u64) {
+    let mut memory = Memory::new(pages);
+    let mut group = criterion.benchmark_group(name);
+    group.throughput(Throughput::Elements(EIGHT));
+    group.bench_function("harvest of everything, 1 % touched", |b| {
+        b.iter_custom(|n| (0..n).map(|_| memory.turns(100, By::Mmu)[1]).sum());
+    });
+    for (share, by) in TOUCHES {
+        let who = match by {
             By::Mmu => "the MMU",
             By::SetDirty => "set_dirty",
         };
-        let [round, plain] = [touched, all].map(|times| {
-            let sums = times.chunks(EIGHT).map(|eight| eight.iter().sum());
-            median(&mut sums.collect::<Vec<Duration>>()).as_secs_f64() * 1e6 / EIGHT as f64
+        let what = format!("round, {} % touched by {who}", share / 100);
+        let mut beside = Beside::default();
+        // What was touched before is still carried.
+        memory.turns(share, by);
+        group.bench_function(&what, |b| {
+            b.iter_custom(|n| {
+                let turn = |_| {
+                    let [round, plain] = memory.turns(share, by);
+                    beside.turn(plain, round)
+                };
+                (0..n).map(turn).sum()
+            });
         });
-        println!(
-            "  {:5.1} % touched by {by:9}  a round {round:9.1} us, all {plain:9.1} us: {:.3} x",
-            share as f64 / 100.0,
-            round / plain,
-        );
+        beside.print(&format!("{name}: {what}"), "the harvest of everything");
     }
+    group.finish();
 }
 
-/// Times `work`, with what it drops.
-fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
-    let began = Instant::now();
-    let result = work();
-    (began.elapsed(), result)
+fn round(criterion: &mut Criterion) {
+    let (wide, narrow) = if runs_once() { (64 << 9, 64 << 9) } else { (64 << 18, 2 << 18) };
+    compare(criterion, "rounds over 64 GiB", wide);
+    compare(criterion, "rounds over 2 GiB", narrow);
 }
 
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
+criterion_group! {
+    name = rounds;
+    config = Criterion::default()
+        .sample_size(15)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(2));
+    targets = round
 }
-
-/// The same numbers every time (splitmix64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-}
+criterion_main!(rounds);
