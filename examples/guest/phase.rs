@@ -6,32 +6,33 @@
 use std::{
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, Ordering, fence},
     },
-    thread,
     time::Duration,
 };
 
 use crate::stage::Present;
 
-/// How often the copier looks whether vCPUs have come somewhere.
-const LOOK: Duration = Duration::from_micros(100);
+/// How often the copier looks whether vCPUs are gone.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// The state of one precopy; of a run without one it stays as it is.
 #[derive(Debug, Default)]
 pub(crate) struct Phase {
     is_tracked: AtomicBool,
-    /// How many times a vCPU has said that it is done with the memory that it was to touch.
-    touched: AtomicU64,
     /// Whether vCPUs shall stand still: a hint, so that they need no lock to learn that they need not.
     is_closed: AtomicBool,
     gate: Mutex<Gate>,
+    /// Notified whenever the gate changes.
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Gate {
+    /// How many times a vCPU has said that it is done with the memory that it was to touch.
+    touched: u64,
     is_closed: bool,
+    /// How many vCPUs stand still.
     waiting: u64,
 }
 
@@ -67,7 +68,8 @@ impl Phase {
 
     /// Says that a vCPU has touched what it was to touch, once more.
     pub(crate) fn touched(&self) {
-        self.touched.fetch_add(1, Ordering::Relaxed);
+        self.gate().touched += 1;
+        self.changed.notify_all();
     }
 
     /// Waits until `vcpus` vCPUs have said so for the `times`-th time.
@@ -80,11 +82,12 @@ impl Phase {
         count: u64,
         times: u64,
     ) -> Result<(), Gone> {
-        while self.touched.load(Ordering::Relaxed) < times * count {
+        let mut gate = self.gate();
+        while gate.touched < times * count {
             if vcpus.count() < count {
                 return Err(Gone);
             }
-            thread::sleep(LOOK);
+            gate = self.wait(gate);
         }
         Ok(())
     }
@@ -94,11 +97,19 @@ impl Phase {
         self.gate().is_closed = true;
         self.is_closed.store(true, Ordering::Relaxed);
         let stopped = Stopped(self);
-        while self.gate().waiting < vcpus.count() {
-            // A batch is short: nobody need be kicked.
-            thread::sleep(LOOK);
+        let mut gate = self.gate();
+        // A batch is short: nobody need be kicked.
+        while gate.waiting < vcpus.count() {
+            gate = self.wait(gate);
         }
+        drop(gate);
         stopped
+    }
+
+    /// Waits until a vCPU has come somewhere, or for a while: one that is gone says nothing.
+    fn wait<'p>(&'p self, gate: MutexGuard<'p, Gate>) -> MutexGuard<'p, Gate> {
+        let waited = self.changed.wait_timeout(gate, LOOK);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Stands still, if all shall; called by a vCPU that is out.
@@ -108,6 +119,7 @@ impl Phase {
         }
         let mut gate = self.gate();
         gate.waiting += 1;
+        self.changed.notify_all();
         // The lock also orders: what this vCPU wrote comes before what the copier reads.
         let wait = self.changed.wait_while(gate, |gate| gate.is_closed);
         wait.unwrap_or_else(PoisonError::into_inner).waiting -= 1;

@@ -1,39 +1,21 @@
 //! Split and collapse on processors that must not have two sizes for a page: the MMU finds the one, or
 //! nothing, or the other; software finds the page all the time.
 
-use loom_tests::{Arc, Cpu, Guest, RWX, World, explore, frame, gpa, no_kick, pages, race_unpinned};
+use loom_tests::{
+    Arc, Guest, World, explore, frame, gpa, race_unpinned,
+    sizes::{
+        LARGE, SMALL, collapse, reset_beside_split, split, unmap_beside_collapse,
+        unmap_beside_split,
+    },
+};
 use slat::{
-    CollapseError, MapError, Mapped, PageSize, SLOTS, SplitError,
+    MapError, Mapped, PageSize, SplitError,
     mmu::{Access, Cause},
 };
 
-/// The pages of one leaf table.
-const TABLE: u64 = SLOTS as u64;
-
-const LARGE: PageSize = PageSize::Size2M;
-const SMALL: PageSize = PageSize::Size4K;
-
 /// A table with all pages mapped by leaves of one size.
-fn mapped(size: PageSize) -> World {
-    let world = World::breaking(2);
-    world.table.populate_mapped(pages(0, TABLE), size, frame(0), RWX).unwrap();
-    world
-}
-
-fn split(cpu: &Cpu) -> Result<(), SplitError> {
-    cpu.table().split(gpa(0), SMALL, &no_kick)
-}
-
-fn collapse(cpu: &Cpu) -> bool {
-    match cpu.table().collapse(gpa(0), LARGE, &no_kick) {
-        Ok(()) => true,
-        Err(CollapseError::Busy | CollapseError::NotMapped { .. }) => false,
-        Err(error) => panic!("{error}"),
-    }
-}
-
-fn size(world: &World) -> PageSize {
-    world.lookup(1).unwrap().size
+fn filled(size: PageSize) -> World {
+    World::breaking(2).filled(size)
 }
 
 /// Two writes during one stay; the sizes by which they reached their pages. What the first one found could
@@ -52,20 +34,20 @@ fn write_twice(guest: &mut Guest) -> [Option<PageSize>; 2] {
 fn never_both([one, two]: [Option<PageSize>; 2], world: &World) {
     assert!(one.is_none() || two.is_none() || one == two, "{one:?}, {two:?}");
     for (page, reached) in [(1, one), (2, two)] {
-        assert!(reached.is_none() || world.lookup(page).unwrap().dirty);
+        assert!(reached.is_none() || world.is_dirty(page));
     }
 }
 
 #[test]
 fn a_guest_never_has_both_sizes_beside_a_split() {
     explore(2, || {
-        let world = mapped(LARGE);
+        let world = filled(LARGE);
         let mut guest = Guest::forgetful(&world);
         let world = Arc::new(world);
         let (sizes, split) = race_unpinned(&world, move |_| write_twice(&mut guest), split);
         assert_eq!(split, Ok(()));
         never_both(sizes, &world);
-        assert_eq!(size(&world), SMALL);
+        assert_eq!(world.size(), Some(SMALL));
         sizes
     })
     .are(&[
@@ -80,13 +62,13 @@ fn a_guest_never_has_both_sizes_beside_a_split() {
 #[test]
 fn a_guest_never_has_both_sizes_beside_a_collapse() {
     explore(2, || {
-        let world = mapped(SMALL);
+        let world = filled(SMALL);
         let mut guest = Guest::forgetful(&world);
         let world = Arc::new(world);
         let (sizes, collapsed) = race_unpinned(&world, move |_| write_twice(&mut guest), collapse);
         assert!(collapsed);
         never_both(sizes, &world);
-        assert_eq!(size(&world), LARGE);
+        assert_eq!(world.size(), Some(LARGE));
         sizes
     })
     .are(&[
@@ -100,7 +82,7 @@ fn a_guest_never_has_both_sizes_beside_a_collapse() {
 #[test]
 fn a_page_is_never_hidden_from_software_by_a_split() {
     explore(3, || {
-        let world = Arc::new(mapped(LARGE));
+        let world = Arc::new(filled(LARGE));
         let (seen, split) = race_unpinned(&world, |cpu| cpu.lookup(1).unwrap(), split);
         assert_eq!((split, seen.frame_of(gpa(1))), (Ok(()), Some(frame(1))));
         seen.size
@@ -111,7 +93,7 @@ fn a_page_is_never_hidden_from_software_by_a_split() {
 #[test]
 fn a_page_is_never_hidden_from_software_by_a_collapse() {
     explore(3, || {
-        let world = Arc::new(mapped(SMALL));
+        let world = Arc::new(filled(SMALL));
         let (seen, _) = race_unpinned(&world, |cpu| cpu.lookup(1).unwrap(), collapse);
         assert_eq!(seen.frame_of(gpa(1)), Some(frame(1)));
         seen.size
@@ -121,39 +103,19 @@ fn a_page_is_never_hidden_from_software_by_a_collapse() {
 
 #[test]
 fn an_unmap_beside_a_split_takes_what_it_finds() {
-    explore(3, || {
-        let world = Arc::new(mapped(LARGE));
-        let (old, split) = race_unpinned(&world, |cpu| cpu.unmap(1), split);
-        let old = old.unwrap();
-        assert_eq!(old.frame_of(gpa(1)), Some(frame(1)));
-        assert_eq!(split.is_ok(), old.size == SMALL);
-        assert!(world.lookup(1).is_none());
-        assert_eq!(world.lookup(2).is_some(), old.size == SMALL);
-        old.size
-    })
-    .are(&[LARGE, SMALL]);
+    explore(3, || unmap_beside_split(World::breaking(2))).are(&[LARGE, SMALL]);
 }
 
 #[test]
 fn an_unmap_beside_a_collapse_takes_what_it_finds() {
-    explore(3, || {
-        let world = Arc::new(mapped(SMALL));
-        let (old, collapsed) = race_unpinned(&world, |cpu| cpu.unmap(1), collapse);
-        let old = old.unwrap();
-        assert_eq!(old.frame_of(gpa(1)), Some(frame(1)));
-        assert_eq!(old.size, if collapsed { LARGE } else { SMALL });
-        assert!(world.lookup(1).is_none());
-        assert_eq!(world.lookup(2).is_none(), collapsed);
-        collapsed
-    })
-    .are(&[true, false]);
+    explore(3, || unmap_beside_collapse(World::breaking(2))).are(&[true, false]);
 }
 
 /// A fault that the broken leaf brought: to map the page as it is ends it.
 #[test]
 fn a_map_beside_a_split_leaves_the_page_reachable() {
     explore(3, || {
-        let world = Arc::new(mapped(LARGE));
+        let world = Arc::new(filled(LARGE));
         let (map, split) = race_unpinned(
             &world,
             |cpu| {
@@ -169,7 +131,7 @@ fn a_map_beside_a_split_leaves_the_page_reachable() {
             (Err(error), _) => panic!("{error}"),
         }
         assert!(matches!(split, Ok(()) | Err(SplitError::Busy)));
-        assert!(split.is_err() || size(&world) == SMALL);
+        assert!(split.is_err() || world.size() == Some(SMALL));
         map.0.is_ok()
     })
     .are(&[true, false]);
@@ -177,15 +139,5 @@ fn a_map_beside_a_split_leaves_the_page_reachable() {
 
 #[test]
 fn a_dirty_bit_taken_beside_a_split_is_reported_or_still_there() {
-    explore(3, || {
-        let world = mapped(LARGE);
-        world.table.pin().slot(gpa(1)).unwrap().set_dirty();
-        let world = Arc::new(world);
-        let clear = |cpu: &Cpu| cpu.pin().slot(gpa(1)).unwrap().clear_dirty();
-        let (was_dirty, split) = race_unpinned(&world, clear, split);
-        assert!(was_dirty && !world.lookup(1).unwrap().dirty);
-        assert!(matches!(split, Ok(()) | Err(SplitError::Busy)));
-        world.lookup(2).unwrap().dirty
-    })
-    .are(&[true, false]);
+    explore(3, || reset_beside_split(World::breaking(2))).are(&[true, false]);
 }

@@ -6,17 +6,15 @@
 use loom_tests::{
     Arc, Cpu, Guest, RWX, World, explore, frame, gpa, no_kick, pages, race, race_unpinned,
     race3_unpinned,
+    sizes::{
+        LARGE, SMALL, TABLE, collapse, reset_beside_split, split, unmap_beside_collapse,
+        unmap_beside_split,
+    },
 };
 use slat::{
-    Bitmap, CollapseError, MapError, Mapped, Mark, PageSize, Prot, ProtectError, SLOTS, SplitError,
+    Bitmap, MapError, Mapped, Mark, Prot, ProtectError,
     mmu::{Access, Cause},
 };
-
-/// The pages of one leaf table.
-const TABLE: u64 = SLOTS as u64;
-
-const LARGE: PageSize = PageSize::Size2M;
-const SMALL: PageSize = PageSize::Size4K;
 
 /// The mark of a leaf whose collapse is not over: docs/FORMATS.md.
 const LATE: u64 = 1 << 56;
@@ -30,43 +28,12 @@ fn roomy() -> Arc<World> {
 
 /// A table with one leaf, of the large size.
 fn large() -> Arc<World> {
-    let world = World::new(1);
-    world.table.populate_mapped(pages(0, TABLE), LARGE, frame(0), RWX).unwrap();
-    Arc::new(world)
+    Arc::new(World::new(1).filled(LARGE))
 }
 
 /// A table with the same pages mapped by small leaves.
 fn small() -> World {
-    small_of(1)
-}
-
-/// The same, with frames for so many leaf tables.
-fn small_of(leaf_tables: u64) -> World {
-    let world = World::new(leaf_tables);
-    world.table.populate_mapped(pages(0, TABLE), SMALL, frame(0), RWX).unwrap();
-    world
-}
-
-fn split(cpu: &Cpu) -> Result<(), SplitError> {
-    cpu.table().split(gpa(0), SMALL, &no_kick)
-}
-
-fn collapse(cpu: &Cpu) -> bool {
-    match cpu.table().collapse(gpa(0), LARGE, &no_kick) {
-        Ok(()) => true,
-        Err(
-            CollapseError::Busy | CollapseError::NotMapped { .. } | CollapseError::Uneven { .. },
-        ) => false,
-        Err(error) => panic!("{error}"),
-    }
-}
-
-fn size(world: &World) -> Option<PageSize> {
-    world.lookup(1).map(|mapping| mapping.size)
-}
-
-fn is_dirty(world: &World, page: u64) -> bool {
-    world.lookup(page).unwrap().dirty
+    World::new(1).filled(SMALL)
 }
 
 #[test]
@@ -91,7 +58,7 @@ fn of_a_large_map_and_a_refine_one_comes_first() {
             |cpu| cpu.table().refine(pages(1, 2), SMALL),
             |cpu| cpu.pin().map(gpa(0), frame(0), LARGE, RWX),
         );
-        assert_eq!(size(&world), map.is_ok().then_some(LARGE));
+        assert_eq!(world.size(), map.is_ok().then_some(LARGE));
         match map {
             Ok(mapped) => assert_eq!(mapped, Mapped::New),
             Err(error) => assert_eq!(error, MapError::WrongSize { gpa: gpa(0), granule: SMALL }),
@@ -152,17 +119,7 @@ fn a_map_beside_a_split_is_told_of_the_large_leaf_or_finds_its_own() {
 
 #[test]
 fn an_unmap_beside_a_split_takes_the_large_leaf_or_a_small_one() {
-    explore(3, || {
-        let world = large();
-        let (split, old) = race(&world, split, |cpu| cpu.unmap(1));
-        let old = old.unwrap();
-        assert_eq!(old.frame_of(gpa(1)), Some(frame(1)));
-        assert_eq!(split.is_ok(), old.size == SMALL);
-        assert!(world.lookup(1).is_none());
-        assert_eq!(world.lookup(2).is_some(), old.size == SMALL);
-        old.size
-    })
-    .are(&[LARGE, SMALL]);
+    explore(3, || unmap_beside_split(World::new(1))).are(&[LARGE, SMALL]);
 }
 
 #[test]
@@ -186,25 +143,16 @@ fn a_write_beside_a_split_is_in_the_leaf_that_maps_its_page() {
         let world = large();
         let (split, reached) = race(&world, split, |cpu| cpu.access(1, Access::WRITE));
         assert_eq!((split, reached), (Ok(()), Ok(frame(1))));
-        assert!(is_dirty(&world, 1));
+        assert!(world.is_dirty(1));
         // Written by the large leaf, all its pages are.
-        is_dirty(&world, 2)
+        world.is_dirty(2)
     })
     .are(&[true, false]);
 }
 
 #[test]
 fn a_dirty_bit_taken_beside_a_split_is_reported_or_still_there() {
-    explore(3, || {
-        let world = large();
-        world.table.pin().slot(gpa(1)).unwrap().set_dirty();
-        let clear = |cpu: &Cpu| cpu.pin().slot(gpa(1)).unwrap().clear_dirty();
-        let (split, was_dirty) = race(&world, split, clear);
-        assert_eq!(split, Ok(()));
-        assert!(was_dirty && !is_dirty(&world, 1));
-        is_dirty(&world, 2)
-    })
-    .are(&[true, false]);
+    explore(3, || reset_beside_split(World::new(1))).are(&[true, false]);
 }
 
 #[test]
@@ -214,7 +162,7 @@ fn a_page_is_never_hidden_by_a_collapse() {
         let (seen, collapsed) = race_unpinned(&world, |cpu| cpu.lookup(1).unwrap(), collapse);
         assert_eq!(seen.frame_of(gpa(1)), Some(frame(1)));
         // Who looks does not thwart it; a pin may last for longer than it waits.
-        assert_eq!(size(&world), Some(if collapsed { LARGE } else { SMALL }));
+        assert_eq!(world.size(), Some(if collapsed { LARGE } else { SMALL }));
         (seen.size, collapsed)
     })
     .are(&[(SMALL, true), (SMALL, false), (LARGE, true)]);
@@ -222,17 +170,7 @@ fn a_page_is_never_hidden_by_a_collapse() {
 
 #[test]
 fn an_unmap_beside_a_collapse_takes_the_large_leaf_or_thwarts_it() {
-    explore(3, || {
-        let world = Arc::new(small());
-        let (old, collapsed) = race_unpinned(&world, |cpu| cpu.unmap(1), collapse);
-        let old = old.unwrap();
-        assert_eq!(old.frame_of(gpa(1)), Some(frame(1)));
-        assert_eq!(old.size, if collapsed { LARGE } else { SMALL });
-        assert!(world.lookup(1).is_none());
-        assert_eq!(world.lookup(2).is_none(), collapsed);
-        collapsed
-    })
-    .are(&[true, false]);
+    explore(3, || unmap_beside_collapse(World::new(1))).are(&[true, false]);
 }
 
 #[test]
@@ -247,7 +185,7 @@ fn a_map_beside_a_collapse_finds_the_page_as_it_was() {
             }
             Err(error) => panic!("{error}"),
         }
-        assert_eq!(size(&world), Some(if collapsed { LARGE } else { SMALL }));
+        assert_eq!(world.size(), Some(if collapsed { LARGE } else { SMALL }));
         (map.is_ok(), collapsed)
     })
     .are(&[(true, true), (true, false), (false, true)]);
@@ -263,7 +201,7 @@ fn a_page_that_is_mapped_beside_a_collapse_stays_mapped() {
         let (map, collapsed) = race_unpinned(&world, |cpu| cpu.map(1, 1), collapse);
         assert_eq!(map, Ok(Mapped::New));
         assert_eq!(world.lookup(1).unwrap().frame_of(gpa(1)), Some(frame(1)));
-        assert_eq!(size(&world), Some(if collapsed { LARGE } else { SMALL }));
+        assert_eq!(world.size(), Some(if collapsed { LARGE } else { SMALL }));
         collapsed
     })
     .are(&[true, false]);
@@ -310,8 +248,8 @@ fn a_dirty_bit_that_is_set_beside_a_collapse_is_in_the_leaf_that_is_there() {
         let world = Arc::new(small());
         let set = |cpu: &Cpu| cpu.pin().slot(gpa(1)).unwrap().set_dirty();
         let (_, collapsed) = race_unpinned(&world, set, collapse);
-        assert!(is_dirty(&world, 1));
-        assert_eq!(is_dirty(&world, 2), collapsed);
+        assert!(world.is_dirty(1));
+        assert_eq!(world.is_dirty(2), collapsed);
         collapsed
     })
     .are(&[true, false]);
@@ -337,7 +275,7 @@ fn a_write_by_what_the_mmu_has_cached_of_the_old_table_is_in_the_large_leaf() {
         );
         // Whatever the MMU sets is in the leaf when the collapse is over.
         assert_eq!(world.entry(2).raw() & LATE, 0);
-        assert!(is_dirty(&world, 2));
+        assert!(world.is_dirty(2));
         (seen, collapsed)
     })
     .are(&[(SMALL, true), (SMALL, false), (LARGE, true)]);
@@ -371,7 +309,7 @@ fn a_page_of_a_large_leaf_that_was_shot_down_is_not_reached_by_the_old_table() {
 #[test]
 fn a_split_beside_a_collapse_loses_no_write() {
     explore(1, || {
-        let world = small_of(2);
+        let world = World::new(2).filled(SMALL);
         let mut guest = Guest::warm(&world, 1);
         let world = Arc::new(world);
         let ((), found, _) = race3_unpinned(
@@ -390,7 +328,7 @@ fn a_split_beside_a_collapse_loses_no_write() {
             },
             collapse,
         );
-        assert!(found || is_dirty(&world, 2));
+        assert!(found || world.is_dirty(2));
         found
     })
     .are(&[true, false]);
@@ -400,7 +338,7 @@ fn a_split_beside_a_collapse_loses_no_write() {
 #[test]
 fn what_is_written_behind_a_split_of_a_late_leaf_is_in_the_small_one() {
     explore(2, || {
-        let world = small_of(2);
+        let world = World::new(2).filled(SMALL);
         let mut guest = Guest::warm(&world, 1);
         let world = Arc::new(world);
         let (before, collapsed) = race_unpinned(
@@ -418,7 +356,7 @@ fn what_is_written_behind_a_split_of_a_late_leaf_is_in_the_small_one() {
             },
             collapse,
         );
-        assert!(is_dirty(&world, 2));
+        assert!(world.is_dirty(2));
         (before, collapsed)
     })
     .are(&[(false, true), (true, true), (false, false)]);

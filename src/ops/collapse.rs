@@ -39,6 +39,7 @@ use crate::{
     format::{EncodeError, Format, Resize, Uneven, Union},
     level::{Level, PageSize, SLOTS},
     observe::{Domain, Flush, Generation, InsideGuest, Kick, Structure},
+    ops::{OutOfRange, admit},
     sync::Relax,
     table::{Dead, Next, Slot, Walker},
     walk::{Place, Terminal},
@@ -87,6 +88,12 @@ pub enum CollapseError {
     },
 }
 
+impl From<OutOfRange> for CollapseError {
+    fn from(OutOfRange { gpa }: OutOfRange) -> Self {
+        Self::OutOfRange { gpa }
+    }
+}
+
 /// What [`PageTable::collapse_range`](crate::PageTable::collapse_range) did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -130,7 +137,9 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
             let structure = self.lock();
             match structure.walk().above(gpa.page(), size) {
                 Above::Leaf(_) => Ok(()),
-                _ => Err(CollapseError::NotMapped { gpa: leaf.start() }),
+                Above::Hole(_) => Err(CollapseError::NotMapped { gpa: leaf.start() }),
+                // It came between the two looks.
+                Above::Table(_) => Err(CollapseError::Busy),
             }
         })
     }
@@ -144,11 +153,7 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
         mut progress: impl FnMut(u64),
     ) -> Result<Collapsed, CollapseError> {
         let format = self.tree().format();
-        if !format.admits_range(range) {
-            let end = Gpa::of_page(format.input_end(range.start()));
-            let gpa = if format.admits(range.start()) { end } else { range.start() };
-            return Err(CollapseError::OutOfRange { gpa });
-        }
+        admit(format, range)?;
         if size == PageSize::Size4K || !format.supports(size) {
             return Err(EncodeError::BadSize(size).into());
         }
@@ -219,9 +224,8 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
                 Above::Leaf(level) | Above::Hole(level) => page = level.next_page(page),
             }
         }
-        if marked.is_empty() {
-            return Ok(page);
-        }
+        let (Some(first), Some(last)) = (marked.first(), marked.last()) else { return Ok(page) };
+        let range = GpaRange::between(*first, last + size.pages());
         let stamp = structure.begin_grace();
         drop(structure);
         let over = self.await_grace(stamp);
@@ -229,15 +233,12 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
             self.collapse_broken(range, marked, size, kick, sink)?;
             return Ok(page);
         }
-        let replaced = |structure: &Structure<'_, F, S>, page| match over {
-            true => structure.replace(page, size),
-            false => Err(CollapseError::Busy),
-        };
-
         let mut waiting = Waiting { domain: self, replaced: Vec::new(), generation: None };
         let structure = self.lock();
         for page in marked {
-            match replaced(&structure, page) {
+            let replaced =
+                if over { structure.replace(page, size) } else { Err(CollapseError::Busy) };
+            match replaced {
                 Ok(replaced) => waiting.replaced.push(replaced),
                 Err(error) => {
                     structure.unmark(page, size);

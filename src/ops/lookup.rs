@@ -10,7 +10,7 @@ use crate::{
     format::Format,
     level::Level,
     mapping::Mapping,
-    ops::OutOfRange,
+    ops::{OutOfRange, admit},
     table::{Next, Walker},
     walk::{Found, Place, Run, Runs, Terminal},
 };
@@ -148,7 +148,7 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     }
 
     pub(crate) fn mappings(self, range: GpaRange) -> Result<Mappings<'p, F, S>, OutOfRange> {
-        self.admit(range)?;
+        admit(self.format(), range)?;
         Ok(self.leaves(range))
     }
 

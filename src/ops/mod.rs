@@ -92,18 +92,17 @@ fn cut_by(range: GpaRange, page: u64, size: PageSize) -> Option<Gpa> {
     (!whole).then_some(leaf.start())
 }
 
-impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
-    /// Checks that every page of `range` is an input address.
-    fn admit(self, range: GpaRange) -> Result<(), OutOfRange> {
-        let format = self.format();
-        if format.admits_range(range) {
-            return Ok(());
-        }
-        let start = range.start();
-        let end = Gpa::of_page(format.input_end(start));
-        Err(OutOfRange { gpa: if format.admits(start) { end } else { start } })
+/// Checks that every page of `range` is an input address.
+fn admit<F: Format>(format: &F, range: GpaRange) -> Result<(), OutOfRange> {
+    if format.admits_range(range) {
+        return Ok(());
     }
+    let start = range.start();
+    let end = Gpa::of_page(format.input_end(start));
+    Err(OutOfRange { gpa: if format.admits(start) { end } else { start } })
+}
 
+impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     /// Applies `change` to every leaf in `range` until it declines or wins, and tells `done` of each leaf
     /// that was replaced: the first of its pages in the range, its size, and how it was.
     ///

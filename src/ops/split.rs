@@ -19,7 +19,7 @@ use crate::{
     format::{Format, Resize, divided},
     level::PageSize,
     observe::{Domain, InsideGuest, Kick, Structure},
-    ops::OutOfRange,
+    ops::{OutOfRange, admit},
     table::{CreateError, Need, Slot, Walker},
     walk::{Found, Terminal},
 };
@@ -142,20 +142,16 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
     ) -> Result<u64, SplitRangeError> {
         let mut page = range.first_page();
         let mut leaves = 0;
-        let fail =
+        let stop =
             |leaves, page, source| SplitRangeError { leaves, gpa: Gpa::of_page(page), source };
         let format = self.tree().format();
-        if !format.admits_range(range) {
-            let end = Gpa::of_page(format.input_end(range.start()));
-            let gpa = if format.admits(range.start()) { end } else { range.start() };
-            return Err(fail(0, page, SplitError::OutOfRange { gpa }));
-        }
+        admit(format, range).map_err(|error| stop(0, page, error.into()))?;
         while page < range.end_page() {
             let split = match format.resize() {
                 Resize::Live => self.split_chunk(range, &mut page, size, &mut leaves),
                 Resize::BreakFirst => self.split_next(&mut page, size, &mut leaves, kick),
             };
-            split.map_err(|source| SplitRangeError { leaves, gpa: Gpa::of_page(page), source })?;
+            split.map_err(|source| stop(leaves, page, source))?;
             progress(page.min(range.end_page()) - range.first_page());
         }
         Ok(leaves)

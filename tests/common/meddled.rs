@@ -2,12 +2,9 @@
 
 use std::{boxed::Box, cell::RefCell, sync::Arc, vec::Vec};
 
-use slat::{
-    Content, Format, FrameRun, FrameSource, HeapFrames, Hint, HostPfn, OutOfFrames, PageTable,
-    Table,
-};
+use slat::{Content, Format, FrameRun, HeapFrames, HostPfn, PageTable};
 
-use super::{BASE, Checked};
+use super::{BASE, Checked, Over, frame_source_over};
 
 pub(crate) type Meddler = Box<dyn FnMut(HostPfn)>;
 
@@ -22,37 +19,27 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) struct Meddled(HeapFrames);
 
-// SAFETY: every promise is kept by the source inside.
-unsafe impl FrameSource for Meddled {
-    fn allocate(
-        &self,
-        count: u64,
-        hint: Hint,
-        runs: &mut Vec<FrameRun>,
-    ) -> Result<(), OutOfFrames> {
-        self.0.allocate(count, hint, runs)
+impl Over for Meddled {
+    type Source = HeapFrames;
+
+    fn source(&self) -> &HeapFrames {
+        &self.0
     }
 
-    unsafe fn free(&self, run: FrameRun, content: Content) {
+    fn before_free(&self, run: FrameRun, content: Content) {
         FREED.with_borrow_mut(|freed| freed.push((run, content)));
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.0.free(run, content) }
     }
 
-    unsafe fn table(&self, pfn: HostPfn) -> &Table {
+    fn before_table(&self, pfn: HostPfn) {
         // Nobody meddles with the meddler.
         if let Some(mut meddler) = MEDDLER.take() {
             meddler(pfn);
             MEDDLER.set(Some(meddler));
         }
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.0.table(pfn) }
-    }
-
-    fn free_frames(&self) -> u64 {
-        self.0.free_frames()
     }
 }
+
+frame_source_over!(Meddled);
 
 pub(crate) type Handle<F> = PageTable<F, Arc<Meddled>>;
 

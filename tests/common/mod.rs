@@ -4,9 +4,10 @@
 mod dump;
 mod formats;
 mod meddled;
+mod over;
 mod space;
 
-use std::{cell::Cell, ops::Deref, sync::Arc, thread, vec::Vec};
+use std::{cell::Cell, fmt::Debug, ops::Deref, sync::Arc, thread, vec::Vec};
 
 use slat::{
     Attr, Content, Format, FrameRun, FrameSource, Gpa, GpaRange, HeapFrames, Hint, HostPfn, Level,
@@ -17,6 +18,7 @@ pub(crate) use self::{
     dump::{Census, census, dump, populated, shape, table_frame},
     formats::{any, ept, ept_without_bits, every_format, long_mode, npt},
     meddled::{FREED, Handle, MEDDLER, Meddled, amid},
+    over::{Over, frame_source_over},
     space::Space,
 };
 
@@ -64,32 +66,19 @@ pub(crate) fn tables_visited(work: impl FnOnce()) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Counting<S>(pub(crate) S);
 
-// SAFETY: every promise is kept by the source inside.
-unsafe impl<S: FrameSource> FrameSource for Counting<S> {
-    fn allocate(
-        &self,
-        count: u64,
-        hint: Hint,
-        runs: &mut Vec<FrameRun>,
-    ) -> Result<(), OutOfFrames> {
-        self.0.allocate(count, hint, runs)
+impl<S: FrameSource + Debug> Over for Counting<S> {
+    type Source = S;
+
+    fn source(&self) -> &S {
+        &self.0
     }
 
-    unsafe fn free(&self, run: FrameRun, content: Content) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.0.free(run, content) }
-    }
-
-    unsafe fn table(&self, pfn: HostPfn) -> &Table {
+    fn before_table(&self, _pfn: HostPfn) {
         TABLES.set(TABLES.get() + 1);
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.0.table(pfn) }
-    }
-
-    fn free_frames(&self) -> u64 {
-        self.0.free_frames()
     }
 }
+
+frame_source_over!(Counting<S>);
 
 /// A table that checks, when it is dropped, that every frame came back to its source.
 ///

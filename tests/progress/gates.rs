@@ -8,12 +8,11 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    vec::Vec,
 };
 
-use slat::{Content, FrameRun, FrameSource, HeapFrames, Hint, HostPfn, OutOfFrames, Table};
+use slat::{Content, FrameRun, HeapFrames};
 
-use crate::common::BASE;
+use crate::common::{BASE, Over, frame_source_over};
 
 thread_local! {
     pub(crate) static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -99,30 +98,20 @@ impl Gated {
     }
 }
 
-// SAFETY: every promise is kept by the source inside.
-unsafe impl FrameSource for Gated {
-    fn allocate(
-        &self,
-        count: u64,
-        hint: Hint,
-        runs: &mut Vec<FrameRun>,
-    ) -> Result<(), OutOfFrames> {
+impl Over for Gated {
+    type Source = HeapFrames;
+
+    fn source(&self) -> &HeapFrames {
+        &self.frames
+    }
+
+    fn before_allocate(&self) {
         self.pass();
-        self.frames.allocate(count, hint, runs)
     }
 
-    unsafe fn free(&self, run: FrameRun, content: Content) {
+    fn before_free(&self, _run: FrameRun, _content: Content) {
         self.pass();
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.frames.free(run, content) }
-    }
-
-    unsafe fn table(&self, pfn: HostPfn) -> &Table {
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.frames.table(pfn) }
-    }
-
-    fn free_frames(&self) -> u64 {
-        self.frames.free_frames()
     }
 }
+
+frame_source_over!(Gated);

@@ -2,12 +2,14 @@
 
 use std::{
     cell::Cell,
+    fmt::Debug,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
-use slat::{Content, FrameRun, Hint, HostPfn, OutOfFrames, Table};
+use slat::HostPfn;
 
 use super::*;
+use crate::common::{Over, frame_source_over};
 
 thread_local! {
     /// How many frames a brittle source still turns into tables, if that is limited.
@@ -18,36 +20,23 @@ thread_local! {
 #[derive(Debug)]
 struct Brittle<S>(S);
 
-// SAFETY: every promise is kept by the source inside.
-unsafe impl<S: FrameSource> FrameSource for Brittle<S> {
-    fn allocate(
-        &self,
-        count: u64,
-        hint: Hint,
-        runs: &mut Vec<FrameRun>,
-    ) -> Result<(), OutOfFrames> {
-        self.0.allocate(count, hint, runs)
+impl<S: FrameSource + Debug> Over for Brittle<S> {
+    type Source = S;
+
+    fn source(&self) -> &S {
+        &self.0
     }
 
-    unsafe fn free(&self, run: FrameRun, content: Content) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.0.free(run, content) }
-    }
-
-    unsafe fn table(&self, pfn: HostPfn) -> &Table {
+    fn before_table(&self, _pfn: HostPfn) {
         match LEFT.get() {
             // Not a panic: the hook would print each of them.
             Some(0) => resume_unwind(Box::new("the source gives up")),
             left => LEFT.set(left.map(|left| left - 1)),
         }
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.0.table(pfn) }
-    }
-
-    fn free_frames(&self) -> u64 {
-        self.0.free_frames()
     }
 }
+
+frame_source_over!(Brittle<S>);
 
 /// Bits of table entries: docs/FORMATS.md.
 const CARRY: u64 = 0b11 << 54;

@@ -5,11 +5,13 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     sync::atomic::{AtomicU64, Ordering},
-    thread,
+    thread::{self, ScopedJoinHandle},
     vec::Vec,
 };
 
-use slat::{Content, FrameRun, FrameSource, HeapFrames, Hint, HostPfn, OutOfFrames, Table};
+use slat::{HeapFrames, HostPfn};
+
+use crate::common::{Over, frame_source_over};
 
 /// One of so many steps from table to table is the last one for a while.
 const RARITY: u32 = 64;
@@ -75,6 +77,13 @@ impl Jolts {
         (0..PATIENCE).take_while(waits).for_each(|_| thread::yield_now());
     }
 
+    /// Waits until as many threads have stopped, or this one is done.
+    pub(crate) fn wait_for<T>(&self, stops: u64, thread: &ScopedJoinHandle<'_, T>) {
+        while self.stops() < stops && !thread.is_finished() {
+            thread::yield_now();
+        }
+    }
+
     fn jolt(&self) {
         let mut dice = DICE.get();
         dice ^= dice << 13;
@@ -101,29 +110,16 @@ impl Jolts {
     }
 }
 
-// SAFETY: every promise is kept by the source inside.
-unsafe impl FrameSource for Jolts {
-    fn allocate(
-        &self,
-        count: u64,
-        hint: Hint,
-        runs: &mut Vec<FrameRun>,
-    ) -> Result<(), OutOfFrames> {
-        self.frames.allocate(count, hint, runs)
+impl Over for Jolts {
+    type Source = HeapFrames;
+
+    fn source(&self) -> &HeapFrames {
+        &self.frames
     }
 
-    unsafe fn free(&self, run: FrameRun, content: Content) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.frames.free(run, content) }
-    }
-
-    unsafe fn table(&self, pfn: HostPfn) -> &Table {
+    fn before_table(&self, _pfn: HostPfn) {
         self.jolt();
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.frames.table(pfn) }
-    }
-
-    fn free_frames(&self) -> u64 {
-        self.frames.free_frames()
     }
 }
+
+frame_source_over!(Jolts);

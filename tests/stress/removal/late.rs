@@ -1,9 +1,6 @@
 //! A mapper stops in the middle, at each step of its walk in turn, and a vacate comes and goes.
 
-use std::{
-    sync::Arc,
-    thread::{self, ScopedJoinHandle},
-};
+use std::{sync::Arc, thread};
 
 use slat::{
     Format, FrameSource, GpaRange, HeapFrames, MapError, MapRangeError, Mapped, ObserverId, Reader,
@@ -71,13 +68,6 @@ impl Way {
     }
 }
 
-/// Waits until as many threads have stopped, or this one is done.
-fn wait_for<T>(source: &Jolts, stops: u64, thread: &ScopedJoinHandle<'_, T>) {
-    while source.stops() < stops && !thread.is_finished() {
-        thread::yield_now();
-    }
-}
-
 /// Starts a mapper that stops at some places; when it has, or is done, calls `meanwhile`, once for each.
 fn stopped<F: Format>(
     table: &Handle<F>,
@@ -93,7 +83,7 @@ fn stopped<F: Format>(
             way.map(&reader)
         });
         for stop in 0..stops.len() {
-            wait_for(source, stop as u64 + 1, &mapper);
+            source.wait_for(stop as u64 + 1, &mapper);
             meanwhile(stop);
             source.turn();
         }
@@ -204,10 +194,10 @@ every_format! {
                     jolts::stop_at(&slow);
                     here.pin().unmap(gpa).map(|(mapping, _)| mapping.pfn)
                 });
-                wait_for(source, 2, &mapper);
+                source.wait_for(2, &mapper);
                 table.vacate(area).unwrap();
                 source.turn();
-                wait_for(source, 3, &mapper);
+                source.wait_for(3, &mapper);
                 source.turn();
                 (mapper.join().unwrap(), unmapper.join().unwrap())
             });
@@ -237,17 +227,17 @@ every_format! {
                 Way::Map.map(&reader)
             });
             let first = scope.spawn(first);
-            wait_for(source, 1, &first);
+            source.wait_for(1, &first);
             // A claim that comes to nothing, so that it will look twice.
             table.vacate(range(8 * GIB, PAGE)).unwrap_err();
             source.turn();
-            wait_for(source, 2, &first);
+            source.wait_for(2, &first);
             assert_eq!(table.pin().unmap(at(GPA)).unwrap().0.pfn, pfn(FRAME));
             let second = scope.spawn(second);
-            wait_for(source, 3, &second);
+            source.wait_for(3, &second);
             table.vacate(area).unwrap();
             source.turn();
-            wait_for(source, 4, &second);
+            source.wait_for(4, &second);
             source.turn();
             let first = first.join().unwrap();
             source.turn();

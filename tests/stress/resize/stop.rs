@@ -1,10 +1,7 @@
 //! Somebody stops in the middle, at each step of a walk in turn, and a collapse comes; or the collapse stops,
 //! and somebody else comes.
 
-use std::{
-    sync::Arc,
-    thread::{self, ScopedJoinHandle},
-};
+use std::{sync::Arc, thread};
 
 use slat::{
     CollapseError, Format, HeapFrames, Mapped, ObserverId, PageSize, Prot, Reader, Tracking,
@@ -158,13 +155,6 @@ impl Drop for Release<'_> {
     }
 }
 
-/// Waits until as many threads have stopped, or this one is done.
-fn wait_for<T>(source: &Jolts, stops: u64, thread: &ScopedJoinHandle<'_, T>) {
-    while source.stops() < stops && !thread.is_finished() {
-        thread::yield_now();
-    }
-}
-
 fn nobody(id: ObserverId) {
     panic!("{id} is kicked");
 }
@@ -183,7 +173,7 @@ every_format! {
                         jolts::stop_at(&[Stop { steps, turns: 1 }]);
                         table.collapse(at(GPA), SIZE, &nobody)
                     });
-                    wait_for(source, 1, &collapser);
+                    source.wait_for(1, &collapser);
                     let release = Release(source);
                     // Invariant 7: it hides no page.
                     for page in [0, 77, 511] {
@@ -216,7 +206,7 @@ every_format! {
                     jolts::stop_at(&[Stop { steps, turns: 1 }]);
                     way.go(&reader)
                 });
-                wait_for(source, 1, &stopped);
+                source.wait_for(1, &stopped);
                 let release = Release(source);
                 let done = table.collapse(at(GPA), SIZE, &nobody);
                 drop(release);
@@ -246,7 +236,7 @@ every_format! {
                     assert_eq!(again.pfn, reached.pfn, "hidden");
                     reached
                 });
-                wait_for(source, 1, &vcpu);
+                source.wait_for(1, &vcpu);
                 let kick = |_: ObserverId| {
                     // It may stop twice.
                     while !vcpu.is_finished() {
