@@ -37,6 +37,7 @@ mod ops;
 mod page_table;
 mod pinned;
 mod reader;
+mod space;
 mod sync;
 mod table;
 mod walk;
@@ -73,6 +74,10 @@ pub use self::{
     page_table::PageTable,
     pinned::Pinned,
     reader::Reader,
+    space::{
+        Answer, Backing, BackingError, Contiguous, CopyOnWrite, CopyPool, FramePool, OnDemand,
+        Released, Request, Supplied, Supplier, Want,
+    },
     table::{CreateError, Table},
 };
 

@@ -1,4 +1,5 @@
-//! The mutual exclusion of structural changes and of the frame sources' free lists.
+//! The mutual exclusion of structural changes and of the frame sources' free lists, and waiting for what
+//! another does under a lock.
 //!
 //! parking_lot's where there is a standard library; a checker's under a checker; and a ticket lock,
 //! fair and small, where there is neither. The fault path takes none of them.
@@ -16,10 +17,18 @@ mod ticket;
 
 #[cfg(all(feature = "std", not(any(loom, shuttle))))]
 mod imp {
-    pub(super) use parking_lot::{Mutex, MutexGuard};
+    pub(super) use parking_lot::{Condvar, Mutex, MutexGuard};
 
     pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock()
+    }
+
+    pub(super) fn wait<'a, T>(
+        condvar: &Condvar,
+        mut guard: MutexGuard<'a, T>,
+    ) -> MutexGuard<'a, T> {
+        condvar.wait(&mut guard);
+        guard
     }
 }
 
@@ -30,13 +39,17 @@ mod imp {
     use std::sync::PoisonError;
 
     #[cfg(loom)]
-    pub(super) use loom::sync::{Mutex, MutexGuard};
+    pub(super) use loom::sync::{Condvar, Mutex, MutexGuard};
     #[cfg(shuttle)]
-    pub(super) use shuttle::sync::{Mutex, MutexGuard};
+    pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard};
 
     pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         // As parking_lot: a panic under the lock does not poison it.
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -69,5 +82,34 @@ impl<T> Deref for MutexGuard<'_, T> {
 impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         &mut self.0
+    }
+}
+
+/// A wait for something that happens under a [`Mutex`]. May end without it.
+///
+/// Where there is no standard library it is a poll: the lock is let go of for a moment, and taken again.
+#[derive(Debug, Default)]
+pub(crate) struct Condvar {
+    #[cfg(any(loom, shuttle, feature = "std"))]
+    inner: imp::Condvar,
+}
+
+impl Condvar {
+    #[cfg(any(loom, shuttle, feature = "std"))]
+    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        MutexGuard(imp::wait(&self.inner, guard.0))
+    }
+
+    #[cfg(not(any(loom, shuttle, feature = "std")))]
+    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        let mutex = guard.0.mutex();
+        drop(guard);
+        core::hint::spin_loop();
+        MutexGuard(imp::lock(mutex))
+    }
+
+    pub(crate) fn notify_all(&self) {
+        #[cfg(any(loom, shuttle, feature = "std"))]
+        let _ = self.inner.notify_all();
     }
 }

@@ -7,6 +7,7 @@
 #[cfg(all(loom, not(crossbeam_loom)))]
 compile_error!("build the models with both `--cfg loom` and `--cfg crossbeam_loom`");
 
+mod counter;
 mod fence;
 mod lock;
 mod relax;
@@ -32,8 +33,9 @@ use shuttle::sync::atomic as imp;
 #[cfg(loom)]
 use self::turn as imp;
 pub(crate) use self::{
+    counter::Counter,
     fence::{fence_after_exchange, full_fence},
-    lock::{Mutex, MutexGuard},
+    lock::{Condvar, Mutex, MutexGuard},
     relax::Relax,
     thread::this_thread,
     unique::unique,

@@ -61,6 +61,13 @@ pub(super) struct MutexGuard<'a, T> {
     ticket: u64,
 }
 
+impl<'a, T> MutexGuard<'a, T> {
+    #[cfg(not(loom))]
+    pub(super) fn mutex(&self) -> &'a Mutex<T> {
+        self.mutex
+    }
+}
+
 impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
 

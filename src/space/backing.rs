@@ -1,0 +1,173 @@
+//! What a region is made of: which frame is at a page, and who brings it there.
+//!
+//! A [`Backing`] is asked twice at most. First [`frame`](Backing::frame), under the pin of the fault: the fast
+//! answer, which must not block. If that is [`Wait`](Answer::Wait), then [`fetch`](Backing::fetch), with no pin
+//! held, by one thread a page at a time; afterwards it is asked for the frame again. What a fault does not
+//! use, and what is unmapped, comes back by [`release`](Backing::release), once no translation cache and no
+//! [`Hold`](crate::Hold) reaches it.
+
+mod contiguous;
+mod copy;
+mod demand;
+mod supplied;
+
+use alloc::boxed::Box;
+use core::{error::Error, fmt};
+
+pub use self::{
+    contiguous::Contiguous,
+    copy::{CopyOnWrite, CopyPool},
+    demand::{FramePool, OnDemand},
+    supplied::{Request, Supplied, Supplier},
+};
+use crate::{
+    addr::{Gpa, HostPfn},
+    attr::{Attr, Prot},
+    level::PageSize,
+};
+
+/// A leaf that a fault wants to map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Want {
+    /// The first page of the leaf, in 4 KiB pages from the beginning of the backing.
+    pub page: u64,
+    /// The size of the leaf.
+    pub size: PageSize,
+    /// What the access needs; empty if the page is only to be there, as by
+    /// [`prefault`](crate::Space::prefault).
+    pub access: Prot,
+    /// The frame that is mapped there and does not allow the access, or was until it was taken away to be
+    /// replaced.
+    pub present: Option<HostPfn>,
+}
+
+impl Want {
+    /// Asks for a leaf of `size` from `page` on, where nothing is mapped.
+    #[must_use]
+    pub const fn new(page: u64, size: PageSize, access: Prot) -> Self {
+        Self { page, size, access, present: None }
+    }
+
+    /// Says that `frame` is mapped there.
+    #[must_use]
+    pub const fn with_present(self, frame: HostPfn) -> Self {
+        Self { present: Some(frame), ..self }
+    }
+}
+
+/// The fast answer of a [`Backing`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Answer {
+    /// The leaf maps the consecutive frames from this one on, and allows no more than these rights,
+    /// whatever the region does. The first frame is aligned to the leaf's size.
+    Frame(HostPfn, Prot),
+    /// Not by a leaf of that size: ask for the next smaller one. It is no answer for 4 KiB.
+    Smaller,
+    /// Not yet: [`fetch`](Backing::fetch) it.
+    ///
+    /// If [`present`](Want::present) is to be replaced by another frame, every answer for the page is
+    /// `Wait` from now on until a `fetch` is over, whoever asks. What is present is unmapped, and no
+    /// translation cache holds it any more, when `fetch` is called.
+    Wait,
+    /// Never, or not now.
+    Failed(BackingError),
+}
+
+/// How a leaf's frames come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Released {
+    /// The first page of the leaf, in 4 KiB pages from the beginning of the backing.
+    pub page: u64,
+    /// The first of its frames.
+    pub frame: HostPfn,
+    /// Its size.
+    pub size: PageSize,
+    /// Whether an MMU, or a device, accessed it while it was mapped.
+    pub accessed: bool,
+    /// Whether one wrote it.
+    pub dirty: bool,
+}
+
+impl Released {
+    /// Says that the leaf of `size` from `page` on, which is `frame`, is unused and was never mapped.
+    #[must_use]
+    pub const fn unused(page: u64, frame: HostPfn, size: PageSize) -> Self {
+        Self { page, frame, size, accessed: false, dirty: false }
+    }
+}
+
+/// What a region of a [`Space`](crate::Space) is made of.
+///
+/// It is counted: it lives as long as a region, a running fault or a [`Hold`](crate::Hold) needs it.
+pub trait Backing: fmt::Debug + Send + Sync {
+    /// Returns how many 4 KiB pages it has.
+    fn pages(&self) -> u64;
+
+    /// Returns the largest leaf that can ever be at its `page`, if that is mapped at `gpa`: for what size the
+    /// region is populated.
+    fn largest(&self, page: u64, gpa: Gpa) -> PageSize {
+        let _ = (page, gpa);
+        PageSize::Size4K
+    }
+
+    /// Returns what a region gets that asks for `asked`: the backing may take rights away, and choose the
+    /// memory type.
+    fn attr(&self, asked: Attr) -> Attr {
+        asked
+    }
+
+    /// Says which frame is there. Called under a pin: it must not block, and not call into the space. If it
+    /// panics, the fault does, and nothing has changed.
+    ///
+    /// A frame that is not mapped after all is released.
+    fn frame(&self, want: &Want) -> Answer;
+
+    /// Brings a page that had to be waited for, and returns when it is there, or has failed. Called with
+    /// no pin held, by one thread at a time for each page; it may block, and others go on beside it. If it
+    /// panics, the fault does, and the next one tries again.
+    ///
+    /// # Errors
+    /// Whatever the backing has to say; the fault carries it.
+    fn fetch(&self, want: &Want) -> Result<(), BackingError> {
+        let _ = want;
+        Ok(())
+    }
+
+    /// Takes back what [`frame`](Self::frame) gave and nobody uses any more. May be called under a pin, and
+    /// must not panic.
+    fn release(&self, released: Released) {
+        let _ = released;
+    }
+}
+
+/// Why a [`Backing`] has no frame.
+#[derive(Debug)]
+pub struct BackingError(Box<dyn Error + Send + Sync>);
+
+impl BackingError {
+    /// Makes one of any error, or of a string.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(error.into())
+    }
+
+    /// Returns what the backing said.
+    #[must_use]
+    pub fn get(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.0
+    }
+}
+
+impl fmt::Display for BackingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for BackingError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
