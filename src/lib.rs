@@ -75,8 +75,11 @@ pub use self::{
     pinned::Pinned,
     reader::Reader,
     space::{
-        Answer, Backing, BackingError, Contiguous, CopyOnWrite, CopyPool, FramePool, OnDemand,
-        Released, Request, Supplied, Supplier, Want,
+        Answer, Backing, BackingError, BadFaultAround, Contiguous, CopyOnWrite, CopyPool,
+        DirtyError, DiscardError, Fault, FaultError, FramePool, Hold, HoldEnd, HoldRange,
+        MapRegionError, OnDemand, PrefaultError, ProtectRegionError, RegionInfo, Released,
+        ReplaceBackingError, Request, ResizeRegionError, Space, SpaceStats, Supplied, Supplier,
+        TrackError, UnmapRegionError, Vcpu, Want,
     },
     table::{CreateError, Table},
 };

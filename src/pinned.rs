@@ -7,7 +7,7 @@ use crate::{
     arena::FrameSource,
     attr::{Attr, Prot},
     bitmap::Bitmap,
-    epoch::Pin,
+    epoch::{Pin, Snapshot},
     format::Format,
     level::{Level, PageSize},
     mapping::Mapping,
@@ -392,6 +392,18 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// As [`mappings`](Self::mappings).
     pub fn translate(&self, gpa: Gpa, len: u64, access: Prot) -> Result<HostRun, TranslateError> {
         self.look().translate(gpa, len, access)
+    }
+
+    /// Tells whether the MMU keeps accessed and dirty bits, if it is asked to.
+    #[inline]
+    pub(crate) fn keeps_bits(&self) -> bool {
+        self.domain.tree().format().keeps_bits()
+    }
+
+    /// Returns the current version of a snapshot of this table's.
+    #[inline]
+    pub(crate) fn read<'p, T: Send + Sync>(&'p self, snapshot: &'p Snapshot<T>) -> &'p T {
+        snapshot.read(&self.pin)
     }
 
     fn collect(&self) -> Collect<'r> {

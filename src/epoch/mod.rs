@@ -10,12 +10,15 @@
 //! that is found out. So pinning never frees a frame and never meets a lock; who wants to free asks
 //! [`Epoch::passed`].
 
-#![expect(unsafe_code, reason = "a participant moves between threads")]
+#![expect(unsafe_code, reason = "a participant moves between threads, a snapshot is freed")]
+
+mod snapshot;
 
 use core::fmt;
 
 use crossbeam_epoch::{Collector, Guard, LocalHandle};
 
+pub(crate) use self::snapshot::Snapshot;
 use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// How often [`Epoch::advance`] tries. A round advances the epoch by one, if no pin prevents it, and two

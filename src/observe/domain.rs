@@ -21,9 +21,10 @@ use super::{
 use crate::{
     addr::{Gpa, GpaRange},
     arena::FrameSource,
+    epoch::Snapshot,
     format::{Carry, Format},
     mmu::Identity,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, Relax},
     table::{CreateError, Dead, Need, Supply, Tree, Walker, Writer},
 };
 
@@ -85,6 +86,30 @@ impl<F: Format, S: FrameSource> Domain<F, S> {
     /// Lets the grace period with this stamp end, if pins allow; tells whether it is over.
     pub(crate) fn end_grace(&self, stamp: u64) -> bool {
         self.limbo.lock().end_grace(self.tree.epoch(), stamp)
+    }
+
+    /// Waits until every pin has ended that is held now.
+    pub(crate) fn wait_for_pins(&self) {
+        let stamp = self.limbo.lock().begin_grace(self.tree.epoch());
+        let mut relax = Relax::default();
+        while !self.end_grace(stamp) {
+            relax.pause();
+        }
+    }
+
+    /// Makes a value that is read under the pins of this table.
+    pub(crate) fn snapshot<T: Send + Sync>(&self, value: T) -> Snapshot<T> {
+        Snapshot::new(self.tree.epoch(), value)
+    }
+
+    /// Replaces the value of a snapshot that was made here, and waits for the pins that may have seen the
+    /// old one.
+    pub(crate) fn replace<T: Send + Sync>(&self, snapshot: &Snapshot<T>, value: T) {
+        let old = snapshot.replace(value);
+        self.wait_for_pins();
+        // SAFETY: the pins of this table's epoch have ended, and that is the snapshot's: readers with
+        // pins of another are turned away.
+        unsafe { old.free() };
     }
 
     /// Kicks the observers that keep something from being freed, and frees what nobody can walk.

@@ -34,6 +34,8 @@ pub use self::{
     watch::{FixError, Fixed, NoteError, Noted, WatchError},
 };
 
+pub(crate) use self::slot::Spot;
+
 use core::iter;
 
 use crate::{

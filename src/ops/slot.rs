@@ -38,6 +38,16 @@ pub struct SlotRef<'p, F: Format, S: FrameSource> {
     gpa: Gpa,
 }
 
+/// What the translation of a page ends at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spot {
+    Leaf(Mapping),
+    /// Room for a leaf of this size.
+    Room(PageSize),
+    /// No memory.
+    Nothing,
+}
+
 impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
     pub(crate) fn slot(self, gpa: Gpa) -> Result<SlotRef<'p, F, S>, OutOfRange> {
         if !self.format().admits(gpa) {
@@ -59,6 +69,17 @@ impl<'p, F: Format, S: FrameSource> SlotRef<'p, F, S> {
     #[must_use]
     pub fn mapping(&self) -> Option<Mapping> {
         self.walker.lookup_at(self.place(), self.gpa)
+    }
+
+    /// Returns what is here, by one look.
+    #[inline]
+    pub(crate) fn spot(&self) -> Spot {
+        let at = self.walker.resume(self.place(), self.gpa.page());
+        match self.walker.found(at.place.level, at.entry) {
+            Found::Leaf(size) => Spot::Leaf(self.walker.format().mapping(self.gpa, size, at.entry)),
+            Found::Empty(size) | Found::Claimed(size) => Spot::Room(size),
+            Found::Unpopulated => Spot::Nothing,
+        }
     }
 
     /// Returns the accessed bit.

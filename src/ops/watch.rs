@@ -21,7 +21,7 @@
 //! dirty in the next round.
 
 use crate::{
-    addr::{Gpa, GpaRange},
+    addr::{Gpa, GpaRange, HostPfn},
     arena::FrameSource,
     attr::Prot,
     entry::Entry,
@@ -195,16 +195,37 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         self.set_dirty_at(self.top(gpa.page()), gpa.page()).ok_or(NoteError::NotMapped { gpa })
     }
 
+    /// Does the same if the page is mapped to `frame`; `None` if it is not.
+    pub(crate) fn note_dirty_of(self, gpa: Gpa, frame: HostPfn) -> Option<Noted> {
+        let format = self.format();
+        let is_there = |size, leaf| format.mapping(gpa, size, leaf).frame_of(gpa) == Some(frame);
+        self.set_dirty_if(self.top(gpa.page()), gpa.page(), is_there)
+    }
+
     /// Makes the leaf dirty that translates `page`, at or below `place`, on account of a write that is done;
     /// `None` if there is no leaf.
     pub(super) fn set_dirty_at(self, place: Place<'p>, page: u64) -> Option<Noted> {
+        self.set_dirty_if(place, page, |_, _| true)
+    }
+
+    /// Does the same if `is_it` says that the leaf is the one that was written; `None` if it is not.
+    fn set_dirty_if(
+        self,
+        place: Place<'p>,
+        page: u64,
+        is_it: impl Fn(PageSize, Entry) -> bool,
+    ) -> Option<Noted> {
         // Between what the caller wrote to the page and a look that finds it dirty already. A harvest takes
         //   the bit, and fences, before the page is read: so the bit is seen clear here, or what was
         //   written is seen there [pair: write-harvest].
         full_fence();
         let dirty_bit = self.format().dirty_bit();
         let mut otherwise = None;
-        let set = self.dirty(place, page, |_, leaf| {
+        let set = self.dirty(place, page, |size, leaf| {
+            if !is_it(size, leaf) {
+                otherwise = None;
+                return None;
+            }
             otherwise = leaf.has(dirty_bit).then_some(Noted::Already);
             otherwise.is_none().then_some(leaf)
         });

@@ -2,7 +2,7 @@
 
 use super::Pinned;
 use crate::{
-    addr::{Gpa, GpaRange},
+    addr::{Gpa, GpaRange, HostPfn},
     arena::FrameSource,
     format::Format,
     observe::Flush,
@@ -103,5 +103,10 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// another: who notes late keeps the mapping meanwhile. Lock-free.
     pub fn note_dirty(&self, gpa: Gpa) -> Result<Noted, NoteError> {
         self.change().note_dirty(gpa)
+    }
+
+    /// Does the same if the page is mapped to `frame`; `None` if it is not.
+    pub(crate) fn note_dirty_of(&self, gpa: Gpa, frame: HostPfn) -> Option<Noted> {
+        self.change().note_dirty_of(gpa, frame)
     }
 }

@@ -67,6 +67,12 @@ impl<T> Mutex<T> {
     }
 }
 
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
 /// The right to what a [`Mutex`] guards, until dropped.
 #[derive(Debug)]
 pub(crate) struct MutexGuard<'a, T>(imp::MutexGuard<'a, T>);

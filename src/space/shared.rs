@@ -1,0 +1,197 @@
+//! What all handles of a space share, and what all its operations are made of.
+
+use alloc::{boxed::Box, vec::Vec};
+use core::fmt;
+
+use super::{
+    agent::Agent,
+    hold::Held,
+    region::{Ground, Layout, Region},
+    stats::Stripes,
+};
+use crate::{
+    addr::GpaRange,
+    arena::FrameSource,
+    epoch::Snapshot,
+    format::{Format, Tracking},
+    level::PageSize,
+    observe::{Flush, InsideGuest, Kick, ObserverId},
+    ops::SplitError,
+    page_table::PageTable,
+    sync::Mutex,
+};
+
+/// Unmaps that many pages, at most, before it shoots them down: what is noted of them meanwhile stays small.
+const CHUNK: PageSize = PageSize::Size1G;
+
+pub(super) struct Shared<F: Format, S: FrameSource> {
+    pub(super) table: PageTable<F, S>,
+    /// Replaced under `changes` alone.
+    pub(super) layout: Snapshot<Layout>,
+    /// Held by who changes regions, over all of it. The fault path does not take it.
+    pub(super) changes: Mutex<Changes>,
+    pub(super) stripes: Stripes,
+    /// For threads that have no handle of their own.
+    agents: Mutex<Vec<Agent<F, S>>>,
+    /// Written holds that are to be noted before the next look for dirty pages.
+    pub(super) deferred: Mutex<Vec<Held>>,
+    kick: Kicks,
+}
+
+/// What belongs to who changes regions.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// While writes are tracked: pages whose contents have changed otherwise than by a write, and were not
+    /// reported yet.
+    pub(super) altered: Vec<GpaRange>,
+}
+
+pub(super) struct Kicks(Box<dyn Kick + Send + Sync>);
+
+impl Kick for Kicks {
+    fn kick(&self, observer: ObserverId) {
+        self.0.kick(observer);
+    }
+}
+
+impl<F: Format, S: FrameSource> Shared<F, S> {
+    pub(super) fn new(table: PageTable<F, S>, kick: impl Kick + Send + Sync + 'static) -> Self {
+        let layout = Layout { regions: Vec::new(), tracking: Tracking::Off, closed: None };
+        Self {
+            layout: table.domain().snapshot(layout),
+            table,
+            changes: Mutex::new(Changes::default()),
+            stripes: Stripes::default(),
+            agents: Mutex::new(Vec::new()),
+            deferred: Mutex::new(Vec::new()),
+            kick: Kicks(Box::new(kick)),
+        }
+    }
+
+    pub(super) fn kick(&self) -> &Kicks {
+        &self.kick
+    }
+
+    /// Lends an agent to a thread that has none.
+    pub(super) fn with_agent<T>(&self, work: impl FnOnce(&Agent<F, S>) -> T) -> T {
+        let agent = self.agents.lock().pop().unwrap_or_else(|| Agent::new(self));
+        let done = work(&agent);
+        self.agents.lock().push(agent);
+        done
+    }
+
+    /// Returns a copy of the layout.
+    pub(super) fn layout(&self) -> Layout {
+        self.with_agent(|agent| agent.reader.pin().read(&self.layout).clone())
+    }
+
+    /// Says if the caller's thread is inside an observer, for which it would have to wait.
+    pub(super) fn check_outside(&self) -> Result<(), InsideGuest> {
+        match self.table.domain().hub().inside_here() {
+            Some(observer) => Err(InsideGuest { observer }),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for who is changing regions. Call it with no pin held.
+    pub(super) fn wait_for_change(&self) -> Result<(), InsideGuest> {
+        // They may be waiting for the caller's own observer.
+        self.check_outside()?;
+        drop(self.changes.lock());
+        Ok(())
+    }
+
+    /// Makes `layout` the one that faults see, and waits for those that have seen another. The caller holds
+    /// `changes`.
+    pub(super) fn publish(&self, layout: Layout) {
+        self.table.domain().replace(&self.layout, layout);
+    }
+
+    /// Serves a flush: kicks, and waits. The caller has made sure that its thread is outside.
+    pub(super) fn serve(&self, flush: Flush<'_>) -> Result<(), InsideGuest> {
+        flush.shootdown().wait(&self.kick)
+    }
+
+    /// Invalidates all that is cached of `range`, also on account of what others have unmapped there and
+    /// not yet shot down.
+    pub(super) fn shoot(&self, range: GpaRange) -> Result<(), InsideGuest> {
+        self.serve(Flush::structure(self.table.domain().hub(), range))
+    }
+
+    /// Splits the large leaves that `range` cuts.
+    pub(super) fn split_edges(&self, range: GpaRange) -> Result<(), SplitError> {
+        for gpa in [range.start(), range.last()] {
+            while let Some(leaf) = self.with_agent(|agent| agent.reader.pin().lookup(gpa)) {
+                if range.covers(leaf.range()) {
+                    break;
+                }
+                let size =
+                    leaf.size.smaller().expect("a 4 KiB leaf is in every range that it meets");
+                match self.table.split(gpa, size, &self.kick) {
+                    Ok(()) | Err(SplitError::NotMapped { .. } | SplitError::Busy) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Unmaps all of `part`, which is of `region`, shoots it down, and gives the frames back. Returns how
+    /// many pages that were.
+    ///
+    /// The caller holds `changes`, is outside, and has split what `part` cuts. Nobody maps anything there
+    /// any more; or what is mapped meanwhile may stay.
+    pub(super) fn empty(&self, region: &Region, ground: &Ground, part: GpaRange) -> u64 {
+        chunks(part).map(|chunk| self.empty_chunk(region, ground, chunk)).sum()
+    }
+
+    fn empty_chunk(&self, region: &Region, ground: &Ground, chunk: GpaRange) -> u64 {
+        let mut removed = Vec::new();
+        let pages = self.with_agent(|agent| {
+            let pages = loop {
+                let pin = agent.reader.pin();
+                let unmapped = pin.unmap_range(chunk, |leaf| removed.push(region.released(&leaf)));
+                drop(pin);
+                match unmapped {
+                    Ok((pages, flush)) => {
+                        // `shoot` serves it as well.
+                        drop(flush);
+                        break pages;
+                    }
+                    // Somebody has collapsed leaves across the region's end meanwhile.
+                    Err(_) => {
+                        let _ = self.split_edges(chunk);
+                    }
+                }
+            };
+            agent.stripe.unmapped.add(pages);
+            pages
+        });
+        // Also what a fault has taken away, to replace it, and not yet shot down.
+        self.shoot(chunk).expect("the caller is outside");
+        removed.into_iter().for_each(|released| ground.release(released));
+        pages
+    }
+
+    /// Waits until every pin has ended that is held now.
+    pub(super) fn wait_for_pins(&self) {
+        self.table.domain().wait_for_pins();
+    }
+}
+
+/// Cuts `part` where no leaf can lie across.
+pub(super) fn chunks(part: GpaRange) -> impl Iterator<Item = GpaRange> {
+    let mut first = part.first_page();
+    core::iter::from_fn(move || {
+        (first < part.end_page()).then(|| {
+            let end = CHUNK.leaf_range(first).end_page().min(part.end_page());
+            GpaRange::between(core::mem::replace(&mut first, end), end)
+        })
+    })
+}
+
+impl<F: Format, S: FrameSource> fmt::Debug for Shared<F, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("table", &self.table).finish_non_exhaustive()
+    }
+}

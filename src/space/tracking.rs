@@ -1,0 +1,144 @@
+//! Which pages were written.
+//!
+//! Where the MMU keeps dirty bits they are what is reported. Elsewhere every leaf is watched: those that are
+//! there when tracking is switched on, and each one that a fault maps, or gives the right to write, from then
+//! on. Whether writes are tracked is part of the layout, so a fault that has not seen it switched on is over
+//! when the leaves are looked through.
+//!
+//! A page that is taken away, and comes back with other contents, is reported as written, too.
+
+use alloc::vec::Vec;
+
+use super::{
+    errors::{DirtyError, TrackError},
+    region::Layout,
+    shared::{Changes, Shared},
+};
+use crate::{
+    addr::GpaRange,
+    arena::FrameSource,
+    bitmap::Bitmap,
+    format::{Format, Tracking},
+    level::PageSize,
+    ops::Mark,
+    pinned::Pinned,
+};
+
+impl Changes {
+    /// Notes, if writes are tracked, that the contents of `range` are others.
+    pub(super) fn alter(&mut self, layout: &Layout, range: GpaRange) {
+        if layout.tracking == Tracking::On {
+            self.altered.push(range);
+        }
+    }
+
+    /// Puts what was altered in `range` into `found`, which covers it, and forgets it. Returns how many pages
+    /// were not in it before.
+    fn report(&mut self, range: GpaRange, found: &mut Bitmap) -> u64 {
+        let before = found.count();
+        let mut rest = Vec::new();
+        for altered in self.altered.drain(..) {
+            let Some(part) = altered.overlap(range) else {
+                rest.push(altered);
+                continue;
+            };
+            found.set_range(part).expect("the bitmap covers the range");
+            if altered.first_page() < part.first_page() {
+                rest.push(GpaRange::between(altered.first_page(), part.first_page()));
+            }
+            if part.end_page() < altered.end_page() {
+                rest.push(GpaRange::between(part.end_page(), altered.end_page()));
+            }
+        }
+        self.altered = rest;
+        found.count() - before
+    }
+}
+
+impl<F: Format, S: FrameSource> Shared<F, S> {
+    pub(super) fn track(&self, tracking: Tracking) -> Result<(), TrackError> {
+        self.check_outside()?;
+        let mut changes = self.changes.lock();
+        let layout = self.layout();
+        if layout.tracking == tracking {
+            return Ok(());
+        }
+        self.publish(Layout { tracking, ..layout.clone() });
+        changes.altered.clear();
+        if tracking == Tracking::Off {
+            self.unwatch(&layout);
+            return Ok(());
+        }
+        if let Err(error) = self.split_all(&layout) {
+            self.publish(layout);
+            return Err(error);
+        }
+        self.begin_tracking(&layout);
+        Ok(())
+    }
+
+    /// Splits all large leaves; faults map no more of them.
+    fn split_all(&self, layout: &Layout) -> Result<(), TrackError> {
+        for region in &layout.regions {
+            let split = self.table.split_range(region.range, PageSize::Size4K, self.kick(), |_| ());
+            split.map_err(|stopped| TrackError::Split(stopped.source))?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that each write from now on is noted, and that none before is.
+    fn begin_tracking(&self, layout: &Layout) {
+        if !self.table.format().keeps_bits() {
+            self.each_region(layout, |pin, range| pin.watch(range).map(drop));
+        }
+        // Who runs without bits that the MMU keeps comes out, and enters with them. And who writes unwatched
+        //   has been told.
+        self.shoot(GpaRange::ALL).expect("the caller is outside");
+        for region in &layout.regions {
+            let mut before = Bitmap::new(region.range);
+            self.harvest(region.range, &mut before).expect("the bitmap is of the range");
+        }
+    }
+
+    fn unwatch(&self, layout: &Layout) {
+        if !self.table.format().keeps_bits() {
+            self.each_region(layout, |pin, range| pin.unwatch(range).map(drop));
+        }
+    }
+
+    /// Does `work` for each region, again where somebody has collapsed leaves across its end.
+    fn each_region<E>(
+        &self,
+        layout: &Layout,
+        work: impl Fn(&Pinned<'_, F, S>, GpaRange) -> Result<(), E>,
+    ) {
+        for region in &layout.regions {
+            let range = region.range;
+            while self.with_agent(|agent| work(&agent.reader.pin(), range)).is_err() {
+                let _ = self.split_edges(range);
+            }
+        }
+    }
+
+    pub(super) fn dirty(&self, range: GpaRange, found: &mut Bitmap) -> Result<u64, DirtyError> {
+        self.check_outside()?;
+        let mut changes = self.changes.lock();
+        if self.layout().tracking == Tracking::Off {
+            return Err(DirtyError::NotTracked);
+        }
+        self.note_deferred();
+        let pages = self.harvest(range, found)?;
+        Ok(pages + changes.report(range, found))
+    }
+
+    /// Takes the dirty marks of a range, and shoots them down.
+    fn harvest(&self, range: GpaRange, found: &mut Bitmap) -> Result<u64, DirtyError> {
+        self.with_agent(|agent| {
+            let pin = agent.reader.pin();
+            let (pages, flush) = pin.harvest(range, Mark::Dirty, found)?;
+            drop(pin);
+            self.serve(flush)?;
+            Ok(pages)
+        })
+    }
+}
