@@ -44,9 +44,9 @@ use crate::{
 /// assert_eq!(
 ///     dump.to_string(),
 ///     "0x0..=0x3fffff           frames 0x200..=0x5ff      2M  rwx  WB  -  \
-///      pages 1024  accessed 1024  dirty 512\n\
+///      pages 1024  accessed 0  dirty 512\n\
 ///      0xfee00000..=0xfee00fff  frames 0xfee00..=0xfee00  4K  rw-  UC  -  \
-///      pages    1  accessed    1  dirty   0"
+///      pages    1  accessed 0  dirty   0"
 /// );
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -56,6 +56,9 @@ use crate::{
 /// No cell is empty, so every line has the same number of words. No newline ends the last one.
 ///
 /// With the feature `serde` it can be serialized: an object with the `range` that was asked for, and the `runs`.
+/// Addresses and frame numbers are strings, as they are printed: in a reader of JSON that keeps numbers as
+/// `f64` the upper ones would not survive. Sizes, rights and memory types are printed as well, flags and software
+/// bits are lists of names, numbers of pages are numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Dump {

@@ -27,7 +27,7 @@ const COLOURS: [u8; CHARACTERS.len()] = [16, 17, 18, 54, 90, 126, 162, 202, 214,
 /// dirty.set(Gpa::new(0x1000))?;
 /// dirty.set_range(GpaRange::from_pages(Gpa::new(0x20_0000), 300)?)?;
 /// let heat = Heat::new(&dirty, NonZero::new(10).unwrap());
-/// assert_eq!(heat.to_string(), ".    *@@- ");
+/// assert_eq!(heat.to_string(), ".    #@@. ");
 /// let counts: Vec<u64> = heat.cells().map(|cell| cell.count).collect();
 /// assert_eq!(counts, [1, 0, 0, 0, 0, 88, 100, 100, 12, 0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
