@@ -1,5 +1,7 @@
 //! What a leaf says besides its frame: rights, memory type, and the flags of one format or another.
 
+use core::fmt;
+
 use bitflags::bitflags;
 
 bitflags! {
@@ -25,6 +27,17 @@ bitflags! {
         const RX = 1 | 4;
         /// Read, write and execute.
         const RWX = 1 | 2 | 4;
+    }
+}
+
+/// As `rwx`, with `-` for a right that is not there, and a `u` behind it for [`XU`](Prot::XU).
+impl fmt::Display for Prot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letters = [(Self::R, "r"), (Self::W, "w"), (Self::X, "x")];
+        for (right, letter) in letters {
+            f.write_str(if self.contains(right) { letter } else { "-" })?;
+        }
+        f.write_str(if self.contains(Self::XU) { "u" } else { "" })
     }
 }
 
@@ -70,6 +83,13 @@ impl MemType {
             6 => Some(Self::WB),
             _ => None,
         }
+    }
+}
+
+/// As `WB`.
+impl fmt::Display for MemType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
     }
 }
 

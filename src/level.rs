@@ -4,6 +4,8 @@
 //! checker tables are narrow (four slots) so that the search ends; everything else in the crate
 //! follows from [`INDEX_BITS`] and is the same source.
 
+use core::fmt;
+
 use crate::addr::{GpaRange, PAGE_BYTES, PAGE_SHIFT};
 
 /// Address bits that index one table.
@@ -159,6 +161,17 @@ impl PageSize {
     pub(crate) const fn leaf_range(self, page: u64) -> GpaRange {
         let first = page & !(self.pages() - 1);
         GpaRange::between(first, first + self.pages())
+    }
+}
+
+/// As `4K`, `2M` or `1G`.
+impl fmt::Display for PageSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Size4K => "4K",
+            Self::Size2M => "2M",
+            Self::Size1G => "1G",
+        })
     }
 }
 

@@ -13,6 +13,8 @@
 //!   nothing that it can reach is freed.
 //! - [`Flush`] is the duty to invalidate what translation caches may still hold;
 //!   [`Flush::shootdown`] serves it.
+//! - [`Dump`] says what a table maps, and [`Heat`] how much of what is in a [`Bitmap`]: as text, and, with the
+//!   feature `serde`, for programs.
 //! - [`mmu`] walks the same tables in software, as the manuals say that hardware does.
 //!
 //! The long form, with drawings: [`docs`].
@@ -26,9 +28,11 @@ mod addr;
 mod arena;
 mod attr;
 mod bitmap;
+mod dump;
 mod entry;
 mod epoch;
 mod format;
+mod heat;
 mod level;
 mod mapping;
 pub mod mmu;
@@ -37,6 +41,8 @@ mod ops;
 mod page_table;
 mod pinned;
 mod reader;
+#[cfg(feature = "serde")]
+mod serial;
 mod space;
 mod sync;
 mod table;
@@ -53,11 +59,13 @@ pub use self::{
     arena::{Content, FrameRun, FrameSource, HeapFrames, HeapFramesError, Hint, OutOfFrames},
     attr::{Attr, BadMemType, LeafFlags, MemType, Prot, SoftBits},
     bitmap::{Bitmap, BitmapRuns, NotCovered, RangesDiffer},
+    dump::{Dump, LeafRun},
     entry::Entry,
     format::{
         AnyFormat, AttrError, BadEncryptionBit, BadPat, BadPhysWidth, EncodeError, Ept, EptCaps,
         Format, Fresh, Kind, LongMode, Npt, Pat, PhysWidth, Resize, Tracking, Who,
     },
+    heat::{Heat, HeatCell},
     level::{Level, Levels, PageSize, SLOTS},
     mapping::Mapping,
     observe::{

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 10] = [
     &["mmu"],
     &["table", "arena", "epoch"],
     &["entry", "format", "mapping"],
-    &["addr", "level", "attr", "error", "bitmap"],
+    &["addr", "level", "attr", "error", "bitmap", "heat", "serial"],
     &["sync"],
 ];
 

@@ -1,19 +1,16 @@
 //! The picture of a precopy: which parts of memory were dirty in each round, as shades.
 //!
-//! A row for each round, a column for each part of memory. On a terminal a cell is a space on a background
-//! that says how many of the part's pages were dirty, elsewhere a character.
+//! A row for each round, a [`Heat`] map, and a column for each part of memory.
 
 pub(crate) mod svg;
 
-use slat::{Bitmap, PAGE_BYTES};
+use std::num::NonZero;
+
+use serde::Serializer;
+use slat::Heat;
 
 /// Columns of the picture.
-pub(crate) const PARTS: usize = 64;
-
-/// From none of a part's pages to all of them.
-const CHARACTERS: &[u8] = b" .:-=+*#%@";
-/// The same as colours of a terminal's palette of 256: black, then from blue to yellow.
-const COLOURS: [u8; 10] = [16, 17, 18, 54, 90, 126, 162, 202, 214, 226];
+pub(crate) const PARTS: NonZero<usize> = NonZero::new(64).expect("it is not 0");
 
 /// How a terminal is to be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,49 +19,19 @@ pub(crate) enum Shading {
     Characters,
 }
 
-/// One round: how much of each part was dirty, from 0 to 1.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub(crate) struct Row(Vec<f32>);
-
-impl Row {
-    /// Returns how much of each `part` pages is in the bitmap.
-    pub(crate) fn of(pages: &Bitmap, part: usize) -> Self {
-        let range = pages.range();
-        let parts = (range.pages() as usize).div_ceil(part);
-        let mut counts = vec![0_u64; parts];
-        for run in pages.runs() {
-            let first = (run.start().get() - range.start().get()) / PAGE_BYTES;
-            (first..first + run.pages()).for_each(|page| counts[page as usize / part] += 1);
-        }
-        let density = |(number, count): (usize, u64)| {
-            let pages = (range.pages() as usize - number * part).min(part);
-            count as f32 / pages as f32
-        };
-        Self(counts.into_iter().enumerate().map(density).collect())
-    }
-
-    /// Returns how much of each part was dirty.
-    pub(crate) fn parts(&self) -> &[f32] {
-        &self.0
-    }
-
-    /// Returns the row as text.
-    pub(crate) fn to_text(&self, shading: Shading) -> String {
-        let cells = self.0.iter().map(|&density| shade(density));
-        match shading {
-            Shading::Characters => cells.map(|shade| char::from(CHARACTERS[shade])).collect(),
-            Shading::Colours => {
-                let cells = cells.map(|shade| format!("\x1b[48;5;{}m ", COLOURS[shade]));
-                cells.collect::<String>() + "\x1b[0m"
-            }
+impl Shading {
+    /// Returns a row as text.
+    pub(crate) fn draw(self, row: &Heat) -> String {
+        match self {
+            Self::Colours => row.in_colour().to_string(),
+            Self::Characters => row.to_string(),
         }
     }
 }
 
-/// Returns which of ten shades stands for a density: the first for nothing at all, the last for all.
-fn shade(density: f32) -> usize {
-    let last = CHARACTERS.len() - 1;
-    if density <= 0.0 { 0 } else { ((density * last as f32) as usize).clamp(1, last) }
+/// Serializes a row as how much of each part was dirty, from 0 to 1.
+pub(crate) fn serialize<S: Serializer>(row: &Heat, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(row.cells().map(|cell| cell.share() as f32))
 }
 
 #[cfg(test)]

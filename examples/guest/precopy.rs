@@ -23,13 +23,13 @@ use std::{
 };
 
 use slat::{
-    AnyFormat, Arena, Bitmap, Collapsed, Flush, Gpa, GpaRange, HostPfn, Mapping, Mark, PAGE_BYTES,
-    PageSize, Reader,
+    AnyFormat, Arena, Bitmap, Collapsed, Flush, Gpa, GpaRange, Heat, HostPfn, Mapping, Mark,
+    PAGE_BYTES, PageSize, Reader,
 };
 
 use crate::{
     frame::{Frame, WORDS},
-    heat::{PARTS, Row},
+    heat::PARTS,
     layout::Layout,
     machine::Machine,
     manager::{Flushing, Site, Stuck},
@@ -62,7 +62,7 @@ pub(crate) struct Round {
     pub(crate) copied: u64,
     pub(crate) time: Duration,
     /// Where the dirty pages were.
-    pub(crate) row: Row,
+    pub(crate) row: Heat,
 }
 
 /// What a precopy did, and what came of it.
@@ -192,7 +192,7 @@ impl<'m> Copier<'m> {
         let begun = Instant::now();
         let mut pages = Bitmap::new(self.region);
         let (dirty, flush) = self.reader.pin().harvest(self.region, Mark::Dirty, &mut pages)?;
-        let row = Row::of(&pages, self.machine.layout.len().div_ceil(PARTS));
+        let row = Heat::new(&pages, PARTS);
         self.copied.ever_dirty.merge(&pages).expect("both are of the region");
         let leaves = self.leaves(&pages);
         self.serve(flush, &leaves)?;

@@ -291,7 +291,7 @@ fn picture(precopy: &Precopied, shading: Shading) -> String {
         precopy;
     let mut text = "dirty, from the first part of memory to the last:\n".to_owned();
     for (number, round) in (1..).zip(&precopy.rounds) {
-        text += &format!("{number:>4} |{}|\n", round.density.to_text(shading));
+        text += &format!("{number:>4} |{}|\n", shading.draw(&round.density));
     }
     text += &format!(
         "{shootdowns} shoot-downs, {kicks} kicks; the vCPUs stood still for {:.1} ms",

@@ -1,12 +1,12 @@
 //! What a precopy has to have done.
 
 use serde::Serialize;
-use slat::{Collapsed, Gpa, GpaRange, PAGE_BYTES, PageSize};
+use slat::{Collapsed, Gpa, GpaRange, Heat, PAGE_BYTES, PageSize};
 
 use super::Audit;
 use crate::{
     deeds::Bits,
-    heat::Row,
+    heat,
     machine::Machine,
     precopy::{Copied, Round},
 };
@@ -35,8 +35,9 @@ pub(crate) struct CopyRound {
     pub(crate) dirty_pages: u64,
     pub(crate) copied_bytes: u64,
     pub(crate) seconds: f64,
-    /// How much of each part of memory was dirty, from 0 to 1.
-    pub(crate) density: Row,
+    /// How much of each part of memory was dirty.
+    #[serde(serialize_with = "heat::serialize")]
+    pub(crate) density: Heat,
 }
 
 impl From<&Round> for CopyRound {
