@@ -75,8 +75,9 @@ pub use self::{
     pinned::Pinned,
     reader::Reader,
     space::{
-        Answer, Backing, BackingError, Contiguous, CopyOnWrite, CopyPool, FramePool, OnDemand,
-        Released, Request, Supplied, Supplier, Want,
+        Answer, Backing, BackingError, BeyondEnd, Contiguous, CopyOnWrite, CopyPool, Ended,
+        FramePool, FramesError, OnDemand, OutOfMemory, Released, Request, Supplied, Supplier,
+        SupplierGone, SupplyError, SupplyFailed, Want,
     },
     table::{CreateError, Table},
 };

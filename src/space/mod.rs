@@ -3,6 +3,7 @@
 mod backing;
 
 pub use self::backing::{
-    Answer, Backing, BackingError, Contiguous, CopyOnWrite, CopyPool, FramePool, OnDemand,
-    Released, Request, Supplied, Supplier, Want,
+    Answer, Backing, BackingError, BeyondEnd, Contiguous, CopyOnWrite, CopyPool, Ended, FramePool,
+    FramesError, OnDemand, OutOfMemory, Released, Request, Supplied, Supplier, SupplierGone,
+    SupplyError, SupplyFailed, Want,
 };
