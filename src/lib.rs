@@ -83,11 +83,12 @@ pub use self::{
     pinned::Pinned,
     reader::Reader,
     space::{
-        Answer, Backing, BackingError, BadFaultAround, Contiguous, CopyOnWrite, CopyPool,
-        DirtyError, DiscardError, Fault, FaultError, FramePool, Hold, HoldEnd, HoldRange,
-        MapRegionError, OnDemand, PrefaultError, ProtectRegionError, RegionInfo, Released,
-        ReplaceBackingError, Request, ResizeRegionError, Space, SpaceStats, Supplied, Supplier,
-        TrackError, UnmapRegionError, Vcpu, Want,
+        Answer, Backing, BackingError, BadFaultAround, BeyondEnd, Contiguous, CopyOnWrite,
+        CopyPool, DirtyError, DiscardError, Ended, Fault, FaultError, FramePool, FramesError, Hold,
+        HoldEnd, HoldRange, MapRegionError, OnDemand, OutOfMemory, PrefaultError,
+        ProtectRegionError, RegionInfo, Released, ReplaceBackingError, Request, ResizeRegionError,
+        Space, SpaceStats, Supplied, Supplier, SupplierGone, SupplyError, SupplyFailed, TrackError,
+        UnmapRegionError, Vcpu, Want,
     },
     table::{CreateError, Table},
 };

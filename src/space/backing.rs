@@ -2,14 +2,23 @@
 //!
 //! A [`Backing`] is asked twice at most. First [`frame`](Backing::frame), under the pin of the fault: the fast
 //! answer, which must not block. If that is [`Wait`](Answer::Wait), then [`fetch`](Backing::fetch), with no pin
-//! held, by one thread a page at a time; afterwards it is asked for the frame again. What a fault does not
-//! use, and what is unmapped, comes back by [`release`](Backing::release), once no translation cache and no
-//! [`Hold`](crate::Hold) reaches it.
+//! held, by one thread a page at a time; afterwards it is asked for the frame again.
+//!
+//! Every answer is given back once. A [`Frame`](Answer::Frame) is either mapped, and comes back by
+//! [`release`](Backing::release) when it has been unmapped and no translation cache and no
+//! [`Hold`](crate::Hold) reaches it, or it is unused, because another fault mapped the page first or the
+//! region went, and comes back at once. So a backing that answers with the same frame many times knows, by
+//! counting, when nobody can map it any more. The one exception is an answer that repeats what is
+//! [`present`](Want::present): it gives nothing anew, and nothing comes back for it; the answer that this frame
+//! came with goes on.
 
 mod contiguous;
 mod copy;
 mod demand;
+mod extent;
 mod supplied;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
 
 use alloc::boxed::Box;
 use core::{error::Error, fmt};
@@ -17,13 +26,15 @@ use core::{error::Error, fmt};
 pub use self::{
     contiguous::Contiguous,
     copy::{CopyOnWrite, CopyPool},
-    demand::{FramePool, OnDemand},
-    supplied::{Request, Supplied, Supplier},
+    demand::{FramePool, OnDemand, OutOfMemory},
+    extent::{BeyondEnd, FramesError},
+    supplied::{Request, Supplied, Supplier, SupplierGone, SupplyError, SupplyFailed},
 };
 use crate::{
     addr::{Gpa, HostPfn},
     attr::{Attr, Prot},
     level::PageSize,
+    mapping::Mapping,
 };
 
 /// A leaf that a fault wants to map.
@@ -61,21 +72,26 @@ impl Want {
 #[non_exhaustive]
 pub enum Answer {
     /// The leaf maps the consecutive frames from this one on, and allows no more than these rights,
-    /// whatever the region does. The first frame is aligned to the leaf's size.
+    /// whatever the region does. The first frame is aligned to the leaf's size. It comes back by
+    /// [`release`](Backing::release), unless it is the frame that is [`present`](Want::present) already.
     Frame(HostPfn, Prot),
     /// Not by a leaf of that size: ask for the next smaller one. It is no answer for 4 KiB.
     Smaller,
     /// Not yet: [`fetch`](Backing::fetch) it.
     ///
     /// If [`present`](Want::present) is to be replaced by another frame, every answer for the page is
-    /// `Wait` from now on until a `fetch` is over, whoever asks. What is present is unmapped, and no
-    /// translation cache holds it any more, when `fetch` is called.
+    /// `Wait` from now on until a `fetch` is over, whoever asks. What is present, and what was answered
+    /// before and mapped meanwhile, is unmapped, and no translation cache holds it any more, when `fetch`
+    /// is called. It is released only after that, so `fetch` may read it.
     Wait,
     /// Never, or not now.
     Failed(BackingError),
 }
 
-/// How a leaf's frames come back.
+/// A leaf's frames come back: one answer of a [`Backing`] has ended.
+///
+/// A leaf that was split while it was mapped comes back in parts, and leaves that were collapsed come back as
+/// one, so the size may be another than that of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Released {
@@ -85,17 +101,36 @@ pub struct Released {
     pub frame: HostPfn,
     /// Its size.
     pub size: PageSize,
-    /// Whether an MMU, or a device, accessed it while it was mapped.
-    pub accessed: bool,
-    /// Whether one wrote it.
-    pub dirty: bool,
+    /// What became of the answer.
+    pub ended: Ended,
+}
+
+/// What became of an answer of a [`Backing`] that gave frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing: it was never mapped. The same frame may be mapped by another answer.
+    Unused,
+    /// It was mapped, and has been unmapped for good: its content is wanted no more.
+    Unmapped {
+        /// Whether an MMU, or a device, accessed it while it was mapped.
+        accessed: bool,
+        /// Whether one wrote it.
+        dirty: bool,
+    },
 }
 
 impl Released {
     /// Says that the leaf of `size` from `page` on, which is `frame`, is unused and was never mapped.
     #[must_use]
     pub const fn unused(page: u64, frame: HostPfn, size: PageSize) -> Self {
-        Self { page, frame, size, accessed: false, dirty: false }
+        Self { page, frame, size, ended: Ended::Unused }
+    }
+
+    /// Says that `mapping`, which began with page `page` of the backing, was unmapped.
+    #[must_use]
+    pub const fn unmapped(page: u64, mapping: &Mapping) -> Self {
+        let Mapping { pfn, size, accessed, dirty, .. } = *mapping;
+        Self { page, frame: pfn, size, ended: Ended::Unmapped { accessed, dirty } }
     }
 }
 
@@ -122,7 +157,8 @@ pub trait Backing: fmt::Debug + Send + Sync {
     /// Says which frame is there. Called under a pin: it must not block, and not call into the space. If it
     /// panics, the fault does, and nothing has changed.
     ///
-    /// A frame that is not mapped after all is released.
+    /// Each frame that it gives is released once, whether it is mapped or not; none that is
+    /// [`present`](Want::present) and given again.
     fn frame(&self, want: &Want) -> Answer;
 
     /// Brings a page that had to be waited for, and returns when it is there, or has failed. Called with
@@ -136,8 +172,8 @@ pub trait Backing: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// Takes back what [`frame`](Self::frame) gave and nobody uses any more. May be called under a pin, and
-    /// must not panic.
+    /// Takes back what one answer of [`frame`](Self::frame) gave and nobody reaches by it any more. May be
+    /// called under a pin, and must not panic.
     fn release(&self, released: Released) {
         let _ = released;
     }

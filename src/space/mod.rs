@@ -40,8 +40,9 @@ use core::{fmt, ops::ControlFlow};
 pub use self::{
     agent::Fault,
     backing::{
-        Answer, Backing, BackingError, Contiguous, CopyOnWrite, CopyPool, FramePool, OnDemand,
-        Released, Request, Supplied, Supplier, Want,
+        Answer, Backing, BackingError, BeyondEnd, Contiguous, CopyOnWrite, CopyPool, Ended,
+        FramePool, FramesError, OnDemand, OutOfMemory, Released, Request, Supplied, Supplier,
+        SupplierGone, SupplyError, SupplyFailed, Want,
     },
     errors::{
         DirtyError, DiscardError, FaultError, MapRegionError, PrefaultError, ProtectRegionError,

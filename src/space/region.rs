@@ -152,13 +152,7 @@ impl Region {
 
     /// Says how a leaf comes back that was unmapped.
     pub(super) fn released(&self, leaf: &Mapping) -> Released {
-        Released {
-            page: self.backing_page(leaf.gpa.page()),
-            frame: leaf.pfn,
-            size: leaf.size,
-            accessed: leaf.accessed,
-            dirty: leaf.dirty,
-        }
+        Released::unmapped(self.backing_page(leaf.gpa.page()), leaf)
     }
 
     /// Returns the largest leaf around `page`, up to `most`, that lies in the region.

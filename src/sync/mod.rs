@@ -7,6 +7,7 @@
 #[cfg(all(loom, not(crossbeam_loom)))]
 compile_error!("build the models with both `--cfg loom` and `--cfg crossbeam_loom`");
 
+mod bits;
 mod counter;
 mod fence;
 mod lock;
@@ -33,6 +34,7 @@ use shuttle::sync::atomic as imp;
 #[cfg(loom)]
 use self::turn as imp;
 pub(crate) use self::{
+    bits::Bits,
     counter::Counter,
     fence::{fence_after_exchange, full_fence},
     lock::{Condvar, Mutex, MutexGuard},
@@ -97,6 +99,12 @@ impl AtomicU64 {
     /// Subtracts `value`; returns what was there.
     pub(crate) fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
         self.0.fetch_sub(value, order)
+    }
+
+    /// Sets the bits that are in `value`; returns what was there.
+    #[inline]
+    pub(crate) fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
+        self.0.fetch_or(value, order)
     }
 
     /// Clears the bits that are not in `value`; returns what was there.

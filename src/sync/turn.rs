@@ -58,6 +58,11 @@ impl AtomicU64 {
         self.word.fetch_sub(value, order)
     }
 
+    pub(super) fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
+        self.take_turn();
+        self.word.fetch_or(value, order)
+    }
+
     pub(super) fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
         self.take_turn();
         self.word.fetch_and(value, order)

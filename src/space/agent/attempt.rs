@@ -14,7 +14,7 @@ use crate::{
     ops::{FixError, MapError, Mapped, SlotRef, Spot},
     pinned::Pinned,
     space::{
-        backing::{Answer, BackingError, Released, Want},
+        backing::{Answer, BackingError, Ended, Released, Want},
         errors::FaultError,
         region::{Ground, Layout, Region},
         shared::Shared,
@@ -169,8 +169,8 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
                 Err(FaultError::Unencodable { gpa, source })
             }
             Err(MapError::Vacated { accessed, dirty, .. }) => {
-                let released =
-                    Released { accessed, dirty, ..Released::unused(want.page, frame, size) };
+                let ended = Ended::Unmapped { accessed, dirty };
+                let released = Released { ended, ..Released::unused(want.page, frame, size) };
                 Ok(Try::Vacated(Arc::clone(ground), released))
             }
             Err(MapError::Occupied(_)) => {
