@@ -85,10 +85,10 @@ pub use self::{
     space::{
         Answer, Backing, BackingError, BadFaultAround, BeyondEnd, Contiguous, CopyOnWrite,
         CopyPool, DirtyError, DiscardError, Ended, Fault, FaultError, FramePool, FramesError, Hold,
-        HoldEnd, HoldRange, MapRegionError, OnDemand, OutOfMemory, PrefaultError,
-        ProtectRegionError, RegionInfo, Released, ReplaceBackingError, Request, ResizeRegionError,
-        Space, SpaceStats, Supplied, Supplier, SupplierGone, SupplyError, SupplyFailed, TrackError,
-        UnmapRegionError, Vcpu, Want,
+        HoldEnd, HoldRange, MapRegionError, OnDemand, OutOfMemory, PageState, PrefaultError,
+        ProtectRegionError, RegionDump, RegionInfo, Released, ReplaceBackingError, Request,
+        ResizeRegionError, Space, SpaceDump, SpaceStats, Supplied, Supplier, SupplierGone,
+        SupplyError, SupplyFailed, TrackError, UnmapRegionError, Vcpu, Want,
     },
     table::{CreateError, Table},
 };
