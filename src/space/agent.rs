@@ -158,7 +158,7 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
                 },
                 Try::Vacated(ground, released) => {
                     shared.check_outside()?;
-                    shared.shoot(released.size.leaf_range(gpa.page()))?;
+                    shared.serve(shared.flush(released.size.leaf_range(gpa.page())))?;
                     ground.release(released);
                     return Err(FaultError::NotPopulated { gpa });
                 }
