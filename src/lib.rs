@@ -15,6 +15,8 @@
 //!   [`Flush::shootdown`] serves it.
 //! - [`Dump`] says what a table maps, and [`Heat`] how much of what is in a [`Bitmap`]: as text, and, with the
 //!   feature `serde`, for programs.
+//! - [`Space`] is what a VMM starts with: an address space of regions, each with a [`Backing`], over one
+//!   table. A [`Vcpu`] resolves faults in it, and holds pages for devices.
 //! - [`mmu`] walks the same tables in software, as the manuals say that hardware does.
 //!
 //! The long form, with drawings: [`docs`].
@@ -100,6 +102,8 @@ pub mod docs {
     pub mod readme {}
     #[doc = include_str!("../docs/THEORY.md")]
     pub mod theory {}
+    #[doc = include_str!("../docs/SPACES.md")]
+    pub mod spaces {}
     #[doc = include_str!("../docs/GUEST.md")]
     pub mod guest {}
     #[doc = include_str!("../docs/FORMATS.md")]
