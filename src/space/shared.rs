@@ -142,6 +142,8 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     /// The caller holds `changes`, is outside, and has split what `part` cuts. Nobody maps anything there
     /// any more; or what is mapped meanwhile may stay.
     pub(super) fn empty(&self, region: &Region, part: GpaRange) -> u64 {
+        // They hold frames, and may be of this part; and nobody has to look for dirty pages ever.
+        self.note_deferred();
         chunks(part).map(|chunk| self.empty_chunk(region, chunk)).sum()
     }
 

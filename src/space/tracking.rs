@@ -124,10 +124,10 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     pub(super) fn dirty(&self, range: GpaRange, found: &mut Bitmap) -> Result<u64, DirtyError> {
         self.check_outside()?;
         let mut changes = self.changes.lock();
+        self.note_deferred();
         if self.layout().tracking == Tracking::Off {
             return Err(DirtyError::NotTracked);
         }
-        self.note_deferred();
         let pages = self.harvest(range, found)?;
         Ok(pages + changes.report(range, found))
     }
