@@ -24,6 +24,8 @@ mod backing;
 mod change;
 mod errors;
 mod fetches;
+#[cfg(all(feature = "vm-memory", not(any(loom, shuttle))))]
+mod guest_memory;
 mod hold;
 mod holds;
 mod prefault;
@@ -37,6 +39,8 @@ mod vcpu;
 use alloc::{sync::Arc as StdArc, vec::Vec};
 use core::{fmt, ops::ControlFlow};
 
+#[cfg(all(feature = "vm-memory", not(any(loom, shuttle))))]
+pub use self::guest_memory::{SpaceBitmap, SpaceBitmapSlice, SpaceMemory};
 pub use self::{
     agent::Fault,
     backing::{
