@@ -19,8 +19,8 @@ use std::io;
 
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryError, Permissions};
 
-pub use self::bitmap::{SpaceBitmap, SpaceBitmapSlice};
 use self::bitmap::DirtyLog;
+pub use self::bitmap::{SpaceBitmap, SpaceBitmapSlice};
 use super::{
     Space,
     agent::{Agent, Patience},
