@@ -13,16 +13,17 @@ use std::{
     collections::BTreeSet,
     error::Error,
     io::{ErrorKind, Read, Write},
+    ops::ControlFlow,
     sync::Arc,
     vec::Vec,
 };
 
 use common::{PAGE, at, every_format, pfn, range};
-use slat::{Attr, Contiguous, FaultError, Format, HeapFrames, Prot, SpaceMemory};
+use slat::{Attr, Bitmap, Contiguous, FaultError, Format, HeapFrames, Prot, SpaceMemory};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{
     Bytes, GuestAddress, GuestMemory, GuestMemoryError, Permissions, VolatileMemoryError,
-    bitmap::Bitmap,
+    bitmap::Bitmap as _,
 };
 use world::{
     DEVICE, Memory, RAM, RAM_PAGES, ROM, ROM_PAGES, USED, World, indirect, page, queue, queue_at,
@@ -261,6 +262,28 @@ every_format! {
         world.space.map_region(there, Arc::new(both), 0, Attr::new(Prot::RW)).unwrap();
         world.memory.write(&[0; 8192], GuestAddress(RAM - 4 * PAGE)).unwrap();
         assert_eq!(lens(RAM - 4 * PAGE + 96, 8000), [4000, 4000]);
+    }
+
+    fn a_part_of_a_slice_marks_its_own_pages(format: impl Format) {
+        let world = World::new(format);
+        let there = range(RAM - 8 * PAGE, 4 * PAGE);
+        let frames = Contiguous::new(pfn(0x100), 4).unwrap();
+        world.space.map_region(there, Arc::new(frames), 0, Attr::new(Prot::RW)).unwrap();
+        let world = world.tracked();
+        world.space.prefault(there, |_| ControlFlow::Continue(())).unwrap();
+        let mut found = Bitmap::new(there);
+        world.space.dirty(there, &mut found).unwrap();
+        found.clear();
+        let gpa = GuestAddress(there.start().get() + 8);
+        let slices = world.memory.get_slices(gpa, 4 * PAGE as usize - 8, Permissions::ReadWrite);
+        let slice = slices.unwrap().next().unwrap().unwrap();
+        slice.subslice(5000, 3300).unwrap().offset(100).unwrap().write_slice(&[1; 3100], 0).unwrap();
+        let dirty = [0, 4087, 4088, 8190, 12_278, 12_280].map(|at| slice.bitmap().dirty_at(at));
+        assert_eq!(dirty, [false, false, true, true, true, false]);
+        slice.bitmap().mark_dirty(12_279, 1);
+        slice.bitmap().mark_dirty(0, 0);
+        assert_eq!(world.space.dirty(there, &mut found).unwrap(), 2);
+        assert_eq!(found.words()[0], 0b0110);
     }
 
     fn a_slice_outlives_its_region_and_marks_no_other_page(format: impl Format) {
