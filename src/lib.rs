@@ -56,6 +56,8 @@ pub use self::arena::{Arena, ArenaError, ArenaOptions};
 pub use self::observe::{BadSignal, SignalKicks};
 #[cfg(all(feature = "std", not(any(loom, shuttle))))]
 pub use self::observe::{ThreadKicks, ThreadSeat};
+#[cfg(all(feature = "vm-memory", not(any(loom, shuttle))))]
+pub use self::space::{SpaceBitmap, SpaceBitmapSlice, SpaceMemory};
 pub use self::{
     addr::{Gpa, GpaRange, HostPfn, PAGE_BYTES, RangeError},
     arena::{Content, FrameRun, FrameSource, HeapFrames, HeapFramesError, Hint, OutOfFrames},

@@ -25,6 +25,8 @@ mod change;
 mod dump;
 mod errors;
 mod fetches;
+#[cfg(all(feature = "vm-memory", not(any(loom, shuttle))))]
+mod guest_memory;
 mod hold;
 mod holds;
 mod prefault;
@@ -38,6 +40,8 @@ mod vcpu;
 use alloc::{sync::Arc as StdArc, vec::Vec};
 use core::{fmt, num::NonZero, ops::ControlFlow};
 
+#[cfg(all(feature = "vm-memory", not(any(loom, shuttle))))]
+pub use self::guest_memory::{SpaceBitmap, SpaceBitmapSlice, SpaceMemory};
 pub use self::{
     agent::Fault,
     backing::{
