@@ -83,7 +83,7 @@ struct Shared {
     requests: Mutex<Requests>,
     /// A wait has ended.
     ended: Condvar,
-    /// A wait has begun, or nobody is left to begin one.
+    /// A wait has begun, or nobody is left to begin one, or to serve it.
     begun: Condvar,
 }
 
@@ -219,12 +219,12 @@ impl Drop for Supplied {
 
 impl Supplier {
     /// Returns the next page that is waited for, or `None` if nobody is left to ask. Waits until there is
-    /// one; a [`Supplied`] that is dropped ends the wait.
+    /// one; a [`Supplied`] that is dropped ends the wait, and so does [`close`](Self::close).
     #[must_use]
     pub fn next_request(&self) -> Option<Request> {
         let mut requests = self.0.requests.lock();
         loop {
-            if requests.backing_gone {
+            if requests.backing_gone || requests.supplier_gone {
                 return None;
             }
             if let Some(page) = requests.next() {
@@ -237,8 +237,22 @@ impl Supplier {
     /// Returns the next page that is waited for, or `None` if there is none now.
     #[must_use]
     pub fn try_request(&self) -> Option<Request> {
-        let page = self.0.requests.lock().next()?;
-        self.request(page)
+        let mut requests = self.0.requests.lock();
+        let page = if requests.supplier_gone { None } else { requests.next() };
+        drop(requests);
+        self.request(page?)
+    }
+
+    /// Says that no request is served any more, as dropping it says, where several threads share it: whoever
+    /// waits fails with [`SupplierGone`], and who would, and no thread gets another request. A page that is
+    /// supplied nevertheless is there.
+    ///
+    /// For the thread that finds the connection to the source closed, while another waits in
+    /// [`next_request`](Self::next_request).
+    pub fn close(&self) {
+        self.0.requests.lock().supplier_gone = true;
+        self.0.ended.notify_all();
+        self.0.begun.notify_all();
     }
 
     fn request(&self, page: u64) -> Option<Request> {
@@ -312,7 +326,6 @@ impl Supplier {
 
 impl Drop for Supplier {
     fn drop(&mut self) {
-        self.0.requests.lock().supplier_gone = true;
-        self.0.ended.notify_all();
+        self.close();
     }
 }

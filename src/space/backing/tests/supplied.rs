@@ -168,6 +168,29 @@ fn a_supplier_that_goes_fails_all_who_wait_and_all_who_come() {
 }
 
 #[test]
+fn a_supplier_that_is_closed_ends_all_waits_also_for_requests() {
+    let (backing, supplier) = supplied(3);
+    thread::scope(|scope| {
+        let served = scope.spawn(|| (supplier.next_request(), supplier.next_request()));
+        let waiter = fetch_beside(scope, &backing, 1);
+        while backing.waiters(1) != 1 {
+            thread::yield_now();
+        }
+        supplier.close();
+        assert_eq!(cause::<SupplierGone>(&waiter.join().unwrap().unwrap_err()).page, 1);
+        let (first, second) = served.join().unwrap();
+        assert!(first.is_none_or(|request| request.page == 1));
+        assert_eq!(second, None);
+    });
+    assert_eq!(cause::<SupplierGone>(&backing.fetch(&read(0)).unwrap_err()).page, 0);
+    assert_eq!((supplier.next_request(), supplier.try_request()), (None, None));
+    // What was on its way still comes.
+    supplier.supply(1).unwrap();
+    backing.fetch(&read(1)).unwrap();
+    assert_eq!(given(backing.frame(&read(1))).0, frame(FIRST + 1));
+}
+
+#[test]
 fn a_supplier_learns_that_nobody_is_left() {
     let (backing, supplier) = supplied(1);
     thread::scope(|scope| {
