@@ -206,25 +206,36 @@ const COLUMNS: [(&str, Align); 9] = [
     ("  dirty ", Align::Right),
 ];
 
-impl fmt::Display for Dump {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Made twice, for the widths and for the text: to keep all cells would take many times the runs.
+impl Dump {
+    /// Returns its lines, aligned.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
+        // The cells are made twice, for the widths and for the text: to keep all would take many times the
+        //   runs.
         let mut widths = [0; COLUMNS.len()];
         for run in &self.runs {
             for (width, cell) in widths.iter_mut().zip(run.cells()) {
                 *width = cell.len().max(*width);
             }
         }
-        for (number, run) in self.runs.iter().enumerate() {
+        self.runs.iter().map(move |run| {
+            let cells = COLUMNS.iter().zip(widths).zip(run.cells());
+            cells
+                .map(|(((before, align), width), cell)| match align {
+                    Align::Left => format!("{before}{cell:<width$}"),
+                    Align::Right => format!("{before}{cell:>width$}"),
+                })
+                .collect()
+        })
+    }
+}
+
+impl fmt::Display for Dump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, line) in self.lines().enumerate() {
             if number > 0 {
                 f.write_str("\n")?;
             }
-            for (((before, align), width), cell) in COLUMNS.iter().zip(widths).zip(run.cells()) {
-                match align {
-                    Align::Left => write!(f, "{before}{cell:<width$}")?,
-                    Align::Right => write!(f, "{before}{cell:>width$}")?,
-                }
-            }
+            f.write_str(&line)?;
         }
         Ok(())
     }

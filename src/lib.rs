@@ -15,6 +15,8 @@
 //!   [`Flush::shootdown`] serves it.
 //! - [`Dump`] says what a table maps, and [`Heat`] how much of what is in a [`Bitmap`]: as text, and, with the
 //!   feature `serde`, for programs.
+//! - [`Space`] is what a VMM starts with: an address space of regions, each with a [`Backing`], over one
+//!   table. A [`Vcpu`] resolves faults in it, and holds pages for devices.
 //! - [`mmu`] walks the same tables in software, as the manuals say that hardware does.
 //!
 //! The long form, with drawings: [`docs`].
@@ -54,6 +56,8 @@ pub use self::arena::{Arena, ArenaError, ArenaOptions};
 pub use self::observe::{BadSignal, SignalKicks};
 #[cfg(all(feature = "std", not(any(loom, shuttle))))]
 pub use self::observe::{ThreadKicks, ThreadSeat};
+#[cfg(all(feature = "vm-memory", not(any(loom, shuttle))))]
+pub use self::space::{SpaceBitmap, SpaceBitmapSlice, SpaceMemory};
 pub use self::{
     addr::{Gpa, GpaRange, HostPfn, PAGE_BYTES, RangeError},
     arena::{Content, FrameRun, FrameSource, HeapFrames, HeapFramesError, Hint, OutOfFrames},
@@ -85,10 +89,10 @@ pub use self::{
     space::{
         Answer, Backing, BackingError, BadFaultAround, BeyondEnd, Contiguous, CopyOnWrite,
         CopyPool, DirtyError, DiscardError, Ended, Fault, FaultError, FramePool, FramesError, Hold,
-        HoldEnd, HoldRange, MapRegionError, OnDemand, OutOfMemory, PrefaultError,
-        ProtectRegionError, RegionInfo, Released, ReplaceBackingError, Request, ResizeRegionError,
-        Space, SpaceStats, Supplied, Supplier, SupplierGone, SupplyError, SupplyFailed, TrackError,
-        UnmapRegionError, Vcpu, Want,
+        HoldEnd, HoldRange, MapRegionError, OnDemand, OutOfMemory, PageState, PrefaultError,
+        ProtectRegionError, RegionDump, RegionInfo, Released, ReplaceBackingError, Request,
+        ResizeRegionError, Space, SpaceDump, SpaceStats, Supplied, Supplier, SupplierGone,
+        SupplyError, SupplyFailed, TrackError, UnmapRegionError, Vcpu, Want,
     },
     table::{CreateError, Table},
 };
@@ -100,6 +104,8 @@ pub mod docs {
     pub mod readme {}
     #[doc = include_str!("../docs/THEORY.md")]
     pub mod theory {}
+    #[doc = include_str!("../docs/SPACES.md")]
+    pub mod spaces {}
     #[doc = include_str!("../docs/GUEST.md")]
     pub mod guest {}
     #[doc = include_str!("../docs/FORMATS.md")]

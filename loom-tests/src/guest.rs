@@ -49,9 +49,7 @@ impl Guest {
 
     /// Enters, with an MMU that keeps accessed and dirty bits or does not, and invalidates what is due.
     pub fn enter_with(&mut self, tracking: Tracking) -> Stay<'_> {
-        let inside = self.observer.enter(tracking);
-        inside.refresh(&mut self.cache);
-        Stay { inside, cache: &mut self.cache }
+        Stay::begin(self.observer.enter(tracking), &mut self.cache)
     }
 }
 
@@ -62,7 +60,13 @@ pub struct Stay<'g> {
     cache: &'g mut TranslationCache,
 }
 
-impl Stay<'_> {
+impl<'g> Stay<'g> {
+    /// Enters with caches that may be stale: invalidates what is due.
+    pub(crate) fn begin(inside: Inside<'g, Ept, Frames>, cache: &'g mut TranslationCache) -> Self {
+        inside.refresh(cache);
+        Self { inside, cache }
+    }
+
     /// Accesses `page` with the help of the caches; returns the frame that it reached.
     ///
     /// # Errors

@@ -46,16 +46,22 @@ pub const fn frame(number: u64) -> HostPfn {
 /// Returns the format of all scenarios: EPT, of the fewest levels that there are.
 #[must_use]
 pub const fn format() -> Ept {
+    format_with(EptCaps::USUAL)
+}
+
+/// Returns the same for a processor that has just these capabilities.
+#[must_use]
+pub const fn format_with(caps: EptCaps) -> Ept {
     #[cfg(any(loom, shuttle))]
     let levels = Levels::Two;
     #[cfg(not(any(loom, shuttle)))]
     let levels = Levels::Four;
-    Ept::new(levels, PhysWidth::MAX, EptCaps::USUAL)
+    Ept::new(levels, PhysWidth::MAX, caps)
 }
 
 /// Heap frames that must all have come back when they are dropped.
 #[derive(Debug)]
-pub struct Frames(HeapFrames);
+pub struct Frames(pub(crate) HeapFrames);
 
 impl Drop for Frames {
     fn drop(&mut self) {

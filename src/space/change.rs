@@ -85,7 +85,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         let region = layout.regions[index].clone();
         self.publish(layout.changed(index, None));
         region.ground.holds.set_gone();
-        self.empty(&region, &region.ground, range);
+        self.empty(&region, range);
         Ok(self.vacate(&region, range)?)
     }
 
@@ -123,11 +123,11 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         let old = layout.regions[index].clone();
         let region = self.region(range, backing, offset, old.asked)?;
         self.split_edges(range).map_err(ReplaceBackingError::CutsLarge)?;
-        self.publish(layout.clone().closing(Some(range)));
-        old.ground.holds.set_gone();
-        self.empty(&old, &old.ground, range);
         changes.alter(&layout, range);
-        self.publish(layout.changed(index, Some(region)));
+        let closed = self.close(&layout, range);
+        self.empty(&old, range);
+        old.ground.holds.set_gone();
+        closed.open(layout.changed(index, Some(region)));
         Ok(())
     }
 
@@ -162,7 +162,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
             let less = GpaRange::between(new.end_page(), range.end_page());
             self.cut_room(less)?;
             self.publish(layout.changed(index, Some(region)));
-            self.empty(&old, &old.ground, less);
+            self.empty(&old, less);
             self.vacate(&old, less)?;
         }
         Ok(())
@@ -183,15 +183,21 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
             return Err(DiscardError::NoRegion { gpa: Gpa::of_page(next) });
         }
         self.split_edges(range).map_err(DiscardError::CutsLarge)?;
-        self.publish(layout.clone().closing(Some(range)));
-        let mut pages = 0;
-        for region in layout.within(range) {
-            let part = region.range.overlap(range).expect("it is within the range");
-            pages += self.empty(region, &region.ground, part);
-        }
         changes.alter(&layout, range);
-        self.publish(layout);
+        let closed = self.close(&layout, range);
+        let parts = layout.within(range).iter().map(|region| {
+            let part = region.range.overlap(range).expect("it is within the range");
+            self.empty(region, part)
+        });
+        let pages = parts.sum();
+        closed.open(layout);
         Ok(pages)
+    }
+
+    /// Closes a part of the layout, for as long as what is there is taken away.
+    fn close(&self, layout: &Layout, part: GpaRange) -> Closed<'_, F, S> {
+        self.publish(layout.clone().closing(Some(part)));
+        Closed { shared: self, layout: Some(layout.clone()) }
     }
 
     /// Makes the value of a region, if the backing suits it.
@@ -254,7 +260,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
             match self.table.vacate(part) {
                 // Somebody else's mapping.
                 Err(VacateError::StillMapped { .. } | VacateError::Busy) => {
-                    self.empty(region, &region.ground, part);
+                    self.empty(region, part);
                 }
                 done => return done,
             }
@@ -279,6 +285,27 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
                 Err(RefineError::Mapped { .. }) => {}
                 Err(error) => return Err(ResizeRegionError::CutsRoom(error)),
             }
+        }
+    }
+}
+
+/// A part of the layout is closed. If a panic comes, it is opened as it was.
+struct Closed<'s, F: Format, S: FrameSource> {
+    shared: &'s Shared<F, S>,
+    layout: Option<Layout>,
+}
+
+impl<F: Format, S: FrameSource> Closed<'_, F, S> {
+    /// Goes on with this layout.
+    fn open(mut self, layout: Layout) {
+        self.layout = Some(layout);
+    }
+}
+
+impl<F: Format, S: FrameSource> Drop for Closed<'_, F, S> {
+    fn drop(&mut self) {
+        if let Some(layout) = self.layout.take() {
+            self.shared.publish(layout);
         }
     }
 }

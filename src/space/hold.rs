@@ -59,7 +59,7 @@ pub struct Hold<F: Format, S: FrameSource> {
 }
 
 impl<F: Format, S: FrameSource> Hold<F, S> {
-    /// Takes a hold: makes the page resident first.
+    /// Takes a hold: makes the page resident first, if it is not.
     pub(super) fn take(
         shared: &Arc<Shared<F, S>>,
         agent: &Agent<F, S>,
@@ -67,10 +67,12 @@ impl<F: Format, S: FrameSource> Hold<F, S> {
         access: Prot,
     ) -> Result<Self, FaultError> {
         loop {
-            agent.fault(shared, gpa, access, Patience::Wait)?;
+            // Not by a fault where the page is there: that of a write would count as one where software keeps
+            //   the dirty bits.
             if let Some(held) = Held::enter(shared, agent, gpa, access) {
                 return Ok(Self { shared: Arc::clone(shared), held: Some(held), access });
             }
+            agent.fault(shared, gpa, access, Patience::Wait)?;
         }
     }
 
@@ -124,7 +126,8 @@ impl<F: Format, S: FrameSource> Hold<F, S> {
     }
 
     /// Gives the page, which was written, to the space: it is made dirty, and released, at the beginning of
-    /// the next [`dirty`](crate::Space::dirty). Until then its frame is held.
+    /// the next [`dirty`](crate::Space::dirty), or of the next change of regions. Until then its frame is
+    /// held.
     ///
     /// For who completes many requests and does not want to touch the table for each.
     pub fn defer_written(mut self) {
@@ -176,7 +179,12 @@ impl Held {
         access: Prot,
     ) -> Option<Self> {
         let pin = agent.reader.pin();
-        let ground = StdArc::clone(&pin.read(&shared.layout).open_region_at(gpa)?.ground);
+        let region = pin.read(&shared.layout).open_region_at(gpa)?;
+        // What it has lost its leaves may have for a while.
+        if !region.attr.prot().contains(access) {
+            return None;
+        }
+        let ground = StdArc::clone(&region.ground);
         let frame = || {
             let leaf = pin.lookup(gpa).filter(|leaf| leaf.attr.prot().contains(access));
             leaf.and_then(|leaf| leaf.frame_of(gpa))
@@ -264,9 +272,22 @@ impl<F: Format, S: FrameSource> HoldRange<F, S> {
         let pages = match end {
             None => Vec::new(),
             Some(None) => return Err(FaultError::NoRegion { gpa: GpaRange::ALL.last() }),
-            Some(Some(last)) => (gpa.page()..=last.page())
-                .map(|page| Hold::take(shared, agent, Gpa::of_page(page).max(gpa), access))
-                .collect::<Result<_, _>>()?,
+            Some(Some(last)) => {
+                let mut pages = Vec::new();
+                for page in gpa.page()..=last.page() {
+                    match Hold::take(shared, agent, Gpa::of_page(page).max(gpa), access) {
+                        Ok(hold) => pages.push(hold),
+                        Err(error) => {
+                            // Nobody has written them.
+                            for hold in pages {
+                                hold.release();
+                            }
+                            return Err(error);
+                        }
+                    }
+                }
+                pages
+            }
         };
         Ok(Self { gpa, len, pages })
     }
@@ -290,7 +311,6 @@ impl<F: Format, S: FrameSource> HoldRange<F, S> {
     }
 
     /// Returns the holds, one for each page, in order.
-    #[must_use]
     pub fn pages(&self) -> &[Hold<F, S>] {
         &self.pages
     }

@@ -22,8 +22,11 @@
 mod agent;
 mod backing;
 mod change;
+mod dump;
 mod errors;
 mod fetches;
+#[cfg(all(feature = "vm-memory", not(any(loom, shuttle))))]
+mod guest_memory;
 mod hold;
 mod holds;
 mod prefault;
@@ -35,8 +38,10 @@ mod tracking;
 mod vcpu;
 
 use alloc::{sync::Arc as StdArc, vec::Vec};
-use core::{fmt, ops::ControlFlow};
+use core::{fmt, num::NonZero, ops::ControlFlow};
 
+#[cfg(all(feature = "vm-memory", not(any(loom, shuttle))))]
+pub use self::guest_memory::{SpaceBitmap, SpaceBitmapSlice, SpaceMemory};
 pub use self::{
     agent::Fault,
     backing::{
@@ -44,6 +49,7 @@ pub use self::{
         FramePool, FramesError, OnDemand, OutOfMemory, Released, Request, Supplied, Supplier,
         SupplierGone, SupplyError, SupplyFailed, Want,
     },
+    dump::{PageState, RegionDump, SpaceDump},
     errors::{
         DirtyError, DiscardError, FaultError, MapRegionError, PrefaultError, ProtectRegionError,
         ReplaceBackingError, ResizeRegionError, TrackError, UnmapRegionError,
@@ -59,6 +65,7 @@ use crate::{
     attr::{Attr, Prot},
     bitmap::Bitmap,
     format::{Format, Tracking},
+    heat::Heat,
     observe::Kick,
     page_table::PageTable,
     sync::Arc,
@@ -328,6 +335,28 @@ impl<F: Format, S: FrameSource> Space<F, S> {
     #[must_use]
     pub fn resident(&self) -> u64 {
         self.shared.stripes.resident()
+    }
+
+    /// Returns the regions and what is resident of each, for people and for programs.
+    ///
+    /// Costs the tables that exist, and memory for each run of leaves.
+    ///
+    /// # Concurrency
+    /// The regions are those of one moment; weakly consistent otherwise, as
+    /// [`PageTable::dump`](crate::PageTable::dump).
+    #[must_use]
+    pub fn dump(&self) -> SpaceDump {
+        self.shared.dump()
+    }
+
+    /// Returns a heat map of each region, in ascending order: how many pages of each of at most `cells` equal parts
+    /// are in this `state`. Changes no mark.
+    ///
+    /// # Concurrency
+    /// As [`dump`](Self::dump).
+    #[must_use]
+    pub fn heat(&self, state: PageState, cells: NonZero<usize>) -> Vec<Heat> {
+        self.shared.heat(state, cells)
     }
 
     /// Returns how the space stands.

@@ -6,7 +6,7 @@ use core::fmt;
 use super::{
     agent::Agent,
     hold::Held,
-    region::{Ground, Layout, Region},
+    region::{Layout, Region},
     stats::Stripes,
 };
 use crate::{
@@ -112,10 +112,10 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         flush.shootdown().wait(&self.kick)
     }
 
-    /// Invalidates all that is cached of `range`, also on account of what others have unmapped there and
-    /// not yet shot down.
-    pub(super) fn shoot(&self, range: GpaRange) -> Result<(), InsideGuest> {
-        self.serve(Flush::structure(self.table.domain().hub(), range))
+    /// Returns the duty to invalidate all that is cached of `range`, also on account of what others have
+    /// unmapped there up to now and not yet shot down.
+    pub(super) fn flush(&self, range: GpaRange) -> Flush<'_> {
+        Flush::structure(self.table.domain().hub(), range)
     }
 
     /// Splits the large leaves that `range` cuts.
@@ -141,23 +141,22 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     ///
     /// The caller holds `changes`, is outside, and has split what `part` cuts. Nobody maps anything there
     /// any more; or what is mapped meanwhile may stay.
-    pub(super) fn empty(&self, region: &Region, ground: &Ground, part: GpaRange) -> u64 {
-        chunks(part).map(|chunk| self.empty_chunk(region, ground, chunk)).sum()
+    pub(super) fn empty(&self, region: &Region, part: GpaRange) -> u64 {
+        // They hold frames, and may be of this part; and nobody has to look for dirty pages ever.
+        self.note_deferred();
+        chunks(part).map(|chunk| self.empty_chunk(region, chunk)).sum()
     }
 
-    fn empty_chunk(&self, region: &Region, ground: &Ground, chunk: GpaRange) -> u64 {
+    fn empty_chunk(&self, region: &Region, chunk: GpaRange) -> u64 {
         let mut removed = Vec::new();
         let pages = self.with_agent(|agent| {
-            let pages = loop {
-                let pin = agent.reader.pin();
-                let unmapped = pin.unmap_range(chunk, |leaf| removed.push(region.released(&leaf)));
-                drop(pin);
+            let (pages, flush) = loop {
+                let unmapped = agent
+                    .reader
+                    .pin()
+                    .unmap_range(chunk, |leaf| removed.push(region.released(&leaf)));
                 match unmapped {
-                    Ok((pages, flush)) => {
-                        // `shoot` serves it as well.
-                        drop(flush);
-                        break pages;
-                    }
+                    Ok(done) => break done,
                     // Somebody has collapsed leaves across the region's end meanwhile.
                     Err(_) => {
                         let _ = self.split_edges(chunk);
@@ -165,12 +164,25 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
                 }
             };
             agent.stripe.unmapped.add(pages);
+            self.serve_with(chunk, [flush]);
             pages
         });
-        // Also what a fault has taken away, to replace it, and not yet shot down.
-        self.shoot(chunk).expect("the caller is outside");
-        removed.into_iter().for_each(|released| ground.release(released));
+        removed.into_iter().for_each(|released| region.ground.release(released));
         pages
+    }
+
+    /// Serves what a change has to shoot down in `range`, and what a fault has taken away there, to replace
+    /// it, and not yet shot down.
+    pub(super) fn serve_with<'f>(
+        &'f self,
+        range: GpaRange,
+        flushes: impl IntoIterator<Item = Flush<'f>>,
+    ) {
+        let mut all = self.flush(range);
+        for flush in flushes {
+            all.merge(flush).expect("there is one table");
+        }
+        self.serve(all).expect("the caller is outside");
     }
 
     /// Waits until every pin has ended that is held now.

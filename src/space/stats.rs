@@ -12,8 +12,9 @@ use crate::{
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Stripe {
-    /// Pages that were mapped, less those of leaves that were unmapped elsewhere.
+    /// Pages.
     pub(super) mapped: Counter,
+    /// Pages, which another may have mapped.
     pub(super) unmapped: Counter,
     pub(super) faults: Counter,
     pub(super) spurious: Counter,

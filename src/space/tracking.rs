@@ -20,8 +20,7 @@ use crate::{
     bitmap::Bitmap,
     format::{Format, Tracking},
     level::PageSize,
-    ops::Mark,
-    pinned::Pinned,
+    ops::{Mark, WatchError},
 };
 
 impl Changes {
@@ -88,12 +87,13 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
 
     /// Sees to it that each write from now on is noted, and that none before is.
     fn begin_tracking(&self, layout: &Layout) {
-        if !self.table.format().keeps_bits() {
-            self.each_region(layout, |pin, range| pin.watch(range).map(drop));
-        }
-        // Who runs without bits that the MMU keeps comes out, and enters with them. And who writes unwatched
-        //   has been told.
-        self.shoot(GpaRange::ALL).expect("the caller is outside");
+        self.with_agent(|agent| {
+            let watched = |range| self.retry(range, || agent.reader.pin().watch(range)).1;
+            let ranges = layout.regions.iter().map(|region| region.range);
+            let flushes = ranges.filter(|_| !self.table.format().keeps_bits()).map(watched);
+            // Also who runs without bits that the MMU could keep comes out, and enters with them.
+            self.serve_with(GpaRange::ALL, flushes);
+        });
         for region in &layout.regions {
             let mut before = Bitmap::new(region.range);
             self.harvest(region.range, &mut before).expect("the bitmap is of the range");
@@ -101,32 +101,33 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     }
 
     fn unwatch(&self, layout: &Layout) {
-        if !self.table.format().keeps_bits() {
-            self.each_region(layout, |pin, range| pin.unwatch(range).map(drop));
+        if self.table.format().keeps_bits() {
+            return;
         }
+        self.with_agent(|agent| {
+            for range in layout.regions.iter().map(|region| region.range) {
+                self.retry(range, || agent.reader.pin().unwatch(range));
+            }
+        });
     }
 
-    /// Does `work` for each region, again where somebody has collapsed leaves across its end.
-    fn each_region<E>(
-        &self,
-        layout: &Layout,
-        work: impl Fn(&Pinned<'_, F, S>, GpaRange) -> Result<(), E>,
-    ) {
-        for region in &layout.regions {
-            let range = region.range;
-            while self.with_agent(|agent| work(&agent.reader.pin(), range)).is_err() {
-                let _ = self.split_edges(range);
+    /// Does `work` on a region, again where somebody has collapsed leaves across its end.
+    fn retry<T>(&self, range: GpaRange, work: impl Fn() -> Result<T, WatchError>) -> T {
+        loop {
+            if let Ok(done) = work() {
+                return done;
             }
+            let _ = self.split_edges(range);
         }
     }
 
     pub(super) fn dirty(&self, range: GpaRange, found: &mut Bitmap) -> Result<u64, DirtyError> {
         self.check_outside()?;
         let mut changes = self.changes.lock();
+        self.note_deferred();
         if self.layout().tracking == Tracking::Off {
             return Err(DirtyError::NotTracked);
         }
-        self.note_deferred();
         let pages = self.harvest(range, found)?;
         Ok(pages + changes.report(range, found))
     }

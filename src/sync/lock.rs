@@ -23,6 +23,11 @@ mod imp {
         mutex.lock()
     }
 
+    #[cfg(feature = "vm-memory")]
+    pub(super) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        mutex.try_lock()
+    }
+
     pub(super) fn wait<'a, T>(
         condvar: &Condvar,
         mut guard: MutexGuard<'a, T>,
@@ -64,6 +69,12 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard(imp::lock(&self.0))
+    }
+
+    /// Takes the lock, if nobody has it.
+    #[cfg(all(feature = "vm-memory", not(any(loom, shuttle))))]
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        imp::try_lock(&self.0).map(MutexGuard)
     }
 }
 

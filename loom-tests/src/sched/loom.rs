@@ -2,13 +2,19 @@
 
 #![expect(clippy::disallowed_types, reason = "counts the executions, outside of the model")]
 
+mod signal;
+
 use std::{
     fmt,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
+pub(crate) use loom::sync::Mutex;
+use loom::sync::atomic::AtomicBool;
 pub use loom::{sync::Arc, thread};
+
+pub use self::signal::Signal;
 
 /// Shared by the executions, so not of the model.
 pub(crate) type Shared<T> = std::sync::Arc<std::sync::Mutex<T>>;

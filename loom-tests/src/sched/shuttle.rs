@@ -1,16 +1,20 @@
 //! Random interleavings, the same ones in every run.
 
 mod cell;
+mod signal;
 
 use std::{
     fmt,
     time::{Duration, Instant},
 };
 
+pub(crate) use shuttle::sync::Mutex;
+use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::{Config, Runner, scheduler::RandomScheduler};
 pub use shuttle::{sync::Arc, thread};
 
 pub(crate) use self::cell::Cell;
+pub use self::signal::Signal;
 
 /// Shared by the executions, so not of the scheduler's.
 #[expect(clippy::disallowed_types, reason = "outside of the executions")]
