@@ -107,7 +107,7 @@ impl Migration {
             let sending = scope.spawn(|| source.serve(&far));
             let receiving = scope.spawn(|| destination.receive(&near));
             let requesting = scope.spawn(|| destination.request(&near));
-            let outcomes: Vec<_> = guests.into_iter().map(|guest| guest.join()).collect();
+            let outcomes: Vec<_> = guests.into_iter().map(thread::ScopedJoinHandle::join).collect();
             // Nobody is left to wait for a page; what is on its way still comes.
             supplier.close();
             let panicked = "it says what is wrong, and does not panic";

@@ -14,6 +14,8 @@ use crate::{
 const MOST_VCPUS: i64 = WORDS as i64;
 /// 16 TiB: far beyond what a host has, and products of page numbers fit into 64 bits.
 const MOST_PAGES: u64 = 1 << 32;
+/// No timeout of a socket's is much shorter.
+const SHORTEST_SECONDS: f64 = 0.001;
 const LONGEST_SECONDS: f64 = 86_400.0;
 
 /// Migrates a running guest by post-copy, within one process: it resumes at once, on memory that is not
@@ -165,11 +167,10 @@ fn bytes(text: &str) -> Result<u64, String> {
 /// Reads a positive number of seconds.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    // Written so that NaN fails it; and no less than a socket's timeout can say.
-    if seconds >= 1e-3 && seconds <= LONGEST_SECONDS {
+    if (SHORTEST_SECONDS..=LONGEST_SECONDS).contains(&seconds) {
         Ok(Duration::from_secs_f64(seconds))
     } else {
-        Err(format!("not at least 0.001 and at most {LONGEST_SECONDS}"))
+        Err(format!("not at least {SHORTEST_SECONDS} and at most {LONGEST_SECONDS}"))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    fs,
     io::{self, Write},
     path::PathBuf,
     process::{Command, Output, Stdio},
@@ -11,6 +11,8 @@ use std::{
 
 use serde_json::Value;
 
+use crate::built::built;
+
 pub(crate) const TRACE: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/examples/guest/traces/true.lackey");
 
@@ -18,25 +20,10 @@ pub(crate) const OK: i32 = 0;
 pub(crate) const FAILED: i32 = 1;
 pub(crate) const BAD_INPUT: i32 = 2;
 
-/// Builds the example and returns where it is.
-///
-/// Cargo builds an example whose unit tests it runs only as a test, so its binary is asked for here.
+/// Returns where the example is.
 fn guest() -> &'static PathBuf {
     static GUEST: OnceLock<PathBuf> = OnceLock::new();
-    GUEST.get_or_init(|| {
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--example", "guest", "--message-format", "json"]);
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        let messages = built.stdout.split(|byte| *byte == b'\n');
-        let mut executables = messages
-            .filter_map(|line| serde_json::from_slice::<Value>(line).ok())
-            .filter_map(|message| message["executable"].as_str().map(PathBuf::from));
-        executables.next_back().expect("cargo names the executable that it built")
-    })
+    GUEST.get_or_init(|| built("guest"))
 }
 
 /// What a run of the example left.

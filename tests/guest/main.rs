@@ -3,6 +3,8 @@
 
 #![cfg(all(feature = "std", not(any(loom, shuttle))))]
 
+#[path = "../common/built.rs"]
+mod built;
 mod example;
 mod input;
 mod kvm;

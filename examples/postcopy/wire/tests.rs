@@ -51,9 +51,9 @@ fn a_bad_message_is_refused() {
     let read = |bytes: &[u8]| Message::read(&mut &bytes[..]).unwrap_err();
     let error = read(b"SLP2\x02\0\0\0\x02\x01\0\0\0\0\0\0");
     assert!(matches!(error, WireError::Magic { found } if found == *b"SLP2"), "{error}");
-    for kind in [0, 6, 0xff] {
-        let error = read(&[&b"SLP1"[..], &[kind, 0, 0, 0], &[0; 8]].concat());
-        assert!(matches!(error, WireError::Kind { found } if found == kind.into()), "{error}");
+    for kind in [0, 6, 0xff00_0001_u32] {
+        let error = read(&[&b"SLP1"[..], &kind.to_le_bytes(), &[0; 8]].concat());
+        assert!(matches!(error, WireError::Kind { found } if found == kind), "{error}");
     }
     let error = read(b"SLP1\x02");
     assert!(matches!(error, WireError::Truncated { have: 5 }), "{error}");
