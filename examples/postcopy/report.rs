@@ -23,9 +23,11 @@ pub(crate) struct Report {
     background: bool,
     arrivals: Arrived,
     faults: Faults,
-    /// Of faults whose page had not come, in microseconds.
-    waits: Latencies,
-    times: Times,
+    /// Of faults whose page had not come.
+    waits_us: Latencies,
+    times_ms: Times,
+    /// How many times as long as for its first access the guest would have waited for all of memory.
+    gain: Option<f64>,
     #[serde(flatten)]
     pub(crate) audit: Audit,
     verdict: Verdict,
@@ -70,8 +72,6 @@ struct Times {
     guest_done: f64,
     /// The last page has come.
     complete: f64,
-    /// How many times as long as for its first access the guest would have waited for all of memory.
-    gain: Option<f64>,
 }
 
 /// Whether all is well.
@@ -121,13 +121,13 @@ impl Report {
                 lost: stats.lost,
                 spurious: stats.spurious,
             },
-            waits: Latencies::of(run.vcpus.iter().flat_map(|vcpu| vcpu.waits.clone()).collect()),
-            times: Times {
+            waits_us: Latencies::of(run.vcpus.iter().flat_map(|vcpu| vcpu.waits.clone()).collect()),
+            times_ms: Times {
                 first_access: first,
                 guest_done: millis(run.vcpus.iter().map(done).max().unwrap_or_default()),
                 complete,
-                gain: first.map(|first| complete / first.max(1e-6)),
             },
+            gain: first.map(|first| complete / first.max(1e-6)),
             verdict: if audit.is_clean() { Verdict::Ok } else { Verdict::Failed },
             audit,
         }
@@ -188,8 +188,8 @@ impl Report {
     }
 
     fn time_table(&self) -> Table {
-        let Times { first_access, guest_done, complete, .. } = self.times;
-        let mut table = plain(["time", "ms", "of all"]);
+        let Times { first_access, guest_done, complete, .. } = self.times_ms;
+        let mut table = plain(["time", "ms", "of all pages'"]);
         let rows = [
             ("first access of the guest", first_access),
             ("the guest was done", Some(guest_done)),
@@ -200,7 +200,7 @@ impl Report {
             let share = 100.0 * time / complete.max(1e-6);
             table.add_row([what.to_owned(), format!("{time:.3}"), format!("{share:.2}%")]);
         }
-        let Latencies { p50, p90, p99, longest } = self.waits;
+        let Latencies { p50, p90, p99, longest } = self.waits_us;
         for (what, time) in [
             ("a fault that waited: half of them took no more than", p50),
             ("  90%", p90),
@@ -220,7 +220,7 @@ impl Report {
                 "{compared_pages} pages were compared: {wrong_bytes} bytes of {wrong_pages} are wrong"
             ),
         };
-        let gain = self.times.gain.map_or_else(String::new, |gain| {
+        let gain = self.gain.map_or_else(String::new, |gain| {
             format!("the guest ran {gain:.0} times as early as if it had waited for all pages\n")
         });
         match self.verdict {

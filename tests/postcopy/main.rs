@@ -23,8 +23,8 @@ const OK: i32 = 0;
 const FAILED: i32 = 1;
 const BAD_INPUT: i32 = 2;
 
-/// 1024 pages: some are always asked for before their turn.
-const SMALL: [&str; 2] = ["--memory", "4M"];
+const SMALL: [&str; 2] = ["--memory", "1M"];
+const PAGES: u64 = 256;
 
 /// What a run of the example left.
 #[derive(Debug)]
