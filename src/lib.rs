@@ -108,6 +108,8 @@ pub mod docs {
     pub mod spaces {}
     #[doc = include_str!("../docs/GUEST.md")]
     pub mod guest {}
+    #[doc = include_str!("../docs/POSTCOPY.md")]
+    pub mod postcopy {}
     #[doc = include_str!("../docs/FORMATS.md")]
     pub mod formats {}
     #[doc = include_str!("../docs/ORDERING.md")]
