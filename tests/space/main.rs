@@ -15,6 +15,10 @@ mod common;
 #[allow(dead_code, reason = "each test program uses another part")]
 mod rig;
 
+mod backings;
+mod changes;
+mod discard;
 mod faults;
 mod holds;
+mod prefault;
 mod regions;

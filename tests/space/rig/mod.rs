@@ -8,7 +8,7 @@ mod memory;
 mod scripted;
 
 use std::{
-    ops::Deref,
+    ops::{ControlFlow, Deref},
     sync::{Arc, Mutex},
     thread,
 };
@@ -79,6 +79,11 @@ impl<F: Format> Rig<F> {
 
     pub(crate) fn frames(&self) -> &Frames {
         &self.frames
+    }
+
+    /// How many frames there are for tables.
+    pub(crate) fn free_tables(&self) -> u64 {
+        self.frames.free_frames()
     }
 
     pub(crate) fn cpu(&self) -> Cpu<F> {
@@ -225,6 +230,11 @@ pub(crate) fn part(whole: GpaRange, first: u64, pages: u64) -> GpaRange {
 
 pub(crate) fn gpa(range: GpaRange, page: u64) -> Gpa {
     at(nth(range, page))
+}
+
+/// Lets a prefault go on to its end.
+pub(crate) fn go_on(_done: u64) -> ControlFlow<()> {
+    ControlFlow::Continue(())
 }
 
 /// Checks that an error is this one, without its sources.
