@@ -376,7 +376,7 @@ fn check_frame<F: Format>(format: &F, size: PageSize, pfn: HostPfn) -> Result<()
     if !format.fits(pfn) {
         return Err(EncodeError::BadFrame { pfn, width: format.phys_width().bits() });
     }
-    if !pfn.get().is_multiple_of(size.pages()) {
+    if !size.begins_at(pfn.get()) {
         return Err(EncodeError::Misaligned { pfn, size });
     }
     Ok(())

@@ -80,9 +80,11 @@ impl<'r, F: Format, S: FrameSource> Site<'_, 'r, F, S> {
     /// it was writable for a moment. Returns what is to be served before that is enough.
     #[inline]
     fn watch(&self, size: PageSize, prot: Prot) -> Option<Flush<'r>> {
-        if !self.is_watched() || !prot.contains(Prot::W) {
-            return None;
-        }
+        if self.is_watched() && prot.contains(Prot::W) { self.begin_watch(size) } else { None }
+    }
+
+    #[cold]
+    fn begin_watch(&self, size: PageSize) -> Option<Flush<'r>> {
         // In this order a leaf keeps the right that it has, unless a harvest came between.
         let _ = self.pin.note_dirty(self.gpa);
         let watched = self.pin.watch(size.leaf_range(self.gpa.page()));
