@@ -9,7 +9,7 @@ mod beside;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use beside::{Beside, Numbers, RWX, Table, area, ept, runs_once, table, timed};
+pub use beside::{Beside, Numbers, RWX, Table, area, empty_table, ept, runs_once, table, timed};
 use slat::{Arena, Gpa, GpaRange, HostPfn};
 
 const PRESENT: u64 = 0b111;
@@ -85,6 +85,14 @@ impl<'a> Bare<'a> {
         self.leaf(gpa.get()).is_some_and(|slot| {
             slot.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         })
+    }
+
+    /// Walks and clears the leaf entry, whatever it is.
+    ///
+    /// # Panics
+    /// If there is no leaf table.
+    pub fn clear(&self, gpa: Gpa) -> u64 {
+        self.leaf(gpa.get()).expect("the page is populated").swap(0, Ordering::Relaxed)
     }
 }
 

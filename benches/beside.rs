@@ -30,16 +30,25 @@ pub fn ept() -> Ept {
 /// If there is not so much memory.
 #[must_use]
 pub fn table(pages: u64, first: Option<HostPfn>) -> (Table, Arc<Arena>) {
-    let frames = pages / 512 + pages / (512 * 512) + 16;
-    let arena =
-        Arc::new(ArenaOptions::new(frames).with_huge_pages().with_prefault().create().unwrap());
-    let table = PageTable::new(ept(), Arc::clone(&arena)).unwrap();
+    let (table, arena) = empty_table(pages);
     let range = area(pages);
     match first {
         Some(first) => table.populate_mapped(range, PageSize::Size4K, first, RWX).unwrap(),
         None => table.populate(range, PageSize::Size4K).unwrap(),
     }
     (table, arena)
+}
+
+/// Makes a table that has the frames for so many pages, and nothing populated.
+///
+/// # Panics
+/// If there is not so much memory.
+#[must_use]
+pub fn empty_table(pages: u64) -> (Table, Arc<Arena>) {
+    let frames = pages / 512 + pages / (512 * 512) + 16;
+    let arena =
+        Arc::new(ArenaOptions::new(frames).with_huge_pages().with_prefault().create().unwrap());
+    (PageTable::new(ept(), Arc::clone(&arena)).unwrap(), arena)
 }
 
 /// Returns the first `pages` pages.

@@ -156,6 +156,13 @@ impl PageSize {
         self.pages() * PAGE_BYTES
     }
 
+    /// Tells whether a leaf of this size may begin with that page, or that frame.
+    #[inline]
+    pub(crate) const fn begins_at(self, number: u64) -> bool {
+        // No remainder: that is a division, which costs as much as some ten other instructions.
+        number & (self.pages() - 1) == 0
+    }
+
     /// Returns the pages of the leaf of this size that translates the page number `page`.
     #[inline]
     pub(crate) const fn leaf_range(self, page: u64) -> GpaRange {

@@ -145,7 +145,17 @@ impl Ept {
         self.caps.contains(EptCaps::MODE_BASED_EXECUTE)
     }
 
+    #[inline]
     fn prot_bits(&self, prot: Prot) -> Result<u64, AttrError> {
+        // What nearly all leaves have, and every processor.
+        if prot.contains(Prot::R) && Prot::RWX.contains(prot) {
+            return Ok(u64::from(prot.bits()));
+        }
+        self.rare_prot_bits(prot)
+    }
+
+    #[cold]
+    fn rare_prot_bits(&self, prot: Prot) -> Result<u64, AttrError> {
         check_rights(prot)?;
         if prot.is_empty() {
             return Err(AttrError::NoAccess);
@@ -176,10 +186,12 @@ impl Format for Ept {
         self.levels
     }
 
+    #[inline]
     fn phys_width(&self) -> PhysWidth {
         self.width
     }
 
+    #[inline]
     fn supports(&self, size: PageSize) -> bool {
         match size {
             PageSize::Size4K => true,
@@ -209,6 +221,7 @@ impl Format for Ept {
         Entry::from_raw(self.width.frame_bits(pfn) | self.rights)
     }
 
+    #[inline]
     fn leaf(&self, size: PageSize, pfn: HostPfn, attr: Attr) -> Result<Entry, EncodeError> {
         check_frame(self, size, pfn)?;
         let foreign = attr.flags().difference(LeafFlags::IGNORE_PAT);
@@ -276,6 +289,7 @@ impl Format for Ept {
         self.fresh
     }
 
+    #[inline]
     fn keeps_bits(&self) -> bool {
         self.caps.contains(EptCaps::ACCESSED_DIRTY)
     }

@@ -98,11 +98,13 @@ impl PhysWidth {
     }
 
     /// Returns the frame's address as it stands in an entry or a root pointer, cut to this width.
+    #[inline]
     const fn frame_bits(self, pfn: HostPfn) -> u64 {
         (pfn.get() << PAGE_SHIFT) & self.frame_mask()
     }
 
     /// Tells whether the frame's address has no more than this many bits.
+    #[inline]
     const fn fits(self, pfn: HostPfn) -> bool {
         pfn.get() >> (self.bits as u32 - PAGE_SHIFT) == 0
     }
@@ -366,6 +368,7 @@ pub trait Format:
 }
 
 /// Checks a leaf's frame against the width, the size's alignment, and the supported sizes.
+#[inline]
 fn check_frame<F: Format>(format: &F, size: PageSize, pfn: HostPfn) -> Result<(), EncodeError> {
     if !format.supports(size) {
         return Err(EncodeError::BadSize(size));
@@ -373,24 +376,27 @@ fn check_frame<F: Format>(format: &F, size: PageSize, pfn: HostPfn) -> Result<()
     if !format.fits(pfn) {
         return Err(EncodeError::BadFrame { pfn, width: format.phys_width().bits() });
     }
-    if !pfn.get().is_multiple_of(size.pages()) {
+    if !size.begins_at(pfn.get()) {
         return Err(EncodeError::Misaligned { pfn, size });
     }
     Ok(())
 }
 
 /// Checks that there are no rights but those that some format has.
+#[inline]
 const fn check_rights(prot: Prot) -> Result<(), AttrError> {
     if Prot::all().contains(prot) { Ok(()) } else { Err(AttrError::UnknownRights(prot)) }
 }
 
 /// Checks that there are no software bits but the caller's.
+#[inline]
 const fn check_soft(soft: SoftBits) -> Result<(), AttrError> {
     if SoftBits::all().contains(soft) { Ok(()) } else { Err(AttrError::UnknownSoft(soft)) }
 }
 
 /// Returns the bits of an address that lie below the leaf's size but above a 4 KiB page: they are
 /// zero in a leaf's frame.
+#[inline]
 const fn bits_below(size: PageSize) -> u64 {
     (size.pages() - 1) << PAGE_SHIFT
 }

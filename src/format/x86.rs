@@ -92,6 +92,7 @@ impl Paging {
     }
 
     /// Encodes a leaf whose frame and flags were checked; `format_bits` are the format's own.
+    #[inline]
     pub(super) fn leaf(
         &self,
         size: PageSize,
@@ -168,6 +169,7 @@ const fn pat_bit(size: PageSize) -> u64 {
 }
 
 /// Encodes rights, the present bit included: what is present can be read.
+#[inline]
 fn prot_bits(prot: Prot) -> Result<u64, AttrError> {
     check_rights(prot)?;
     if prot.is_empty() {
@@ -237,6 +239,7 @@ impl<T: Variant> Format for T {
         self.paging().levels
     }
 
+    #[inline]
     fn phys_width(&self) -> PhysWidth {
         self.paging().width
     }
@@ -263,6 +266,7 @@ impl<T: Variant> Format for T {
         self.paging().table(pfn)
     }
 
+    #[inline]
     fn leaf(&self, size: PageSize, pfn: HostPfn, attr: Attr) -> Result<Entry, EncodeError> {
         check_frame(self, size, pfn)?;
         let flags = T::encode(attr.flags())?;

@@ -189,6 +189,27 @@ impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
         }
     }
 
+    /// Maps the page whose walk has just come to `at`, without looking there again if there is room.
+    #[inline]
+    pub(super) fn map_seen(
+        self,
+        at: Terminal<'p>,
+        gpa: Gpa,
+        size: PageSize,
+        leaf: Entry,
+    ) -> Result<Mapped, MapError> {
+        let Terminal { place, entry } = at;
+        let has_room = self.found(place.level, entry) == Found::Empty(size);
+        // As in `map_at`.
+        if has_room
+            && !self.is_lost(place, gpa.page())
+            && self.commit(place.slot, place.level, entry, leaf).is_ok()
+        {
+            return self.keep(place, gpa, size, leaf);
+        }
+        self.map_at(self.refresh(place, gpa.page()), gpa, size, leaf)
+    }
+
     /// Finds the slot that a leaf can be put in. What it says of another's leaf holds in the tree.
     #[inline]
     fn room(

@@ -21,7 +21,7 @@ use crate::{
         watch::Noted,
     },
     table::Walker,
-    walk::{Found, Place},
+    walk::{Found, Place, Terminal},
 };
 
 /// A pinned reference to the slot where the translation of one page ends.
@@ -35,6 +35,8 @@ use crate::{
 pub struct SlotRef<'p, F: Format, S: FrameSource> {
     walker: Walker<'p, F, S>,
     place: Place<'p>,
+    /// What the walk found there.
+    seen: Entry,
     gpa: Gpa,
 }
 
@@ -49,12 +51,24 @@ pub(crate) enum Spot {
 }
 
 impl<'p, F: Format, S: FrameSource> Walker<'p, F, S> {
+    #[inline]
     pub(crate) fn slot(self, gpa: Gpa) -> Result<SlotRef<'p, F, S>, OutOfRange> {
         if !self.format().admits(gpa) {
             return Err(OutOfRange { gpa });
         }
         let page = gpa.page();
-        Ok(SlotRef { walker: self, place: self.resume(self.top(page), page).place, gpa })
+        let Terminal { place, entry } = self.resume(self.top(page), page);
+        Ok(SlotRef { walker: self, place, seen: entry, gpa })
+    }
+
+    /// Tells what the walk of `gpa` ended at.
+    #[inline]
+    fn spot(self, at: Terminal<'p>, gpa: Gpa) -> Spot {
+        match self.found(at.place.level, at.entry) {
+            Found::Leaf(size) => Spot::Leaf(self.format().mapping(gpa, size, at.entry)),
+            Found::Empty(size) | Found::Claimed(size) => Spot::Room(size),
+            Found::Unpopulated => Spot::Nothing,
+        }
     }
 }
 
@@ -74,12 +88,18 @@ impl<'p, F: Format, S: FrameSource> SlotRef<'p, F, S> {
     /// Returns what is here, by one look.
     #[inline]
     pub(crate) fn spot(&self) -> Spot {
-        let at = self.walker.resume(self.place(), self.gpa.page());
-        match self.walker.found(at.place.level, at.entry) {
-            Found::Leaf(size) => Spot::Leaf(self.walker.format().mapping(self.gpa, size, at.entry)),
-            Found::Empty(size) | Found::Claimed(size) => Spot::Room(size),
-            Found::Unpopulated => Spot::Nothing,
-        }
+        self.walker.spot(self.walker.resume(self.place(), self.gpa.page()), self.gpa)
+    }
+
+    /// Returns what was here when it was walked to.
+    #[inline]
+    pub(crate) fn spot_seen(&self) -> Spot {
+        self.walker.spot(self.seen(), self.gpa)
+    }
+
+    #[inline]
+    fn seen(&self) -> Terminal<'p> {
+        Terminal { place: self.place, entry: self.seen }
     }
 
     /// Returns the accessed bit.
@@ -149,7 +169,21 @@ impl<'p, F: Format, S: FrameSource> SlotRef<'p, F, S> {
         self.walker.map_at(self.place(), self.gpa, size, leaf)
     }
 
+    /// Does a [`map`](Self::map) that first tries if all is still as it was walked to: for who has just done
+    /// that.
+    #[inline]
+    pub(crate) fn map_seen(
+        &self,
+        pfn: HostPfn,
+        size: PageSize,
+        attr: Attr,
+    ) -> Result<Mapped, MapError> {
+        let leaf = self.walker.format().leaf(size, pfn, attr)?;
+        self.walker.map_seen(self.seen(), self.gpa, size, leaf)
+    }
+
     /// Returns where an operation on the page begins.
+    #[inline]
     fn place(&self) -> Place<'p> {
         self.walker.refresh(self.place, self.gpa.page())
     }

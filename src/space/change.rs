@@ -270,7 +270,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     /// Sees to it that no leaf, and no room for one, lies across the beginning of `part`.
     fn cut_room(&self, part: GpaRange) -> Result<(), ResizeRegionError> {
         let first = part.first_page();
-        let is_edge = |size: PageSize| first.is_multiple_of(size.pages());
+        let is_edge = |size: PageSize| size.begins_at(first);
         let of_2m = self.table.format().supports(PageSize::Size2M);
         let size = match () {
             () if is_edge(PageSize::Size1G) => return Ok(()),

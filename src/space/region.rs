@@ -155,12 +155,14 @@ impl Region {
         Released::unmapped(self.backing_page(leaf.gpa.page()), leaf)
     }
 
-    /// Returns the largest leaf around `page`, up to `most`, that lies in the region.
+    /// Returns the largest leaf around `gpa`, which is in the region, up to `most`, that lies in the region.
     #[inline]
-    pub(super) fn leaf_within(&self, page: u64, most: PageSize) -> PageSize {
+    pub(super) fn leaf_within(&self, gpa: Gpa, most: PageSize) -> PageSize {
         let mut size = most;
-        while !self.range.covers(size.leaf_range(page)) {
-            let Some(smaller) = size.smaller() else { break };
+        // A 4 KiB leaf does.
+        while let Some(smaller) = size.smaller()
+            && !self.range.covers(size.leaf_range(gpa.page()))
+        {
             size = smaller;
         }
         size

@@ -80,9 +80,11 @@ impl<'r, F: Format, S: FrameSource> Site<'_, 'r, F, S> {
     /// it was writable for a moment. Returns what is to be served before that is enough.
     #[inline]
     fn watch(&self, size: PageSize, prot: Prot) -> Option<Flush<'r>> {
-        if !self.is_watched() || !prot.contains(Prot::W) {
-            return None;
-        }
+        if self.is_watched() && prot.contains(Prot::W) { self.begin_watch(size) } else { None }
+    }
+
+    #[cold]
+    fn begin_watch(&self, size: PageSize) -> Option<Flush<'r>> {
         // In this order a leaf keeps the right that it has, unless a harvest came between.
         let _ = self.pin.note_dirty(self.gpa);
         let watched = self.pin.watch(size.leaf_range(self.gpa.page()));
@@ -114,7 +116,7 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
         }
         let Ok(slot) = pin.slot(gpa) else { return Err(no_region) };
         let site = Site { pin: &pin, layout, region, gpa, access };
-        match slot.spot() {
+        match slot.spot_seen() {
             Spot::Room(room) => self.fill(&site, &slot, room),
             Spot::Leaf(leaf) => self.allow(&site, &slot, &leaf),
             Spot::Nothing => Err(FaultError::NotPopulated { gpa }),
@@ -131,7 +133,7 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
     ) -> Result<Try<'r>, FaultError> {
         let Site { region, gpa, access, .. } = *site;
         let ground = &region.ground;
-        let size = region.leaf_within(gpa.page(), site.largest(room));
+        let size = region.leaf_within(gpa, site.largest(room));
         if size != room {
             return Ok(Try::Refine(size));
         }
@@ -149,7 +151,7 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
             unused();
             return Err(FaultError::Denied { gpa, have: prot });
         }
-        match slot.map(frame, size, region.attr.with_prot(prot)) {
+        match slot.map_seen(frame, size, region.attr.with_prot(prot)) {
             Ok(Mapped::New) => {
                 self.stripe.mapped.add(size.pages());
                 if let Some(flush) = site.watch(size, prot) {
@@ -199,14 +201,14 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
         for page in (window.first_page()..window.end_page()).filter(|&page| page != gpa.page()) {
             let there = Gpa::of_page(page);
             let Ok(slot) = pin.slot(there) else { return };
-            if slot.spot() != Spot::Room(PageSize::Size4K) {
+            if slot.spot_seen() != Spot::Room(PageSize::Size4K) {
                 continue;
             }
             let want = Want::new(region.backing_page(page), PageSize::Size4K, Prot::empty());
             let Answer::Frame(frame, most) = ground.backing.frame(&want) else { continue };
             let prot = region.attr.prot() & most;
             let attr = region.attr.with_prot(prot);
-            if slot.map(frame, PageSize::Size4K, attr) != Ok(Mapped::New) {
+            if slot.map_seen(frame, PageSize::Size4K, attr) != Ok(Mapped::New) {
                 ground.backing.release(Released::unused(want.page, frame, PageSize::Size4K));
                 continue;
             }

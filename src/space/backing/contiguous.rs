@@ -115,7 +115,7 @@ impl Backing for Contiguous {
         if let Err(answer) = extent::check(want, pages) {
             return answer;
         }
-        if !frame.get().is_multiple_of(want.size.pages()) {
+        if !want.size.begins_at(frame.get()) {
             return Answer::Smaller;
         }
         Answer::Frame(frame, self.kind.rights())
