@@ -8,8 +8,8 @@ mod backing;
 use std::sync::Arc as StdArc;
 
 use slat::{
-    Backing, Ept, Fault, FaultError, HeapFrames, Hold, HostPfn, PageTable, Prot, Space, Tracking,
-    Vcpu,
+    Backing, CopyOnWrite, CopyPool, Ept, Fault, FaultError, FramePool, HeapFrames, Hold, HostPfn,
+    OnDemand, PageSize, PageTable, Prot, Space, Tracking, Vcpu,
     mmu::{Access, AccessKind, CacheConfig, Cause, TranslationCache},
 };
 
@@ -21,6 +21,9 @@ use crate::{
 
 /// What is in a frame that nobody owns.
 pub const GONE: u64 = u64::MAX;
+
+/// What guests write.
+pub const WRITTEN: u64 = 42;
 
 /// The space of all scenarios.
 pub type Memory = Space<Ept, Frames>;
@@ -64,7 +67,34 @@ pub struct Site {
 }
 
 impl Site {
-    /// Makes a space without regions, with frames for one leaf table.
+    /// Makes a space in which [`PAGE`] gets its frame, of two that there are, when it is needed.
+    ///
+    /// # Panics
+    /// If the library fails.
+    #[must_use]
+    pub fn on_demand() -> (Arc<Self>, StdArc<Pool>) {
+        let site = Self::new();
+        let pool = site.pool(0, 2);
+        let as_pool = StdArc::clone(&pool) as StdArc<dyn FramePool>;
+        site.map(StdArc::new(OnDemand::new(as_pool, 1, PageSize::Size4K)));
+        (Arc::new(site), pool)
+    }
+
+    /// Makes a space in which [`PAGE`] is frame 0, and a copy of it when it is written.
+    ///
+    /// # Panics
+    /// If the library fails.
+    #[must_use]
+    pub fn copy_on_write() -> (Arc<Self>, StdArc<Lot>, StdArc<Pool>) {
+        let site = Self::new();
+        let (base, pool) = (site.lot(0), site.pool(1, 3));
+        let as_base = StdArc::clone(&base) as StdArc<dyn Backing>;
+        let as_pool = StdArc::clone(&pool) as StdArc<dyn CopyPool>;
+        site.map(StdArc::new(CopyOnWrite::new(as_base, as_pool)));
+        (Arc::new(site), base, pool)
+    }
+
+    /// Makes a space without regions.
     ///
     /// # Panics
     /// If the library fails.
@@ -201,7 +231,7 @@ impl Processor {
         Stay::begin(self.vcpu.enter(Tracking::Off), &mut self.cache)
     }
 
-    /// Enters, and accesses [`PAGE`]; returns the frame that it reached.
+    /// Enters, and accesses [`PAGE`] and what is in it; returns the frame that it reached.
     ///
     /// # Errors
     /// Why the MMU faulted.
@@ -209,13 +239,25 @@ impl Processor {
     /// # Panics
     /// If nobody owns the frame.
     pub fn access(&mut self, access: Access) -> Result<HostPfn, Cause> {
+        self.access_with(access, |ram, reached| match access.kind {
+            AccessKind::Write => ram.write(reached, WRITTEN),
+            _ => drop(ram.read(reached)),
+        })
+    }
+
+    /// Enters, and accesses [`PAGE`]; `touch` is what it does there. Returns the frame that it reached.
+    ///
+    /// # Errors
+    /// Why the MMU faulted.
+    pub fn access_with(
+        &mut self,
+        access: Access,
+        touch: impl FnOnce(&Ram, HostPfn),
+    ) -> Result<HostPfn, Cause> {
         let ram = StdArc::clone(&self.ram);
         let mut stay = self.enter();
         let reached = stay.access(PAGE, access)?;
-        match access.kind {
-            AccessKind::Write => ram.write(reached, 42),
-            _ => drop(ram.read(reached)),
-        }
+        touch(&ram, reached);
         Ok(reached)
     }
 

@@ -1,26 +1,18 @@
-//! Faults beside each other and beside changes of their region.
-
-use std::sync::Arc as StdArc;
+//! Spaces: faults beside each other, and beside changes of the region that they are in.
+//!
+//! A backing spoils what it gets back: a vCPU that still reaches it fails the model. So does a fault that
+//! still reads a layout that was replaced, and freed.
 
 use loom_tests::{
-    Arc, explore,
-    space::{Pool, Processor, Site, Stopped, beside, resolved},
+    Arc, explore, frame, gpa, pages,
+    space::{PAGE, Processor, Site, Stopped, beside, resolved},
 };
-use slat::{OnDemand, PageSize, Prot, mmu::Access};
-
-/// Makes the region of one page, on demand from a pool.
-fn on_demand() -> (Arc<Site>, StdArc<Pool>) {
-    let site = Site::new();
-    let pool = site.pool(0, 2);
-    let backing = OnDemand::new(StdArc::clone(&pool) as StdArc<_>, 1, PageSize::Size4K);
-    site.map(StdArc::new(backing));
-    (Arc::new(site), pool)
-}
+use slat::{Prot, mmu::Access};
 
 #[test]
 fn of_two_faults_on_a_page_both_are_resolved_and_one_frame_comes_back() {
-    explore(2, || {
-        let (site, pool) = on_demand();
+    explore(3, || {
+        let (site, pool) = Site::on_demand();
         let (mut here, mut there) = (site.processor(), site.processor());
         let touch = |processor: &mut Processor| {
             resolved(processor.fault(Prot::W)).unwrap();
@@ -37,7 +29,7 @@ fn of_two_faults_on_a_page_both_are_resolved_and_one_frame_comes_back() {
 #[test]
 fn a_fault_beside_an_unmap_of_its_region_leaves_nothing_behind() {
     explore(2, || {
-        let (site, pool) = on_demand();
+        let (site, pool) = Site::on_demand();
         let mut here = site.processor();
         let there = Arc::clone(&site);
         let (reached, ()) = beside(|| here.touch(Access::READ), move || there.unmap());
@@ -45,4 +37,107 @@ fn a_fault_beside_an_unmap_of_its_region_leaves_nothing_behind() {
         reached.map(drop)
     })
     .are(&[Ok(()), Err(Stopped::NoRegion), Err(Stopped::Gone)]);
+}
+
+/// Its caches know the page from before.
+#[test]
+fn a_vcpu_reaches_nothing_of_a_region_that_is_gone() {
+    explore(2, || {
+        let (site, pool) = Site::on_demand();
+        let mut here = site.warm(Access::READ);
+        let there = Arc::clone(&site);
+        let (reached, ()) = beside(|| here.touch(Access::READ), move || there.unmap());
+        assert_eq!((site.space.resident(), pool.taken()), (0, 0));
+        reached.map(drop)
+    })
+    .are(&[Ok(()), Err(Stopped::NoRegion)]);
+}
+
+#[test]
+fn what_is_mapped_beside_a_replacement_is_of_the_new_backing_in_the_end() {
+    explore(2, || {
+        let site = Site::new();
+        let (old, new) = (site.lot(0), site.lot(1));
+        site.map(old.clone());
+        let mut here = site.processor();
+        let site = Arc::new(site);
+        let (there, next) = (Arc::clone(&site), new.clone());
+        let (fault, ()) = beside(
+            || {
+                let fault = resolved(here.fault(Prot::R));
+                let _ = here.access(Access::READ);
+                fault
+            },
+            move || {
+                there.replace(next);
+                assert_eq!(old.answers(), 0, "the old backing has not got back what it gave");
+            },
+        );
+        let mapped = site.mapped();
+        assert!(mapped.is_none_or(|mapped| mapped == frame(1)), "{mapped:?}");
+        assert_eq!(new.answers(), site.space.resident());
+        (fault, mapped.is_some())
+    })
+    .are(&[(Ok(()), true), (Ok(()), false), (Err(Stopped::Retry), false)]);
+}
+
+/// The guest knows the page of the old backing.
+#[test]
+fn a_vcpu_reaches_the_old_backing_or_the_new_one_and_never_back() {
+    explore(2, || {
+        let site = Site::new();
+        let (old, new) = (site.lot(0), site.lot(1));
+        site.map(old.clone());
+        let mut here = site.warm(Access::READ);
+        let site = Arc::new(site);
+        let there = Arc::clone(&site);
+        let (reached, ()) = beside(
+            || [here.touch(Access::READ), here.touch(Access::READ)],
+            move || {
+                there.replace(new);
+                assert_eq!(old.answers(), 0, "the old backing has not got back what it gave");
+            },
+        );
+        if reached[0] != Ok(frame(0)) {
+            assert_ne!(reached[1], Ok(frame(0)));
+        }
+        reached[1]
+    })
+    .are(&[Ok(frame(0)), Ok(frame(1)), Err(Stopped::Retry)]);
+}
+
+#[test]
+fn a_fault_sees_a_region_that_is_made_whole_or_not_at_all() {
+    explore(3, || {
+        let site = Site::new();
+        let (first, other) = (site.lot(0), site.lot(1));
+        site.map(first);
+        let here = site.processor();
+        let site = Arc::new(site);
+        let there = Arc::clone(&site);
+        let after = pages(PAGE + 1, PAGE + 2);
+        let (fault, ()) = beside(
+            || resolved(here.vcpu.fault(gpa(PAGE + 1), Prot::R)),
+            move || there.space.map_region(after, other, 0, loom_tests::RWX).unwrap(),
+        );
+        assert_eq!(site.space.resident(), u64::from(fault.is_ok()));
+        fault
+    })
+    .are(&[Ok(()), Err(Stopped::NoRegion)]);
+}
+
+#[test]
+fn a_fault_goes_on_beside_an_unmap_of_another_region() {
+    explore(2, || {
+        let (site, pool) = Site::on_demand();
+        let other = pages(PAGE + 1, PAGE + 2);
+        site.space.map_region(other, site.lot(3), 0, loom_tests::RWX).unwrap();
+        let mut here = site.processor();
+        let there = Arc::clone(&site);
+        let (reached, ()) =
+            beside(|| here.touch(Access::READ), move || there.space.unmap_region(other).unwrap());
+        assert_eq!((site.space.resident(), pool.taken()), (1, 1));
+        reached
+    })
+    .are(&[Ok(frame(0))]);
 }

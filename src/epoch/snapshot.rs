@@ -9,7 +9,7 @@ use core::fmt;
 use crossbeam_epoch::{Atomic, Owned};
 
 use super::{Epoch, Pin};
-use crate::sync::{Ordering, Witness};
+use crate::sync::{Ordering, Turn, Witness};
 
 /// A value of which one version is the current one.
 ///
@@ -19,6 +19,8 @@ use crate::sync::{Ordering, Witness};
 /// 2. `epoch` is the collector whose pins its readers hold.
 pub(crate) struct Snapshot<T> {
     current: Atomic<Version<T>>,
+    /// The checker's, for `current`.
+    turn: Turn,
     epoch: crossbeam_epoch::Collector,
 }
 
@@ -42,7 +44,8 @@ pub(crate) struct Replaced<T>(*mut Version<T>);
 impl<T: Send + Sync> Snapshot<T> {
     /// Makes the first version, for readers with pins of `epoch`.
     pub(crate) fn new(epoch: &Epoch, value: T) -> Self {
-        Self { current: Atomic::new(Version::new(value)), epoch: epoch.collector.clone() }
+        let current = Atomic::new(Version::new(value));
+        Self { current, turn: Turn::new(), epoch: epoch.collector.clone() }
     }
 
     /// Returns the current version.
@@ -52,6 +55,7 @@ impl<T: Send + Sync> Snapshot<T> {
     #[inline]
     pub(crate) fn read<'g>(&'g self, pin: &'g Pin) -> &'g T {
         assert!(pin.0.collector() == Some(&self.epoch), "the pin is of this snapshot's epoch");
+        self.turn.take();
         // Acquire: the version's words come before its address; pairs with `replace` [edge: snapshot].
         let version = self.current.load(Ordering::Acquire, &pin.0);
         // SAFETY:
@@ -67,6 +71,7 @@ impl<T: Send + Sync> Snapshot<T> {
     pub(crate) fn replace(&self, value: T) -> Replaced<T> {
         // SAFETY: the guard is not used to protect anything: what was current is freed by who waits.
         let guard = unsafe { crossbeam_epoch::unprotected() };
+        self.turn.take();
         // Release: the version's words come before its address; pairs with `read` [edge: snapshot].
         // Acquire: what was current is freed by this thread; pairs with itself, by another writer.
         let old = self.current.swap(Owned::new(Version::new(value)), Ordering::AcqRel, guard);

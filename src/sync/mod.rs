@@ -15,6 +15,7 @@ mod relax;
 mod thread;
 #[cfg(loom)]
 mod turn;
+mod turns;
 mod unique;
 mod witness;
 
@@ -40,6 +41,7 @@ pub(crate) use self::{
     lock::{Condvar, Mutex, MutexGuard},
     relax::Relax,
     thread::this_thread,
+    turns::Turn,
     unique::unique,
     witness::Witness,
 };

@@ -1,0 +1,139 @@
+//! Spaces: pages that a device holds, beside what takes them away.
+//!
+//! A frame that is given back is spoiled: before its hold is released that fails the model.
+
+use std::sync::Arc as StdArc;
+
+use loom_tests::{
+    Arc, explore, frame,
+    space::{PAGE, Processor, Site, Stopped, beside},
+};
+use slat::{HoldEnd, HostPfn, Prot};
+
+/// Holds the page for a moment, and reads it; returns its frame, and what became of it.
+fn read_held(site: &Site, device: &Processor) -> Result<(HostPfn, HoldEnd), Stopped> {
+    let hold = device.hold(Prot::R)?;
+    let frame = hold.frame();
+    assert_eq!(hold.gpa(), loom_tests::gpa(PAGE));
+    let _ = site.ram.read(frame);
+    Ok((frame, hold.release()))
+}
+
+#[test]
+fn a_page_that_is_held_beside_an_unmap_of_its_region_comes_back_once_and_last() {
+    explore(2, || {
+        let (site, pool) = Site::on_demand();
+        let device = site.processor();
+        let there = Arc::clone(&site);
+        let (end, ()) = beside(|| read_held(&site, &device), move || there.unmap());
+        assert_eq!((site.space.resident(), pool.taken()), (0, 0));
+        end.map(|(_, end)| end)
+    })
+    .are(&[Ok(HoldEnd::InPlace), Ok(HoldEnd::RegionGone), Err(Stopped::NoRegion)]);
+}
+
+#[test]
+fn a_hold_that_is_released_beside_an_unmap_of_its_region_says_if_that_is_gone() {
+    explore(3, || {
+        let (site, pool) = Site::on_demand();
+        let device = site.processor();
+        let hold = device.hold(Prot::R).unwrap();
+        let there = Arc::clone(&site);
+        let ((was_gone, end), ()) = beside(
+            || {
+                let was_gone = hold.is_gone();
+                let _ = site.ram.read(hold.frame());
+                (was_gone, hold.release())
+            },
+            move || there.unmap(),
+        );
+        assert!(!was_gone || end == HoldEnd::RegionGone);
+        assert_eq!((site.space.resident(), pool.taken()), (0, 0));
+        end
+    })
+    .are(&[HoldEnd::InPlace, HoldEnd::RegionGone]);
+}
+
+#[test]
+fn a_page_that_is_held_beside_a_replacement_is_of_the_backing_that_it_says() {
+    explore(2, || {
+        let site = Site::new();
+        let (old, new) = (site.lot(0), site.lot(1));
+        site.map(old.clone());
+        let device = site.processor();
+        let site = Arc::new(site);
+        let (there, next) = (Arc::clone(&site), new.clone());
+        let (end, ()) = beside(|| read_held(&site, &device), move || there.replace(next));
+        let (held, end) = end.unwrap();
+        assert_eq!((old.answers(), new.answers()), (0, site.space.resident()));
+        (held == frame(1), end)
+    })
+    .are(&[(false, HoldEnd::InPlace), (false, HoldEnd::RegionGone), (true, HoldEnd::InPlace)]);
+}
+
+#[test]
+fn a_page_that_is_held_beside_a_discard_stays_readable() {
+    explore(2, || {
+        let (site, pool) = Site::on_demand();
+        let device = site.processor();
+        let hold = device.hold(Prot::RW).unwrap();
+        let there = Arc::clone(&site);
+        let (end, discarded) = beside(
+            || {
+                site.ram.write(hold.frame(), 7);
+                hold.release_written()
+            },
+            move || there.discard(),
+        );
+        assert!(discarded);
+        assert_eq!((site.space.resident(), pool.taken()), (0, 0));
+        end
+    })
+    .are(&[HoldEnd::InPlace, HoldEnd::Moved]);
+}
+
+/// Who has held the page for reading reads what was copied, also while it is copied.
+#[test]
+fn a_page_that_is_held_beside_a_copy_of_it_is_the_old_one_until_released_or_the_copy() {
+    explore(2, || {
+        let (site, base, pool) = Site::copy_on_write();
+        let (device, writer) = (site.warm(slat::mmu::Access::READ), site.processor());
+        let (end, _writer) = beside(
+            || read_held(&site, &device),
+            move || {
+                writer.vcpu.fault_and_wait(loom_tests::gpa(PAGE), Prot::W).unwrap();
+                writer
+            },
+        );
+        assert_eq!((base.answers(), pool.taken(), site.mapped()), (0, 1, Some(frame(1))));
+        let (held, end) = end.unwrap();
+        (held == frame(0), end)
+    })
+    .are(&[(true, HoldEnd::InPlace), (true, HoldEnd::Moved), (false, HoldEnd::InPlace)]);
+}
+
+#[test]
+fn of_two_holds_on_a_page_the_last_one_gives_it_back() {
+    explore(2, || {
+        let (site, pool) = Site::on_demand();
+        let (device, other) = (site.processor(), site.processor());
+        let (one, two) = (device.hold(Prot::R).unwrap(), other.hold(Prot::R).unwrap());
+        site.unmap();
+        let (there, count) = (Arc::clone(&site), StdArc::clone(&pool));
+        assert_eq!(count.taken(), 1);
+        let (one, two) = beside(
+            || {
+                let _ = site.ram.read(one.frame());
+                one.release()
+            },
+            move || {
+                let _ = there.ram.read(two.frame());
+                two.release()
+            },
+        );
+        drop(other);
+        assert_eq!(pool.taken(), 0);
+        (one, two)
+    })
+    .are(&[(HoldEnd::RegionGone, HoldEnd::RegionGone)]);
+}

@@ -1,0 +1,163 @@
+//! Spaces: that no write is lost, while tracking is switched on, and while pages are looked for.
+
+use loom_tests::{
+    Arc, Signal, explore, format_with,
+    space::{Processor, Site, Stopped, WRITTEN, beside},
+};
+use slat::{Ept, EptCaps, HoldEnd, OnDemand, PageSize, Prot, Tracking, mmu::Access};
+
+/// A processor that keeps no dirty bits.
+fn plain() -> Ept {
+    format_with(EptCaps::USUAL.difference(EptCaps::ACCESSED_DIRTY))
+}
+
+fn on_demand(format: Ept) -> Site {
+    let site = Site::of(format);
+    let backing = OnDemand::new(site.pool(0, 2), 1, PageSize::Size4K);
+    site.map(std::sync::Arc::new(backing));
+    site
+}
+
+/// Writes the page beside who switches tracking on; returns whether that was known to be over, and whether
+/// the write was reported.
+fn write_beside_start(site: Site, mut guest: Processor) -> (bool, bool) {
+    let site = Arc::new(site);
+    let there = Arc::clone(&site);
+    let signal = Arc::new(Signal::new());
+    let over = Arc::clone(&signal);
+    let ((after, written), ()) = beside(
+        || (signal.is_set(), guest.touch(Access::WRITE)),
+        move || {
+            there.space.track_dirty(Tracking::On).unwrap();
+            over.set();
+        },
+    );
+    // Gone: the right to write was taken away between the fault and the access.
+    assert!(matches!(written, Ok(_) | Err(Stopped::Gone)));
+    let reported = site.is_written();
+    assert!(!after || reported, "a write that came after was not reported");
+    if reported {
+        assert!(!site.is_written(), "reported twice");
+    }
+    guest.touch(Access::WRITE).unwrap();
+    assert!(site.is_written(), "the page is written unnoticed from now on");
+    (after, reported)
+}
+
+#[test]
+fn a_write_of_a_page_that_is_there_is_reported_if_it_comes_when_tracking_is_on() {
+    explore(2, || {
+        let site = on_demand(plain());
+        let guest = site.warm(Access::WRITE);
+        write_beside_start(site, guest)
+    })
+    .are(&[(false, false), (false, true), (true, true)]);
+}
+
+#[test]
+fn a_page_that_is_mapped_beside_the_start_of_tracking_is_tracked() {
+    explore(2, || {
+        let site = on_demand(plain());
+        let guest = site.processor();
+        write_beside_start(site, guest)
+    })
+    .are(&[(false, false), (false, true), (true, true)]);
+}
+
+/// The processor keeps bits if it is told to.
+#[test]
+fn a_vcpu_that_enters_beside_the_start_of_tracking_runs_with_it_or_is_waited_for() {
+    explore(2, || {
+        let site = on_demand(format_with(EptCaps::USUAL));
+        let guest = site.warm(Access::WRITE);
+        write_beside_start(site, guest)
+    })
+    .are(&[(false, false), (false, true), (true, true)]);
+}
+
+/// Another vCPU may write as soon as a fault has mapped the page.
+#[test]
+fn a_write_beside_a_look_is_reported_by_it_or_by_the_next() {
+    explore(2, || {
+        let site = on_demand(plain());
+        let mut guest = site.processor();
+        site.space.track_dirty(Tracking::On).unwrap();
+        let site = Arc::new(site);
+        let there = Arc::clone(&site);
+        let (written, first) = beside(|| guest.touch(Access::WRITE), move || there.is_written());
+        let second = site.is_written();
+        assert!(first || second);
+        guest.touch(Access::WRITE).unwrap();
+        assert!(site.is_written(), "the page is written unnoticed from now on");
+        (written.is_ok(), first, second)
+    })
+    .are(&[
+        (true, false, true),
+        (true, true, false),
+        (false, true, false),
+        (true, true, true),
+    ]);
+}
+
+/// A site with a page that is held for writing, and was reported.
+fn held() -> (Arc<Site>, Processor, slat::Hold<Ept, loom_tests::Frames>) {
+    let site = on_demand(format_with(EptCaps::USUAL));
+    let device = site.processor();
+    site.space.track_dirty(Tracking::On).unwrap();
+    let hold = device.hold(Prot::W).unwrap();
+    (Arc::new(site), device, hold)
+}
+
+/// Who finds the page written reads what the device wrote.
+#[test]
+fn what_a_device_wrote_is_reported_by_a_look_beside_its_release_or_by_the_next() {
+    explore(3, || {
+        let (site, _device, hold) = held();
+        let frame = hold.frame();
+        let there = Arc::clone(&site);
+        let (end, first) = beside(
+            || {
+                site.ram.write(frame, WRITTEN);
+                hold.release_written()
+            },
+            move || {
+                let first = there.is_written();
+                assert!(!first || there.ram.read(frame) == WRITTEN);
+                first
+            },
+        );
+        assert_eq!(end, HoldEnd::InPlace);
+        assert_ne!(first, site.is_written());
+        first
+    })
+    .are(&[true, false]);
+}
+
+#[test]
+fn what_a_device_left_to_the_next_look_is_reported_by_it() {
+    explore(3, || {
+        let (site, _device, hold) = held();
+        let frame = hold.frame();
+        let there = Arc::clone(&site);
+        let signal = Arc::new(Signal::new());
+        let over = Arc::clone(&signal);
+        let ((), (after, first)) = beside(
+            || {
+                site.ram.write(frame, WRITTEN);
+                hold.defer_written();
+                over.set();
+            },
+            move || {
+                let after = signal.is_set();
+                let first = there.is_written();
+                assert!(!first || there.ram.read(frame) == WRITTEN);
+                (after, first)
+            },
+        );
+        assert!(!after || first, "it was left to this look");
+        assert_ne!(first, site.is_written());
+        assert_eq!(site.mapped(), Some(frame));
+        (after, first)
+    })
+    .are(&[(false, false), (false, true), (true, true)]);
+}
