@@ -88,7 +88,7 @@ pub use self::{
         HoldEnd, HoldRange, MapRegionError, OnDemand, OutOfMemory, PrefaultError,
         ProtectRegionError, RegionInfo, Released, ReplaceBackingError, Request, ResizeRegionError,
         Space, SpaceStats, Supplied, Supplier, SupplierGone, SupplyError, SupplyFailed, TrackError,
-        UnmapRegionError, Vcpu, Want,
+        UnmapRegionError, Vcpu, VcpuStats, Want,
     },
     table::{CreateError, Table},
 };
