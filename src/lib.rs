@@ -92,7 +92,7 @@ pub use self::{
         HoldEnd, HoldRange, MapRegionError, OnDemand, OutOfMemory, PageState, PrefaultError,
         ProtectRegionError, RegionDump, RegionInfo, Released, ReplaceBackingError, Request,
         ResizeRegionError, Space, SpaceDump, SpaceStats, Supplied, Supplier, SupplierGone,
-        SupplyError, SupplyFailed, TrackError, UnmapRegionError, Vcpu, Want,
+        SupplyError, SupplyFailed, TrackError, UnmapRegionError, Vcpu, VcpuStats, Want,
     },
     table::{CreateError, Table},
 };

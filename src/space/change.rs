@@ -242,7 +242,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         }
         let mut done = Vec::new();
         for (piece, granule) in pieces(part, granule) {
-            if let Err(error) = self.table.populate(piece, granule) {
+            if let Err(error) = self.populate(piece, granule) {
                 // Nobody has seen them: the layout does not have them.
                 for piece in done {
                     let _ = self.table.vacate(piece);
@@ -252,6 +252,20 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
             done.push(piece);
         }
         Ok(())
+    }
+
+    fn populate(&self, piece: GpaRange, granule: PageSize) -> Result<(), PopulateError> {
+        match self.table.populate(piece, granule) {
+            Err(PopulateError::OutOfFrames(short))
+                if short.waiting > 0 && self.check_outside().is_ok() =>
+            {
+                // Tables of regions that went wait for pins, and for vCPUs to come out.
+                self.serve_with(piece, []);
+                self.wait_for_pins();
+                self.table.populate(piece, granule)
+            }
+            populated => populated,
+        }
     }
 
     /// Vacates `part` of a region, which nobody maps any more.

@@ -55,7 +55,7 @@ pub use self::{
         ReplaceBackingError, ResizeRegionError, TrackError, UnmapRegionError,
     },
     hold::{Hold, HoldEnd, HoldRange},
-    stats::SpaceStats,
+    stats::{SpaceStats, VcpuStats},
     vcpu::{BadFaultAround, Vcpu},
 };
 use self::{region::Region, shared::Shared};
@@ -158,7 +158,9 @@ impl<F: Format, S: FrameSource> Space<F, S> {
     ///
     /// # Concurrency
     /// Takes effect at the publication of the new layout; costs the tables of the range. Waits for other changes,
-    /// and for pins: call it with none held.
+    /// and for pins: call it with none held. Where tables are short, and some of regions that went may still be
+    /// walked, it kicks vCPUs that are inside and waits for them; if it is called from inside an observer it
+    /// fails instead.
     pub fn map_region(
         &self,
         range: GpaRange,

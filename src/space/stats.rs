@@ -24,6 +24,21 @@ pub(super) struct Stripe {
     pub(super) refused: Counter,
 }
 
+impl Stripe {
+    /// Returns what was counted up to now: by all of its owners, one after the other.
+    pub(super) fn look(&self) -> VcpuStats {
+        VcpuStats {
+            faults: self.faults.get(),
+            mapped: self.mapped.get(),
+            spurious: self.spurious.get(),
+            lost: self.lost.get(),
+            retries: self.retries.get(),
+            fetches: self.fetches.get(),
+            refused: self.refused.get(),
+        }
+    }
+}
+
 /// All stripes of a space. One that nobody owns any more keeps its counts, for the next owner to go on with.
 #[derive(Debug, Default)]
 pub(super) struct Stripes(Mutex<List>);
@@ -91,4 +106,40 @@ pub struct SpaceStats {
     pub refused: u64,
     /// The table's own.
     pub table: Stats,
+}
+
+/// What was done through one [`Vcpu`](crate::Vcpu) since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VcpuStats {
+    /// Calls of [`fault`](crate::Vcpu::fault) and its like, whatever came of them.
+    pub faults: u64,
+    /// How many 4 KiB pages they mapped.
+    pub mapped: u64,
+    /// Those of them that found the page mapped and allowing the access.
+    pub spurious: u64,
+    /// Those that gave a frame back, because another mapped the page first. They are spurious, too, once they
+    /// have looked again.
+    pub lost: u64,
+    /// Those that were to be tried again.
+    pub retries: u64,
+    /// Those that fetched a page.
+    pub fetches: u64,
+    /// Those that failed: no region, no right, or no frame.
+    pub refused: u64,
+}
+
+impl VcpuStats {
+    /// Returns what was counted after `before`.
+    pub(super) const fn since(self, before: Self) -> Self {
+        Self {
+            faults: self.faults.wrapping_sub(before.faults),
+            mapped: self.mapped.wrapping_sub(before.mapped),
+            spurious: self.spurious.wrapping_sub(before.spurious),
+            lost: self.lost.wrapping_sub(before.lost),
+            retries: self.retries.wrapping_sub(before.retries),
+            fetches: self.fetches.wrapping_sub(before.fetches),
+            refused: self.refused.wrapping_sub(before.refused),
+        }
+    }
 }

@@ -8,6 +8,7 @@ use super::{
     errors::FaultError,
     hold::{Hold, HoldRange},
     shared::Shared,
+    stats::VcpuStats,
 };
 use crate::{
     addr::Gpa,
@@ -36,12 +37,15 @@ pub struct Vcpu<F: Format, S: FrameSource> {
     shared: Arc<Shared<F, S>>,
     agent: Agent<F, S>,
     observer: Observer<F, S>,
+    /// What the counters showed when it was made: they had another owner before.
+    before: VcpuStats,
 }
 
 impl<F: Format, S: FrameSource> Vcpu<F, S> {
     pub(super) fn new(shared: &Arc<Shared<F, S>>) -> Self {
         let (agent, observer) = (Agent::new(shared), shared.table.observer());
-        Self { shared: Arc::clone(shared), agent, observer }
+        let before = agent.stripe.look();
+        Self { shared: Arc::clone(shared), agent, observer, before }
     }
 
     /// Returns the name by which a [`Kick`](crate::Kick) is told of it.
@@ -133,6 +137,12 @@ impl<F: Format, S: FrameSource> Vcpu<F, S> {
         access: Prot,
     ) -> Result<HoldRange<F, S>, FaultError> {
         HoldRange::take(&self.shared, &self.agent, gpa, len, access)
+    }
+
+    /// Returns what was done through it: exact on the thread that uses it.
+    #[must_use]
+    pub fn stats(&self) -> VcpuStats {
+        self.agent.stripe.look().since(self.before)
     }
 
     /// Returns the reader, to look at the table. See [`Space::table`](crate::Space::table) for what is not to be
