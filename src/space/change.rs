@@ -64,6 +64,8 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         offset: u64,
         attr: Attr,
     ) -> Result<(), MapRegionError> {
+        // Who changes regions may be waiting for the caller's own observer.
+        self.check_outside()?;
         let region = self.region(range, backing, offset, attr)?;
         let _changes = self.changes.lock();
         let layout = self.layout();
@@ -123,11 +125,11 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         let old = layout.regions[index].clone();
         let region = self.region(range, backing, offset, old.asked)?;
         self.split_edges(range).map_err(ReplaceBackingError::CutsLarge)?;
-        self.publish(layout.clone().closing(Some(range)));
-        old.ground.holds.set_gone();
-        self.empty(&old, &old.ground, range);
+        let closed = Closed::new(self, &layout, range);
         changes.alter(&layout, range);
-        self.publish(layout.changed(index, Some(region)));
+        self.empty(&old, &old.ground, range);
+        old.ground.holds.set_gone();
+        closed.open(layout.changed(index, Some(region)));
         Ok(())
     }
 
@@ -183,14 +185,16 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
             return Err(DiscardError::NoRegion { gpa: Gpa::of_page(next) });
         }
         self.split_edges(range).map_err(DiscardError::CutsLarge)?;
-        self.publish(layout.clone().closing(Some(range)));
+        let closed = Closed::new(self, &layout, range);
+        // Those that faults have mapped meanwhile; from now on none maps more of them.
+        self.split_edges(range).map_err(DiscardError::CutsLarge)?;
+        changes.alter(&layout, range);
         let mut pages = 0;
         for region in layout.within(range) {
             let part = region.range.overlap(range).expect("it is within the range");
             pages += self.empty(region, &region.ground, part);
         }
-        changes.alter(&layout, range);
-        self.publish(layout);
+        closed.open(layout);
         Ok(pages)
     }
 
@@ -279,6 +283,34 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
                 Err(RefineError::Mapped { .. }) => {}
                 Err(error) => return Err(ResizeRegionError::CutsRoom(error)),
             }
+        }
+    }
+}
+
+/// A range that is closed. If the change does not come to its end, because it cannot be made or a kick panics,
+/// it is opened again as it was.
+struct Closed<'s, F: Format, S: FrameSource> {
+    shared: &'s Shared<F, S>,
+    before: Option<Layout>,
+}
+
+impl<'s, F: Format, S: FrameSource> Closed<'s, F, S> {
+    fn new(shared: &'s Shared<F, S>, layout: &Layout, range: GpaRange) -> Self {
+        shared.publish(layout.clone().closing(Some(range)));
+        Self { shared, before: Some(layout.clone()) }
+    }
+
+    /// Opens it, with what there is from now on.
+    fn open(mut self, layout: Layout) {
+        self.before = None;
+        self.shared.publish(layout);
+    }
+}
+
+impl<F: Format, S: FrameSource> Drop for Closed<'_, F, S> {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.shared.publish(before);
         }
     }
 }

@@ -66,7 +66,8 @@ use crate::{
 
 /// An address space made of regions.
 ///
-/// A cheap handle: clones share one space.
+/// A cheap handle: clones share one space. When the last of them is gone, and the last [`Vcpu`] and [`Hold`],
+/// the backings get back what is mapped.
 ///
 /// ```
 /// # use std::sync::Arc;

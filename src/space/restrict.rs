@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 
 use super::{
-    backing::{Answer, Want},
+    backing::{Answer, Released, Want},
     region::Region,
     shared::{Shared, chunks},
 };
@@ -18,10 +18,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     /// Takes the rights away that the region does not have, and shoots them down. The caller holds `changes`,
     /// is outside, has split what the region cuts, and nobody maps or grants more than the region has.
     pub(super) fn restrict(&self, region: &Region) {
-        for chunk in chunks(region.range) {
-            self.restrict_chunk(region, chunk);
-            self.shoot(chunk).expect("the caller is outside");
-        }
+        chunks(region.range).for_each(|chunk| self.restrict_chunk(region, chunk));
     }
 
     fn restrict_chunk(&self, region: &Region, chunk: GpaRange) {
@@ -39,26 +36,37 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
                     _ => runs.push((range, prot)),
                 }
             }
-            for (run, prot) in runs {
-                // Shot down with the chunk. It fails where somebody has collapsed what was just split: then
-                //   the leaf is as it was, and a fault of what it lacks, not of what it has too much.
-                drop(pin.protect(run, prot));
-            }
+            // It fails where somebody has collapsed what was just split: then the leaf is as it was, and a
+            //   fault of what it lacks, not of what it has too much.
+            let done: Vec<_> =
+                runs.into_iter().filter_map(|(run, prot)| pin.protect(run, prot).ok()).collect();
+            drop(pin);
+            self.shoot(chunk).expect("the caller is outside");
+            // Not before they are served: caches would forget all that they know.
+            drop(done);
         });
     }
 
     /// Returns what a leaf keeps of its rights.
     fn restricted(&self, region: &Region, leaf: &Mapping) -> Prot {
         let both = leaf.attr.prot() & region.attr.prot();
-        if self.table.format().with_prot(Entry::EMPTY, both).is_ok() {
+        let can_be = |prot| self.table.format().with_prot(Entry::EMPTY, prot).is_ok();
+        if can_be(both) {
             return both;
         }
         // Nothing that a leaf can say: so it gets what it would if it were mapped now.
         let page = region.backing_page(leaf.gpa.page());
         let want = Want::new(page, leaf.size, Prot::empty()).with_present(leaf.pfn);
-        match region.ground.backing.frame(&want) {
-            Answer::Frame(frame, most) if frame == leaf.pfn => region.attr.prot() & most,
-            _ => region.attr.prot(),
-        }
+        let now = match region.ground.backing.frame(&want) {
+            Answer::Frame(frame, most) if frame == leaf.pfn => Some(region.attr.prot() & most),
+            Answer::Frame(frame, _) => {
+                let unused = Released::unused(page, frame, leaf.size);
+                region.ground.backing.release(unused);
+                None
+            }
+            _ => None,
+        };
+        // Or what the region has, but for writes: the frame may be others' as well.
+        now.filter(|&now| can_be(now)).unwrap_or(region.attr.prot().difference(Prot::W))
     }
 }

@@ -8,6 +8,7 @@ use super::{
     hold::Held,
     region::{Ground, Layout, Region},
     stats::Stripes,
+    tracking::Altered,
 };
 use crate::{
     addr::GpaRange,
@@ -35,6 +36,8 @@ pub(super) struct Shared<F: Format, S: FrameSource> {
     agents: Mutex<Vec<Agent<F, S>>>,
     /// Written holds that are to be noted before the next look for dirty pages.
     pub(super) deferred: Mutex<Vec<Held>>,
+    /// Written pages that got another frame while writes were tracked, and were not reported yet.
+    pub(super) moved: Mutex<Vec<GpaRange>>,
     kick: Kicks,
 }
 
@@ -43,7 +46,7 @@ pub(super) struct Shared<F: Format, S: FrameSource> {
 pub(super) struct Changes {
     /// While writes are tracked: pages whose contents have changed otherwise than by a write, and were not
     /// reported yet.
-    pub(super) altered: Vec<GpaRange>,
+    pub(super) altered: Altered,
 }
 
 pub(super) struct Kicks(Box<dyn Kick + Send + Sync>);
@@ -64,6 +67,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
             stripes: Stripes::default(),
             agents: Mutex::new(Vec::new()),
             deferred: Mutex::new(Vec::new()),
+            moved: Mutex::new(Vec::new()),
             kick: Kicks(Box::new(kick)),
         }
     }
@@ -75,9 +79,8 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     /// Lends an agent to a thread that has none.
     pub(super) fn with_agent<T>(&self, work: impl FnOnce(&Agent<F, S>) -> T) -> T {
         let agent = self.agents.lock().pop().unwrap_or_else(|| Agent::new(self));
-        let done = work(&agent);
-        self.agents.lock().push(agent);
-        done
+        let lent = Lent { agents: &self.agents, agent: Some(agent) };
+        work(lent.agent.as_ref().expect("it is taken only by drop"))
     }
 
     /// Returns a copy of the layout.
@@ -150,16 +153,12 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     fn empty_chunk(&self, region: &Region, ground: &Ground, chunk: GpaRange) -> u64 {
         let mut removed = Vec::new();
         let pages = self.with_agent(|agent| {
-            let pages = loop {
+            let (pages, flush) = loop {
                 let pin = agent.reader.pin();
                 let unmapped = pin.unmap_range(chunk, |leaf| removed.push(region.released(&leaf)));
                 drop(pin);
                 match unmapped {
-                    Ok((pages, flush)) => {
-                        // `shoot` serves it as well.
-                        drop(flush);
-                        break pages;
-                    }
+                    Ok(unmapped) => break unmapped,
                     // Somebody has collapsed leaves across the region's end meanwhile.
                     Err(_) => {
                         let _ = self.split_edges(chunk);
@@ -167,10 +166,16 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
                 }
             };
             agent.stripe.unmapped.add(pages);
+            // Also what a fault has taken away, to replace it, and not yet shot down.
+            self.shoot(chunk).expect("the caller is outside");
+            // Not before it is served: caches would forget all that they know.
+            drop(flush);
             pages
         });
-        // Also what a fault has taken away, to replace it, and not yet shot down.
-        self.shoot(chunk).expect("the caller is outside");
+        if pages > 0 {
+            // Who looked a leaf up before it went.
+            self.wait_for_pins();
+        }
         removed.into_iter().for_each(|released| ground.release(released));
         pages
     }
@@ -178,6 +183,19 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     /// Waits until every pin has ended that is held now.
     pub(super) fn wait_for_pins(&self) {
         self.table.domain().wait_for_pins();
+    }
+}
+
+/// An agent that goes back to the others, also if the work panics.
+struct Lent<'s, F: Format, S: FrameSource> {
+    agents: &'s Mutex<Vec<Agent<F, S>>>,
+    /// `None` only while it is dropped.
+    agent: Option<Agent<F, S>>,
+}
+
+impl<F: Format, S: FrameSource> Drop for Lent<'_, F, S> {
+    fn drop(&mut self) {
+        self.agents.lock().extend(self.agent.take());
     }
 }
 
@@ -190,6 +208,21 @@ pub(super) fn chunks(part: GpaRange) -> impl Iterator<Item = GpaRange> {
             GpaRange::between(core::mem::replace(&mut first, end), end)
         })
     })
+}
+
+impl<F: Format, S: FrameSource> Drop for Shared<F, S> {
+    /// Gives back what is mapped: nobody has a handle, or a hold, any more.
+    fn drop(&mut self) {
+        // An observer of the table's own may be inside here; then nobody knows when it is out, and the frames
+        //   are lost.
+        if self.check_outside().is_ok() {
+            let layout = self.layout();
+            self.publish(Layout { regions: Vec::new(), ..layout.clone() });
+            for region in &layout.regions {
+                self.empty(region, &region.ground, region.range);
+            }
+        }
+    }
 }
 
 impl<F: Format, S: FrameSource> fmt::Debug for Shared<F, S> {
