@@ -15,10 +15,14 @@ mod common;
 #[allow(dead_code, reason = "each test program uses another part")]
 mod rig;
 
+mod amid;
 mod backings;
 mod changes;
+mod contents;
 mod discard;
 mod faults;
 mod holds;
+mod misuse;
 mod prefault;
 mod regions;
+mod tracking;
