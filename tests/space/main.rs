@@ -12,7 +12,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 #[expect(clippy::allow_attributes, reason = "each test program uses another part")]
-#[allow(dead_code, reason = "each test program uses another part")]
+#[allow(dead_code, unused_imports, reason = "each test program uses another part")]
 mod rig;
 
 mod amid;
