@@ -104,6 +104,8 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         if layout.tracking == tracking {
             return Ok(());
         }
+        // What a device wrote before is not of what is reported from now on.
+        self.note_deferred();
         self.publish(Layout { tracking, ..layout.clone() });
         changes.altered = Altered::default();
         self.moved.lock().clear();
