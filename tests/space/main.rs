@@ -23,6 +23,7 @@ mod discard;
 mod faults;
 mod holds;
 mod misuse;
+mod model;
 mod prefault;
 mod regions;
 mod tracking;
