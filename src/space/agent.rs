@@ -30,7 +30,7 @@ use crate::{
     addr::Gpa,
     arena::FrameSource,
     attr::Prot,
-    format::Format,
+    format::{Format, Tracking},
     level::PageSize,
     ops::{RefineError, SplitError},
     reader::Reader,
@@ -152,6 +152,8 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
                             return Ok(None);
                         }
                         if claim.is_none() {
+                            // Who fetches may be waiting for the caller's own observer.
+                            shared.check_outside()?;
                             ground.fetches.wait(want.page);
                         }
                     }
@@ -212,9 +214,15 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
         // This region's still: who takes it away waits for the pin. And nobody else takes the page away.
         let Ok((leaf, flush)) = pin.unmap(gpa) else { return Ok(()) };
         let released = region.released(&leaf);
+        if leaf.dirty && layout.tracking == Tracking::On {
+            // What was written goes on in another frame, whose leaf begins clean.
+            shared.moved.lock().push(leaf.range());
+        }
         drop(pin);
         self.stripe.unmapped.add(leaf.size.pages());
         shared.serve(flush)?;
+        // And who looked the leaf up before it went.
+        shared.wait_for_pins();
         let _back = Taken { ground, released };
         self.fetch(ground, gpa, &want.with_present(leaf.pfn))
     }

@@ -64,6 +64,8 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         offset: u64,
         attr: Attr,
     ) -> Result<(), MapRegionError> {
+        // Who changes regions may be waiting for the caller's own observer.
+        self.check_outside()?;
         let region = self.region(range, backing, offset, attr)?;
         let _changes = self.changes.lock();
         let layout = self.layout();
@@ -123,8 +125,8 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         let old = layout.regions[index].clone();
         let region = self.region(range, backing, offset, old.asked)?;
         self.split_edges(range).map_err(ReplaceBackingError::CutsLarge)?;
+        let closed = Closed::new(self, &layout, range);
         changes.alter(&layout, range);
-        let closed = self.close(&layout, range);
         self.empty(&old, range);
         old.ground.holds.set_gone();
         closed.open(layout.changed(index, Some(region)));
@@ -183,21 +185,17 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
             return Err(DiscardError::NoRegion { gpa: Gpa::of_page(next) });
         }
         self.split_edges(range).map_err(DiscardError::CutsLarge)?;
+        let closed = Closed::new(self, &layout, range);
+        // Those that faults have mapped meanwhile; from now on none maps more of them.
+        self.split_edges(range).map_err(DiscardError::CutsLarge)?;
         changes.alter(&layout, range);
-        let closed = self.close(&layout, range);
-        let parts = layout.within(range).iter().map(|region| {
+        let mut pages = 0;
+        for region in layout.within(range) {
             let part = region.range.overlap(range).expect("it is within the range");
-            self.empty(region, part)
-        });
-        let pages = parts.sum();
+            pages += self.empty(region, part);
+        }
         closed.open(layout);
         Ok(pages)
-    }
-
-    /// Closes a part of the layout, for as long as what is there is taken away.
-    fn close(&self, layout: &Layout, part: GpaRange) -> Closed<'_, F, S> {
-        self.publish(layout.clone().closing(Some(part)));
-        Closed { shared: self, layout: Some(layout.clone()) }
     }
 
     /// Makes the value of a region, if the backing suits it.
@@ -256,9 +254,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
 
     fn populate(&self, piece: GpaRange, granule: PageSize) -> Result<(), PopulateError> {
         match self.table.populate(piece, granule) {
-            Err(PopulateError::OutOfFrames(short))
-                if short.waiting > 0 && self.check_outside().is_ok() =>
-            {
+            Err(PopulateError::OutOfFrames(short)) if short.waiting > 0 => {
                 // Tables of regions that went wait for pins, and for vCPUs to come out.
                 self.serve_with(piece, []);
                 self.wait_for_pins();
@@ -303,23 +299,30 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     }
 }
 
-/// A part of the layout is closed. If a panic comes, it is opened as it was.
+/// A range that is closed. If the change does not come to its end, because it cannot be made or a kick panics,
+/// it is opened again as it was.
 struct Closed<'s, F: Format, S: FrameSource> {
     shared: &'s Shared<F, S>,
-    layout: Option<Layout>,
+    before: Option<Layout>,
 }
 
-impl<F: Format, S: FrameSource> Closed<'_, F, S> {
-    /// Goes on with this layout.
+impl<'s, F: Format, S: FrameSource> Closed<'s, F, S> {
+    fn new(shared: &'s Shared<F, S>, layout: &Layout, range: GpaRange) -> Self {
+        shared.publish(layout.clone().closing(Some(range)));
+        Self { shared, before: Some(layout.clone()) }
+    }
+
+    /// Opens it, with what there is from now on.
     fn open(mut self, layout: Layout) {
-        self.layout = Some(layout);
+        self.before = None;
+        self.shared.publish(layout);
     }
 }
 
 impl<F: Format, S: FrameSource> Drop for Closed<'_, F, S> {
     fn drop(&mut self) {
-        if let Some(layout) = self.layout.take() {
-            self.shared.publish(layout);
+        if let Some(before) = self.before.take() {
+            self.shared.publish(before);
         }
     }
 }

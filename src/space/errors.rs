@@ -39,6 +39,9 @@ pub enum MapRegionError {
     /// There is no room for the region in the table.
     #[error(transparent)]
     Table(#[from] PopulateError),
+    /// The caller's thread is inside an observer.
+    #[error(transparent)]
+    InsideGuest(#[from] InsideGuest),
 }
 
 /// Why a region was not taken away. Nothing has changed, unless it says so.

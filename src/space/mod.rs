@@ -73,7 +73,9 @@ use crate::{
 
 /// An address space made of regions.
 ///
-/// A cheap handle: clones share one space.
+/// A cheap handle: clones share one space. When the last of them is gone, and the last [`Vcpu`] and [`Hold`],
+/// the backings get back what is mapped: it is waited for pins, and for observers that are inside, as by
+/// [`unmap_region`](Space::unmap_region), so it is to be dropped with no pin held.
 ///
 /// ```
 /// # use std::sync::Arc;

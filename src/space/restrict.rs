@@ -21,6 +21,10 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     pub(super) fn restrict(&self, region: &Region) {
         for chunk in chunks(region.range) {
             let gone = self.with_agent(|agent| self.restrict_chunk(agent, region, chunk));
+            if !gone.is_empty() {
+                // Who looked a leaf up before it went.
+                self.wait_for_pins();
+            }
             gone.into_iter().for_each(|released| region.ground.release(released));
         }
     }

@@ -8,6 +8,7 @@ use super::{
     hold::Held,
     region::{Layout, Region},
     stats::Stripes,
+    tracking::Altered,
 };
 use crate::{
     addr::GpaRange,
@@ -35,6 +36,8 @@ pub(super) struct Shared<F: Format, S: FrameSource> {
     agents: Mutex<Vec<Agent<F, S>>>,
     /// Written holds that are to be noted before the next look for dirty pages.
     pub(super) deferred: Mutex<Vec<Held>>,
+    /// Written pages that got another frame while writes were tracked, and were not reported yet.
+    pub(super) moved: Mutex<Vec<GpaRange>>,
     kick: Kicks,
 }
 
@@ -43,7 +46,7 @@ pub(super) struct Shared<F: Format, S: FrameSource> {
 pub(super) struct Changes {
     /// While writes are tracked: pages whose contents have changed otherwise than by a write, and were not
     /// reported yet.
-    pub(super) altered: Vec<GpaRange>,
+    pub(super) altered: Altered,
 }
 
 pub(super) struct Kicks(Box<dyn Kick + Send + Sync>);
@@ -64,6 +67,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
             stripes: Stripes::default(),
             agents: Mutex::new(Vec::new()),
             deferred: Mutex::new(Vec::new()),
+            moved: Mutex::new(Vec::new()),
             kick: Kicks(Box::new(kick)),
         }
     }
@@ -75,9 +79,8 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     /// Lends an agent to a thread that has none.
     pub(super) fn with_agent<T>(&self, work: impl FnOnce(&Agent<F, S>) -> T) -> T {
         let agent = self.agents.lock().pop().unwrap_or_else(|| Agent::new(self));
-        let done = work(&agent);
-        self.agents.lock().push(agent);
-        done
+        let lent = Lent { agents: &self.agents, agent: Some(agent) };
+        work(lent.agent.as_ref().expect("it is taken only by drop"))
     }
 
     /// Returns a copy of the layout.
@@ -118,6 +121,20 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         Flush::structure(self.table.domain().hub(), range)
     }
 
+    /// Serves what a change has to shoot down in `range`, and what a fault has taken away there, to replace
+    /// it, and not yet shot down.
+    pub(super) fn serve_with<'f>(
+        &'f self,
+        range: GpaRange,
+        flushes: impl IntoIterator<Item = Flush<'f>>,
+    ) {
+        let mut all = self.flush(range);
+        for flush in flushes {
+            all.merge(flush).expect("there is one table");
+        }
+        self.serve(all).expect("the caller is outside");
+    }
+
     /// Splits the large leaves that `range` cuts.
     pub(super) fn split_edges(&self, range: GpaRange) -> Result<(), SplitError> {
         for gpa in [range.start(), range.last()] {
@@ -151,12 +168,11 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         let mut removed = Vec::new();
         let pages = self.with_agent(|agent| {
             let (pages, flush) = loop {
-                let unmapped = agent
-                    .reader
-                    .pin()
-                    .unmap_range(chunk, |leaf| removed.push(region.released(&leaf)));
+                let pin = agent.reader.pin();
+                let unmapped = pin.unmap_range(chunk, |leaf| removed.push(region.released(&leaf)));
+                drop(pin);
                 match unmapped {
-                    Ok(done) => break done,
+                    Ok(unmapped) => break unmapped,
                     // Somebody has collapsed leaves across the region's end meanwhile.
                     Err(_) => {
                         let _ = self.split_edges(chunk);
@@ -167,27 +183,30 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
             self.serve_with(chunk, [flush]);
             pages
         });
+        if pages > 0 {
+            // Who looked a leaf up before it went.
+            self.wait_for_pins();
+        }
         removed.into_iter().for_each(|released| region.ground.release(released));
         pages
-    }
-
-    /// Serves what a change has to shoot down in `range`, and what a fault has taken away there, to replace
-    /// it, and not yet shot down.
-    pub(super) fn serve_with<'f>(
-        &'f self,
-        range: GpaRange,
-        flushes: impl IntoIterator<Item = Flush<'f>>,
-    ) {
-        let mut all = self.flush(range);
-        for flush in flushes {
-            all.merge(flush).expect("there is one table");
-        }
-        self.serve(all).expect("the caller is outside");
     }
 
     /// Waits until every pin has ended that is held now.
     pub(super) fn wait_for_pins(&self) {
         self.table.domain().wait_for_pins();
+    }
+}
+
+/// An agent that goes back to the others, also if the work panics.
+struct Lent<'s, F: Format, S: FrameSource> {
+    agents: &'s Mutex<Vec<Agent<F, S>>>,
+    /// `None` only while it is dropped.
+    agent: Option<Agent<F, S>>,
+}
+
+impl<F: Format, S: FrameSource> Drop for Lent<'_, F, S> {
+    fn drop(&mut self) {
+        self.agents.lock().extend(self.agent.take());
     }
 }
 
@@ -200,6 +219,21 @@ pub(super) fn chunks(part: GpaRange) -> impl Iterator<Item = GpaRange> {
             GpaRange::between(core::mem::replace(&mut first, end), end)
         })
     })
+}
+
+impl<F: Format, S: FrameSource> Drop for Shared<F, S> {
+    /// Gives back what is mapped: nobody has a handle, or a hold, any more.
+    fn drop(&mut self) {
+        // An observer of the table's own may be inside here; then nobody knows when it is out, and the frames
+        //   are lost.
+        if self.check_outside().is_ok() {
+            let layout = self.layout();
+            self.publish(Layout { regions: Vec::new(), ..layout.clone() });
+            for region in &layout.regions {
+                self.empty(region, region.range);
+            }
+        }
+    }
 }
 
 impl<F: Format, S: FrameSource> fmt::Debug for Shared<F, S> {

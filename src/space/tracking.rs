@@ -7,7 +7,7 @@
 //!
 //! A page that is taken away, and comes back with other contents, is reported as written, too.
 
-use alloc::vec::Vec;
+use alloc::{collections::BTreeMap, vec::Vec};
 
 use super::{
     errors::{DirtyError, TrackError},
@@ -17,40 +17,81 @@ use super::{
 use crate::{
     addr::GpaRange,
     arena::FrameSource,
-    bitmap::Bitmap,
+    bitmap::{Bitmap, NotCovered},
     format::{Format, Tracking},
     level::PageSize,
-    ops::{Mark, WatchError},
+    ops::{HarvestError, Mark, WatchError},
 };
+
+/// Pages whose contents have changed, in runs that do not touch: as many as there are gaps, however often pages
+/// change.
+#[derive(Debug, Default)]
+pub(super) struct Altered {
+    /// The end of each run, by its first page.
+    runs: BTreeMap<u64, u64>,
+}
+
+impl Altered {
+    fn add(&mut self, range: GpaRange) {
+        let (mut first, mut end) = (range.first_page(), range.end_page());
+        while let Some((&other, &other_end)) = self.runs.range(..=end).next_back() {
+            if other_end < first {
+                break;
+            }
+            self.runs.remove(&other);
+            (first, end) = (first.min(other), end.max(other_end));
+        }
+        self.runs.insert(first, end);
+    }
+
+    /// Tells whether there is something in `range`.
+    fn meets(&self, range: GpaRange) -> bool {
+        let last = self.runs.range(..range.end_page()).next_back();
+        last.is_some_and(|(_, &end)| end > range.first_page())
+    }
+
+    /// Takes out what is in `range`.
+    fn take(&mut self, range: GpaRange) -> Vec<GpaRange> {
+        let (first, end) = (range.first_page(), range.end_page());
+        let mut taken = Vec::new();
+        while let Some((&other, &other_end)) = self.runs.range(..end).next_back() {
+            if other_end <= first {
+                break;
+            }
+            self.runs.remove(&other);
+            taken.push(GpaRange::between(other.max(first), other_end.min(end)));
+            if end < other_end {
+                self.runs.insert(end, other_end);
+            }
+            if other < first {
+                self.runs.insert(other, first);
+            }
+        }
+        taken
+    }
+}
+
+/// What was found, which gets into the caller's bitmap also if a kick panics.
+struct Report<'f> {
+    pages: Bitmap,
+    /// Covers them.
+    found: &'f mut Bitmap,
+}
+
+impl Drop for Report<'_> {
+    fn drop(&mut self) {
+        for run in self.pages.runs() {
+            let _ = self.found.set_range(run);
+        }
+    }
+}
 
 impl Changes {
     /// Notes, if writes are tracked, that the contents of `range` are others.
     pub(super) fn alter(&mut self, layout: &Layout, range: GpaRange) {
         if layout.tracking == Tracking::On {
-            self.altered.push(range);
+            self.altered.add(range);
         }
-    }
-
-    /// Puts what was altered in `range` into `found`, which covers it, and forgets it. Returns how many pages
-    /// were not in it before.
-    fn report(&mut self, range: GpaRange, found: &mut Bitmap) -> u64 {
-        let before = found.count();
-        let mut rest = Vec::new();
-        for altered in self.altered.drain(..) {
-            let Some(part) = altered.overlap(range) else {
-                rest.push(altered);
-                continue;
-            };
-            found.set_range(part).expect("the bitmap covers the range");
-            if altered.first_page() < part.first_page() {
-                rest.push(GpaRange::between(altered.first_page(), part.first_page()));
-            }
-            if part.end_page() < altered.end_page() {
-                rest.push(GpaRange::between(part.end_page(), altered.end_page()));
-            }
-        }
-        self.altered = rest;
-        found.count() - before
     }
 }
 
@@ -62,8 +103,11 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         if layout.tracking == tracking {
             return Ok(());
         }
+        // What a device wrote before is not of what is reported from now on.
+        self.note_deferred();
         self.publish(Layout { tracking, ..layout.clone() });
-        changes.altered.clear();
+        changes.altered = Altered::default();
+        self.moved.lock().clear();
         if tracking == Tracking::Off {
             self.unwatch(&layout);
             return Ok(());
@@ -128,8 +172,22 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         if self.layout().tracking == Tracking::Off {
             return Err(DirtyError::NotTracked);
         }
-        let pages = self.harvest(range, found)?;
-        Ok(pages + changes.report(range, found))
+        let moved = core::mem::take(&mut *self.moved.lock());
+        moved.into_iter().for_each(|range| changes.altered.add(range));
+        if !changes.altered.meets(range) {
+            return self.harvest(range, found);
+        }
+        let wanted = NotCovered { wanted: range, bitmap: found.range() };
+        if !found.range().covers(range) {
+            return Err(HarvestError::NotCovered(wanted).into());
+        }
+        // Apart, so that each page counts once, whatever is in the caller's.
+        let mut report = Report { pages: Bitmap::new(range), found };
+        self.harvest(range, &mut report.pages)?;
+        for run in changes.altered.take(range) {
+            report.pages.set_range(run).expect("the bitmap covers the range");
+        }
+        Ok(report.pages.count())
     }
 
     /// Takes the dirty marks of a range, and shoots them down.

@@ -57,6 +57,10 @@ impl<F: Format, S: FrameSource> Vcpu<F, S> {
     /// Enters, as [`Observer::enter`] does. The MMU keeps accessed and dirty bits if `tracking` says so, or
     /// if the space [tracks](crate::Space::track_dirty) writes.
     ///
+    /// Who entered with [`Tracking::Off`] has to leave when it is kicked: an
+    /// [acknowledgement](Inside::acknowledge) ends the wait of who switches tracking on, but the MMU goes on with
+    /// the root pointer that it entered with, and keeps no dirty bits.
+    ///
     /// # Concurrency
     /// Lock-free. Who switches tracking on has either been seen here, or kicks.
     pub fn enter(&mut self, tracking: Tracking) -> Inside<'_, F, S> {

@@ -12,13 +12,18 @@
 #[path = "../common/mod.rs"]
 mod common;
 #[expect(clippy::allow_attributes, reason = "each test program uses another part")]
-#[allow(dead_code, reason = "each test program uses another part")]
+#[allow(dead_code, unused_imports, reason = "each test program uses another part")]
 mod rig;
 
+mod amid;
 mod backings;
 mod changes;
+mod contents;
 mod discard;
 mod faults;
 mod holds;
+mod misuse;
+mod model;
 mod prefault;
 mod regions;
+mod tracking;

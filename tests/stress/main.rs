@@ -12,8 +12,13 @@ mod common;
 mod crew;
 mod harvest;
 mod mixed;
+mod regions;
 mod removal;
 mod resize;
+#[expect(clippy::allow_attributes, reason = "each test program uses another part")]
+#[allow(dead_code, unused_imports, unused_macros, reason = "each test program uses another part")]
+#[path = "../space/rig/mod.rs"]
+mod rig;
 mod structure;
 mod tracking;
 

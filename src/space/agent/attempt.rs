@@ -137,8 +137,11 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
         if size != room {
             return Ok(Try::Refine(size));
         }
-        let first = size.leaf_range(gpa.page()).first_page();
-        let want = Want::new(region.backing_page(first), size, access);
+        let leaf = size.leaf_range(gpa.page());
+        if site.layout.closed.is_some_and(|closed| closed.overlaps(leaf)) {
+            return Ok(Try::Closed);
+        }
+        let want = Want::new(region.backing_page(leaf.first_page()), size, access);
         let (frame, most) = match ground.backing.frame(&want) {
             Answer::Frame(frame, most) => (frame, most),
             Answer::Smaller => return site.smaller(size).map(Try::Refine),
@@ -193,7 +196,7 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
 
     /// Maps the pages around one that was mapped, where that is quickly done.
     fn fill_around(&self, site: &Site<'_, '_, F, S>) {
-        let Site { pin, region, gpa, .. } = *site;
+        let Site { pin, layout, region, gpa, .. } = *site;
         let ground = &region.ground;
         let first = gpa.page() & !(self.around - 1);
         let window = GpaRange::between(first, first + self.around);
@@ -201,18 +204,22 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
         for page in (window.first_page()..window.end_page()).filter(|&page| page != gpa.page()) {
             let there = Gpa::of_page(page);
             let Ok(slot) = pin.slot(there) else { return };
-            if slot.spot_seen() != Spot::Room(PageSize::Size4K) {
+            if layout.is_closed(there) || slot.spot_seen() != Spot::Room(PageSize::Size4K) {
                 continue;
             }
             let want = Want::new(region.backing_page(page), PageSize::Size4K, Prot::empty());
             let Answer::Frame(frame, most) = ground.backing.frame(&want) else { continue };
             let prot = region.attr.prot() & most;
             let attr = region.attr.with_prot(prot);
-            if slot.map_seen(frame, PageSize::Size4K, attr) != Ok(Mapped::New) {
-                ground.backing.release(Released::unused(want.page, frame, PageSize::Size4K));
-                continue;
+            match slot.map_seen(frame, PageSize::Size4K, attr) {
+                Ok(Mapped::New) => self.stripe.mapped.add(1),
+                // A translation cache may have it: so it is lost, as is the page.
+                Err(MapError::Vacated { .. }) => return,
+                Ok(Mapped::Same) | Err(_) => {
+                    let unused = Released::unused(want.page, frame, PageSize::Size4K);
+                    ground.backing.release(unused);
+                }
             }
-            self.stripe.mapped.add(1);
         }
     }
 
@@ -225,6 +232,10 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
     ) -> Result<Try<'r>, FaultError> {
         let Site { pin, region, gpa, access, .. } = *site;
         let ground = &region.ground;
+        if !region.range.covers(leaf.range()) {
+            // Somebody has collapsed it across the region's end.
+            return site.smaller(leaf.size).map(Try::Split);
+        }
         if leaf.attr.prot().contains(access) {
             // It may be the watch that stopped it.
             return match access.contains(Prot::W).then(|| pin.fix_write(gpa)) {

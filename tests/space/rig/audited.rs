@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use slat::{Answer, Attr, Backing, BackingError, Ended, Gpa, HostPfn, PageSize, Released, Want};
@@ -43,7 +43,7 @@ impl Audited {
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap()
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -77,8 +77,8 @@ impl Audited {
         let books = self.books();
         let out: Vec<Given> =
             books.out.iter().flat_map(|(&given, &count)| (0..count).map(move |_| given)).collect();
-        assert_eq!(out, mapped, "the answers that are out are not those that are mapped");
         drop(books);
+        assert_eq!(out, mapped, "the answers that are out are not those that are mapped");
         self.check_behaviour();
     }
 

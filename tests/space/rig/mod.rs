@@ -90,6 +90,16 @@ impl<F: Format> Rig<F> {
         Cpu::new(self, Arc::clone(&self.memory), &self.kicks)
     }
 
+    /// A vCPU of a host whose memory is another's.
+    pub(crate) fn cpu_on(&self, memory: &Arc<Memory>) -> Cpu<F> {
+        Cpu::new(self, Arc::clone(memory), &self.kicks)
+    }
+
+    /// Keeps an eye on no backing any more.
+    pub(crate) fn forget(&self) {
+        self.audits.lock().unwrap().clear();
+    }
+
     /// Memory on demand, of so many pages.
     pub(crate) fn demand(&self, pages: u64) -> Arc<Audited> {
         self.demand_up_to(pages, SMALL)
@@ -180,6 +190,11 @@ impl<F: Format> Rig<F> {
         assert_eq!(self.stats().held, 0);
     }
 
+    /// Drops its handle on the space: a test has another.
+    pub(crate) fn drop_space(&mut self) {
+        drop(self.space.take());
+    }
+
     /// Unmaps all regions.
     #[track_caller]
     pub(crate) fn clear(&self) {
@@ -204,7 +219,9 @@ impl<F: Format> Drop for Rig<F> {
         if thread::panicking() {
             return;
         }
-        self.clear();
+        if self.space.is_some() {
+            self.clear();
+        }
         drop(self.space.take());
         assert_eq!(self.frames.free_frames(), self.total, "frames of tables in = frames out");
         self.memory.close();
