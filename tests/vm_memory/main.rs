@@ -23,7 +23,7 @@ use slat::{Attr, Bitmap, Contiguous, FaultError, Format, HeapFrames, Prot, Space
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{
     Bytes, GuestAddress, GuestMemory, GuestMemoryError, Permissions, VolatileMemoryError,
-    bitmap::Bitmap as _,
+    VolatileSlice, bitmap::Bitmap as _,
 };
 use world::{
     DEVICE, Memory, RAM, RAM_PAGES, ROM, ROM_PAGES, USED, World, indirect, page, queue, queue_at,
@@ -140,7 +140,7 @@ every_format! {
         let gpa = GuestAddress(RAM + 7 * PAGE - 4);
         let slices = world.memory.get_slices(gpa, 8, Permissions::Write).unwrap();
         let slices = slices.collect::<Result<Vec<_>, _>>().unwrap();
-        assert_eq!(slices.iter().map(|slice| slice.len()).collect::<Vec<_>>(), [4, 4]);
+        assert_eq!(slices.iter().map(VolatileSlice::len).collect::<Vec<_>>(), [4, 4]);
         assert_eq!(world.dirty(), NONE);
         slices[1].write_obj(7_u16, 1).unwrap();
         assert!(slices[1].bitmap().dirty_at(0) && !slices[0].bitmap().dirty_at(3));
