@@ -8,7 +8,7 @@
 //!
 //! A page is fetched by one thread at a time ([`fetches`](super::fetches)). When it has the claim it tries once
 //! more, since who had it before may have brought the page. Then it waits for the pins: whoever was
-//! answered by the backing before it said [`Wait`](Answer::Wait) has mapped what it was told. A leaf that does
+//! answered by the backing before it said [`Wait`](super::backing::Answer::Wait) has mapped what it was told. A leaf that does
 //! not allow the access is unmapped, and shot down, before the backing is let go on. So by the time that
 //! another frame is there to be mapped, nobody reaches the old one, and nobody will map it.
 
