@@ -8,9 +8,10 @@
 #![expect(clippy::disallowed_types, reason = "the baseline has a lock, as an IOMMU's user would")]
 
 use std::{
+    iter,
     num::NonZeroUsize,
     ops::ControlFlow,
-    sync::{Arc, RwLock, RwLockReadGuard},
+    sync::{Arc, Barrier, RwLock, RwLockReadGuard},
     thread,
     time::Duration,
 };
@@ -29,8 +30,8 @@ use vm_memory::{
 const PAGE: u64 = 4096;
 /// 64 MiB.
 const PAGES: u64 = 1 << 14;
-/// Accesses in one turn, of each thread.
-const ACCESSES: usize = 1 << 14;
+/// Accesses in one turn, of each thread: so few that most turns end before another process gets the processor.
+const ACCESSES: usize = 1 << 11;
 
 /// Where pages lie in host memory.
 #[derive(Clone, Copy, Debug)]
@@ -138,18 +139,20 @@ fn visit(memory: &impl GuestMemory, seed: u64, access: Access, len: usize) {
     }
 }
 
-/// Times a turn: as many threads as there are handles.
-fn turn(memories: &[impl GuestMemory + Sync], access: Access, len: usize) -> Duration {
+/// Times a turn: as many threads as there are handles, until the last is done.
+fn turn(memories: &[impl GuestMemory + Sync], seed: u64, access: Access, len: usize) -> Duration {
     let [one, others @ ..] = memories else { return Duration::ZERO };
-    let work = || {
-        thread::scope(|scope| {
-            for (memory, seed) in others.iter().zip(2..) {
-                scope.spawn(move || visit(memory, seed, access, len));
-            }
-            visit(one, 1, access, len);
-        });
-    };
-    timed(work).0
+    let start = &Barrier::new(memories.len());
+    thread::scope(|scope| {
+        let visit = move |memory, seed| {
+            start.wait();
+            timed(|| visit(memory, seed, access, len)).0
+        };
+        let other = |(memory, seed)| scope.spawn(move || visit(memory, seed));
+        let others = others.iter().zip(seed + 1..).map(other).collect::<Vec<_>>();
+        let took = visit(one, seed);
+        others.into_iter().map(|other| other.join().unwrap()).fold(took, Duration::max)
+    })
 }
 
 fn beside(criterion: &mut Criterion, layout: Layout, threads: usize) {
@@ -161,11 +164,15 @@ fn beside(criterion: &mut Criterion, layout: Layout, threads: usize) {
     for len in [64, PAGE as usize] {
         for (access, verb) in [(Access::Read, "read"), (Access::Write, "write")] {
             let what = format!("{verb} of {len} bytes");
-            let mut turns = Beside::default();
+            let (mut turns, mut seed) = (Beside::default(), 0);
             group.bench_function(&what, |b| {
                 b.iter_custom(|n| {
-                    let one = |_| turns.turn(turn(&iommu, access, len), turn(&space, access, len));
-                    (0..n).map(one).sum()
+                    let one = || {
+                        seed += threads as u64;
+                        let baseline = turn(&iommu, seed, access, len);
+                        turns.turn(baseline, turn(&space, seed, access, len))
+                    };
+                    iter::repeat_with(one).take(n as usize).sum()
                 });
             });
             turns.print(&format!("{name}: {what}"), "IommuMemory");

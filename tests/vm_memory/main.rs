@@ -286,6 +286,17 @@ every_format! {
         assert_eq!(found.words()[0], 0b0110);
     }
 
+    fn what_a_handle_has_counted_outlives_it(format: impl Format) {
+        let world = World::new(format);
+        for page in 0..4 {
+            let memory = world.memory.clone();
+            memory.read_obj::<u8>(GuestAddress(RAM + page * PAGE)).unwrap();
+            drop(memory);
+            assert_eq!(world.space.resident(), page + 1);
+        }
+        assert_eq!(world.space.stats().faults, 4);
+    }
+
     fn a_slice_outlives_its_region_and_marks_no_other_page(format: impl Format) {
         let world = World::new(format).tracked();
         let gpa = GuestAddress(ROM);
