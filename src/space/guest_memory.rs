@@ -89,7 +89,7 @@ use crate::{
 /// - `InvalidGuestAddress` says that there is no region, `GuestAddressOverflow` that the range wraps;
 /// - `IOError` of the kind `PermissionDenied`, that the region or its backing does not allow the access;
 /// - `IOError` of another kind, that the page could not be made resident. Both carry the
-///   [`FaultError`](crate::FaultError);
+///   [`FaultError`];
 /// - `InvalidBackendAddress` says that the page's frame is not in the host memory, as for a device's.
 ///
 /// # Concurrency

@@ -78,7 +78,7 @@ every_format! {
             stay.access(page(3, number), WRITE);
             let found = round(&table, Mark::Accessed);
             assert_eq!(found, [page(3, number)]);
-            assert_eq!(round(&table, Mark::Accessed), []);
+            assert_eq!(round(&table, Mark::Accessed), NONE);
         }
         assert_eq!(round(&table, Mark::Dirty), (1..10).map(|n| page(3, n)).collect::<Vec<_>>());
     }
@@ -93,9 +93,9 @@ every_format! {
         for number in 2..9 {
             // The second one comes and goes; with it, what it has cached.
             drop(two.enter());
-            assert_eq!(round(&table, Mark::Dirty), []);
+            assert_eq!(round(&table, Mark::Dirty), NONE);
             drop(two.enter());
-            assert_eq!(round(&table, Mark::Dirty), []);
+            assert_eq!(round(&table, Mark::Dirty), NONE);
             stay.access(page(3, number), WRITE);
             assert_eq!(round(&table, Mark::Dirty), [page(3, number)]);
         }
@@ -130,7 +130,7 @@ every_format! {
         ]);
         for number in 2..9 {
             stay.access(page(3, number), WRITE);
-            assert_eq!(round_of(&table, range(page(4, 0), TABLE), Mark::Dirty), []);
+            assert_eq!(round_of(&table, range(page(4, 0), TABLE), Mark::Dirty), NONE);
             assert_eq!(round(&table, Mark::Dirty), [page(3, number)]);
         }
     }

@@ -46,6 +46,6 @@ every_format! {
         }
         assert!(least < TABLES / 2, "{least}");
         assert_eq!(round(&table, Mark::Accessed).len() as u64, 2 * TABLES);
-        assert_eq!(round(&table, Mark::Accessed), []);
+        assert_eq!(round(&table, Mark::Accessed), NONE);
     }
 }

@@ -23,6 +23,9 @@ use slat::{
     mmu::{Access, Mode, TranslationCache},
 };
 
+/// No pages. Typed, since numbers can be compared with more than numbers where vm-memory is.
+const NONE: [u64; 0] = [];
+
 const WRITE: Access = Access::WRITE.in_mode(Mode::Supervisor);
 const READ: Access = Access::READ.in_mode(Mode::Supervisor);
 
@@ -82,7 +85,7 @@ fn settle<F: Format, S: FrameSource>(table: &PageTable<F, S>) {
         round(table, mark);
     }
     for mark in [Mark::Accessed, Mark::Dirty] {
-        assert_eq!(round(table, mark), []);
+        assert_eq!(round(table, mark), NONE);
     }
 }
 
@@ -153,9 +156,9 @@ every_format! {
         // What is taken above the leaves is cached as well.
         assert_eq!((flush.range(), flush.scope()), (Some(area()), slat::Scope::Structure));
         shoot_down(flush);
-        assert_eq!(round(&table, Mark::Dirty), []);
+        assert_eq!(round(&table, Mark::Dirty), NONE);
         assert_eq!(round(&table, Mark::Accessed), [page(3, 7), page(3, 8), page(40, 0)]);
-        assert_eq!(round(&table, Mark::Accessed), []);
+        assert_eq!(round(&table, Mark::Accessed), NONE);
     }
 
     fn a_page_that_is_written_again_is_reported_again(format: impl Format) {
@@ -171,7 +174,7 @@ every_format! {
         touch(&table, [page(3, 7)], WRITE);
         assert_eq!(round(&table, Mark::Accessed), [page(3, 7)]);
         for _ in 0..4 {
-            assert_eq!(round(&table, Mark::Accessed), []);
+            assert_eq!(round(&table, Mark::Accessed), NONE);
         }
         assert_eq!(round(&table, Mark::Dirty), [page(3, 7)]);
     }
@@ -200,13 +203,13 @@ every_format! {
 
     fn a_round_over_nothing_reports_nothing(format: impl Format) {
         let table = Checked::new(format, 16);
-        assert_eq!(round(&table, Mark::Dirty), []);
+        assert_eq!(round(&table, Mark::Dirty), NONE);
         table.populate_pages(START, 5 * PAGE);
-        assert_eq!(round(&table, Mark::Dirty), []);
+        assert_eq!(round(&table, Mark::Dirty), NONE);
         table.map(START + 4 * PAGE, 9);
         touch(&table, [START + 4 * PAGE], WRITE);
         assert_eq!(round(&table, Mark::Dirty), [START + 4 * PAGE]);
-        assert_eq!(round(&table, Mark::Dirty), []);
+        assert_eq!(round(&table, Mark::Dirty), NONE);
     }
 
     fn what_a_harvest_refuses_a_round_refuses(format: impl Format) {
@@ -232,7 +235,7 @@ every_format! {
         for mark in [Mark::Dirty, Mark::Accessed] {
             touch(&table, [last], WRITE);
             assert_eq!(round_of(&table, part, mark), [last]);
-            assert_eq!(round_of(&table, part, mark), []);
+            assert_eq!(round_of(&table, part, mark), NONE);
         }
     }
 }

@@ -55,7 +55,7 @@ every_format! {
             // Nothing leads to it any more.
             unmark(&table, gpa);
             if format.keeps_bits() {
-                assert_eq!(round(&table, Mark::Dirty), []);
+                assert_eq!(round(&table, Mark::Dirty), NONE);
             }
             match again {
                 0 => assert!(pin.slot(at(gpa)).unwrap().set_dirty()),
@@ -98,7 +98,7 @@ every_format! {
             assert!(old.dirty);
             shoot_down(flush);
             table.map(page(3, 8), number);
-            assert_eq!(round(&table, Mark::Dirty), []);
+            assert_eq!(round(&table, Mark::Dirty), NONE);
             assert!(!pin.slot(at(page(3, 8))).unwrap().set_dirty());
             assert_eq!(round(&table, Mark::Dirty), [page(3, 8)]);
         }
@@ -126,14 +126,14 @@ fn pages_that_are_born_accessed_are_in_the_next_round() {
         let ept = Ept::new(Levels::Four, PhysWidth::MAX, caps).with_fresh(Fresh::Accessed);
         let table = mapped(ept);
         assert_eq!(round(&table, Mark::Accessed).len() as u64, TABLES * 512);
-        assert_eq!(round(&table, Mark::Accessed), []);
-        assert_eq!(round(&table, Mark::Dirty), []);
+        assert_eq!(round(&table, Mark::Accessed), NONE);
+        assert_eq!(round(&table, Mark::Dirty), NONE);
         let _ = table.pin().unmap(at(page(3, 8))).unwrap();
         table.map(page(3, 8), 1);
-        assert_eq!(round(&table, Mark::Dirty), []);
+        assert_eq!(round(&table, Mark::Dirty), NONE);
         assert_eq!(round(&table, Mark::Accessed), [page(3, 8)]);
         assert!(!table.pin().slot(at(page(3, 8))).unwrap().set_dirty());
-        assert_eq!(round(&table, Mark::Accessed), []);
+        assert_eq!(round(&table, Mark::Accessed), NONE);
         assert_eq!(round(&table, Mark::Dirty), [page(3, 8)]);
     }
 }

@@ -23,7 +23,7 @@ use slat::{Attr, Bitmap, Contiguous, FaultError, Format, HeapFrames, Prot, Space
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{
     Bytes, GuestAddress, GuestMemory, GuestMemoryError, Permissions, VolatileMemoryError,
-    bitmap::Bitmap as _,
+    VolatileSlice, bitmap::Bitmap as _,
 };
 use world::{
     DEVICE, Memory, RAM, RAM_PAGES, ROM, ROM_PAGES, USED, World, indirect, page, queue, queue_at,
@@ -140,7 +140,7 @@ every_format! {
         let gpa = GuestAddress(RAM + 7 * PAGE - 4);
         let slices = world.memory.get_slices(gpa, 8, Permissions::Write).unwrap();
         let slices = slices.collect::<Result<Vec<_>, _>>().unwrap();
-        assert_eq!(slices.iter().map(|slice| slice.len()).collect::<Vec<_>>(), [4, 4]);
+        assert_eq!(slices.iter().map(VolatileSlice::len).collect::<Vec<_>>(), [4, 4]);
         assert_eq!(world.dirty(), NONE);
         slices[1].write_obj(7_u16, 1).unwrap();
         assert!(slices[1].bitmap().dirty_at(0) && !slices[0].bitmap().dirty_at(3));
@@ -284,6 +284,17 @@ every_format! {
         slice.bitmap().mark_dirty(0, 0);
         assert_eq!(world.space.dirty(there, &mut found).unwrap(), 2);
         assert_eq!(found.words()[0], 0b0110);
+    }
+
+    fn what_a_handle_has_counted_outlives_it(format: impl Format) {
+        let world = World::new(format);
+        for page in 0..4 {
+            let memory = world.memory.clone();
+            memory.read_obj::<u8>(GuestAddress(RAM + page * PAGE)).unwrap();
+            drop(memory);
+            assert_eq!(world.space.resident(), page + 1);
+        }
+        assert_eq!(world.space.stats().faults, 4);
     }
 
     fn a_slice_outlives_its_region_and_marks_no_other_page(format: impl Format) {

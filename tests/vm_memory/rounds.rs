@@ -1,5 +1,7 @@
 //! Devices that write while memory is copied in rounds, as for a live migration; and copies on write.
 
+#![expect(clippy::disallowed_types, reason = "no model runs these")]
+
 use std::{
     sync::{
         Arc, Mutex,
