@@ -4,7 +4,7 @@ use loom_tests::{
     Arc, Signal, explore, format_with,
     space::{Processor, Site, Stopped, WRITTEN, beside},
 };
-use slat::{Ept, EptCaps, HoldEnd, OnDemand, PageSize, Prot, Tracking, mmu::Access};
+use slat::{Ept, EptCaps, Fault, HoldEnd, OnDemand, PageSize, Prot, Tracking, mmu::Access};
 
 /// A processor that keeps no dirty bits.
 fn plain() -> Ept {
@@ -97,6 +97,31 @@ fn a_write_beside_a_look_is_reported_by_it_or_by_the_next() {
         (false, true, false),
         (true, true, true),
     ]);
+}
+
+/// The page is writable for a moment before it is watched.
+#[test]
+fn a_write_between_a_map_and_the_watch_is_reported() {
+    explore(2, || {
+        let site = on_demand(plain());
+        let (here, mut there) = (site.processor(), site.processor());
+        site.space.track_dirty(Tracking::On).unwrap();
+        let site = Arc::new(site);
+        let look = Arc::clone(&site);
+        let (fault, (first, written, _there)) = beside(
+            || here.fault(Prot::W),
+            move || {
+                let first = look.is_written();
+                let written = there.access(Access::WRITE).is_ok();
+                (first, written, there)
+            },
+        );
+        assert_eq!(fault.unwrap(), Fault::Resolved);
+        let second = site.is_written();
+        assert!(second || first && !written, "a write was not reported");
+        (first, written)
+    })
+    .are(&[(false, false), (false, true), (true, false), (true, true)]);
 }
 
 /// A site with a page that is held for writing, and was reported.
