@@ -192,8 +192,8 @@ fn a_page_that_one_has_fetched_and_given_up_is_not_fetched_by_another() {
             },
             move || (resolved(there.fault(Prot::R)), there),
         );
-        // Nobody does if the discard comes between the other's claim and its fetch.
-        assert_eq!(lot.fetches(), u64::from(one.is_ok() || two.is_ok()));
+        // Nobody may have: if the discard comes between the other's claim and its fetch.
+        assert!(lot.fetches() == 1 || lot.fetches() == 0 && one.is_err() && two.is_err());
         assert_eq!(lot.answers(), site.space.resident());
         (one, two)
     })
