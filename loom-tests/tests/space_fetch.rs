@@ -6,7 +6,10 @@ use loom_tests::{
     Arc, Signal, explore, frame, gpa,
     space::{Lot, PAGE, Site, Stopped, WRITTEN, beside, resolved},
 };
-use slat::{Prot, mmu::Access};
+use slat::{
+    Prot,
+    mmu::{Access, Cause},
+};
 
 /// Makes a region of a page that has to be fetched; returns its backing, and another one.
 fn away() -> (Arc<Site>, StdArc<Lot>, StdArc<Lot>) {
@@ -151,6 +154,55 @@ fn a_read_fault_beside_a_write_fault_maps_the_old_page_or_the_copy_and_the_copy_
         reached
     })
     .are(&[Ok(frame(0)), Ok(frame(1)), Err(Stopped::Retry), Err(Stopped::Gone)]);
+}
+
+/// The fault has taken the page away, and not yet shot it down.
+#[test]
+fn nobody_reaches_a_page_of_a_backing_that_went_while_it_was_copied() {
+    explore(2, || {
+        let (site, base, pool) = Site::copy_on_write();
+        let (mut reader, writer) = (site.warm(Access::READ), site.processor());
+        let (there, new) = (Arc::clone(&site), site.lot(3));
+        let (fault, (reached, _reader)) = beside(
+            || resolved(writer.fault(Prot::W)),
+            move || {
+                there.replace(new);
+                (reader.access(Access::READ), reader)
+            },
+        );
+        assert!(matches!(reached, Ok(reached) if reached == frame(3)) || reached.is_err());
+        // A copy that was made, and never mapped, goes with the backing.
+        assert_eq!((base.answers(), pool.taken()), (0, 0));
+        fault.map(|()| reached)
+    })
+    .are(&[Ok(Ok(frame(3))), Ok(Err(Cause::NotPresent)), Err(Stopped::Retry)]);
+}
+
+/// The other was told to wait before.
+#[test]
+fn a_page_that_one_has_fetched_and_given_up_is_not_fetched_by_another() {
+    explore(2, || {
+        let (site, lot, _) = away();
+        let (here, there) = (site.processor(), site.processor());
+        let (one, (two, _there)) = beside(
+            || {
+                let fault = resolved(here.fault(Prot::R));
+                let _ = site.discard();
+                fault
+            },
+            move || (resolved(there.fault(Prot::R)), there),
+        );
+        // Nobody may have: if the discard comes between the other's claim and its fetch.
+        assert!(lot.fetches() == 1 || lot.fetches() == 0 && one.is_err() && two.is_err());
+        assert_eq!(lot.answers(), site.space.resident());
+        (one, two)
+    })
+    .are(&[
+        (Ok(()), Ok(())),
+        (Ok(()), Err(Stopped::Retry)),
+        (Err(Stopped::Retry), Ok(())),
+        (Err(Stopped::Retry), Err(Stopped::Retry)),
+    ]);
 }
 
 #[test]
