@@ -185,18 +185,11 @@ impl Held {
             return None;
         }
         let ground = StdArc::clone(&region.ground);
-        let frame = || {
-            let leaf = pin.lookup(gpa).filter(|leaf| leaf.attr.prot().contains(access));
-            leaf.and_then(|leaf| leaf.frame_of(gpa))
-        };
-        let held = Self { frame: frame()?, ground, gpa };
+        let leaf = pin.lookup(gpa).filter(|leaf| leaf.attr.prot().contains(access))?;
+        let held = Self { frame: leaf.frame_of(gpa)?, ground, gpa };
+        // Before the pin ends, so that who unmaps the page now finds the frame held.
         held.ground.holds.add(held.frame);
-        // Mapped still, and entered: who unmaps it from now on finds it held.
-        if frame() == Some(held.frame) {
-            return Some(held);
-        }
-        held.leave();
-        None
+        Some(held)
     }
 
     /// Takes the frame off the list, and gives back what was put off for it. Tells whether the backing is gone.

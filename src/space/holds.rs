@@ -1,8 +1,8 @@
 //! The frames of one backing that somebody holds, and what is put off until they do not.
 //!
-//! A frame that is unmapped is given back under the lock of this list, or is put on it if it is held. Who
-//! takes a hold enters the frame first, and then looks whether it is still mapped: so either the frame is
-//! found held when it was unmapped, or it is found unmapped, and not held after all.
+//! Who takes a hold enters the frame under the pin under which it found it mapped. A frame that is unmapped is
+//! given back when the pins have ended that were held then, under the lock of this list; or it is put on it, if it is
+//! held.
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
