@@ -67,7 +67,7 @@ use crate::{
 /// An address space made of regions.
 ///
 /// A cheap handle: clones share one space. When the last of them is gone, and the last [`Vcpu`] and [`Hold`],
-/// the backings get back what is mapped.
+/// the backings get back what is mapped; that waits as [`unmap_region`](Self::unmap_region) does.
 ///
 /// ```
 /// # use std::sync::Arc;
