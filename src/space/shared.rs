@@ -227,9 +227,7 @@ impl<F: Format, S: FrameSource> Drop for Shared<F, S> {
         // An observer of the table's own may be inside here; then nobody knows when it is out, and the frames
         //   are lost.
         if self.check_outside().is_ok() {
-            let layout = self.layout();
-            self.publish(Layout { regions: Vec::new(), ..layout.clone() });
-            for region in &layout.regions {
+            for region in &self.layout().regions {
                 self.empty(region, region.range);
             }
         }

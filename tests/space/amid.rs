@@ -251,7 +251,7 @@ every_format! {
         let moved = Arc::new(AtomicBool::new(false));
         let (looks, moves, memory) = (Arc::clone(&moved), Arc::clone(&moved), Arc::clone(&rig.memory));
         let place = move |page: u64, is_moved| first.checked_add(page + if is_moved { 4 } else { 0 });
-        let backing = Scripted::new(
+        let backing = Scripted::fetching(
             Contiguous::new(first, 4).unwrap(),
             move |want, _| {
                 let is_moved = looks.load(Ordering::SeqCst);

@@ -25,7 +25,7 @@ fn memory<F: Format>(rig: &Rig<F>, pages: u64) -> OnDemand {
 /// Memory of which page 2 waits for a test, again and again, until that says it is there.
 fn slow<F: Format>(rig: &Rig<F>, gate: &Gate, there: &Arc<AtomicBool>) -> Arc<Audited> {
     let (gate, looked, comes) = (gate.clone(), Arc::clone(there), Arc::clone(there));
-    Scripted::new(
+    Scripted::fetching(
         memory(rig, 8),
         move |want, over| {
             if want.page == 2 && want.present.is_none() && !looked.load(Ordering::SeqCst) {
@@ -103,7 +103,7 @@ every_format! {
         let (first, second) = (Arc::clone(&panics), Arc::clone(&panics));
         let there = Arc::new(AtomicBool::new(false));
         let (looked, comes) = (Arc::clone(&there), there);
-        let backing = Scripted::new(
+        let backing = Scripted::fetching(
             memory(&rig, 8),
             move |want, over| {
                 assert!(want.page != 1 || first.load(Ordering::SeqCst) != 0, "in `frame`, as told");
@@ -222,7 +222,7 @@ every_format! {
         let gate = Gate::new();
         let (tries, at_gate) = (Arc::new(AtomicU64::new(0)), gate.clone());
         let counted = Arc::clone(&tries);
-        let backing = Scripted::new(
+        let backing = Scripted::fetching(
             memory(&rig, 8),
             move |want, over| match (want.page, tries.load(Ordering::SeqCst)) {
                 (2, ..2) => Answer::Wait,

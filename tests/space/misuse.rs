@@ -60,7 +60,7 @@ every_format! {
         let gate = Gate::new();
         let (there, memory) = (Arc::new(AtomicBool::new(false)), rig.memory.fixed(8));
         let (looks, comes, at_gate) = (Arc::clone(&there), there, gate.clone());
-        let backing = Scripted::new(
+        let backing = Scripted::fetching(
             Contiguous::new(memory, 8).unwrap(),
             move |want, over| match want.page {
                 2 if !looks.load(Ordering::SeqCst) => Answer::Wait,

@@ -207,7 +207,7 @@ every_format! {
     }
 
     fn a_region_for_which_there_are_no_tables_is_refused(format: impl Format) {
-        for tables in 0..format.levels().count() as u64 + 3 {
+        for tables in 0..u64::from(format.levels().count()) + 3 {
             // The root is there.
             let rig = Rig::with_tables(format, 1 + tables);
             // On both sides of a gigabyte: two tables at each level but the highest.

@@ -11,7 +11,7 @@ use slat::{Bitmap, DirtyError, GpaRange, HarvestError, Prot, Tracking};
 
 use crate::{
     common::{GIB, MIB, PAGE, at, every_format, range, scaled},
-    rig::{Cpu, READ, Rig, WRITE, addresses, nth, part},
+    rig::{Cpu, Memory, READ, Rig, WRITE, addresses, nth, part},
 };
 
 /// What a migration has copied.
@@ -54,7 +54,7 @@ every_format! {
                         while !stop.load(Ordering::SeqCst) {
                             let gpa = nth(area, rng.random_range(0..PAGES));
                             if rng.random_range(0..4) == 0 {
-                                cpu.access(gpa, READ, |memory, pfn| memory.read(pfn)).unwrap();
+                                cpu.access(gpa, READ, Memory::read).unwrap();
                             } else {
                                 cpu.access(gpa, WRITE, |memory, pfn| memory.add(pfn, 1)).unwrap();
                             }

@@ -11,7 +11,10 @@ use std::sync::{
 };
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
-use slat::{Bitmap, Fault, FaultError, Format, Gpa, GpaRange, OnDemand, PageSize, Prot, Tracking};
+use slat::{
+    Bitmap, Fault, FaultError, Format, Gpa, GpaRange, OnDemand, PageSize, Prot, Tracking,
+    mmu::Access,
+};
 
 use crate::{
     common::{GIB, MIB, PAGE, RWX, SMALL, at, every_format, range, scaled},
@@ -22,6 +25,8 @@ use crate::{
 /// Pages of each place where a region can be.
 const PAGES: u64 = 48;
 const PLACES: usize = 3;
+/// So many changes, at least, each who makes some.
+const CHANGES: u64 = 20;
 
 /// Where a region comes and goes.
 struct Place {
@@ -90,6 +95,13 @@ impl<F: Format> World<F> {
         area
     }
 
+    /// Makes a region at each place.
+    fn open(&self) {
+        for place in &self.places {
+            *place.state.write().unwrap() = Some(self.map(place, PAGES));
+        }
+    }
+
     /// Changes one place in some way.
     fn change(&self, rng: &mut SmallRng) {
         let rig = &self.rig;
@@ -140,12 +152,26 @@ impl<F: Format> World<F> {
         }
     }
 
+    /// Changes this and that while vCPUs run; returns how often.
+    fn go_on_changing(&self, working: &Working, seed: u64) -> u64 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut changes = 0;
+        while changes < CHANGES || working.go_on() {
+            self.change(&mut rng);
+            changes += 1;
+        }
+        changes
+    }
+
     /// A vCPU reads and writes here and there.
-    fn run(&self, working: &Working, seed: u64) -> u64 {
+    fn run(&self, steps: u64, seed: u64) -> u64 {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut cpu = self.rig.cpu();
         let mut reached = 0;
-        while working.go_on() {
+        let mut left = steps;
+        // Whoever changes regions may have taken them all away, and stopped there, for as long as that takes.
+        while left > 0 || reached == 0 {
+            left = left.saturating_sub(1);
             match rng.random_range(0..64) {
                 0 => cpu = self.rig.cpu(),
                 1 => {
@@ -166,6 +192,19 @@ impl<F: Format> World<F> {
         let place = &self.places[index];
         let access = if rng.random() { WRITE } else { READ };
         let gpa = nth(place.whole, page);
+        for _ in 0..3 {
+            if self.attempt(cpu, index, page, access) {
+                return 1;
+            }
+            self.resolve(cpu, at(gpa), right(access));
+        }
+        0
+    }
+
+    /// Accesses a page once; tells whether that went through.
+    fn attempt(&self, cpu: &mut Cpu<F>, index: usize, page: u64, access: Access) -> bool {
+        let place = &self.places[index];
+        let gpa = nth(place.whole, page);
         // What has not ended by now may be read until it has.
         let since = place.lives(page);
         let reached = cpu.attempt(gpa, access, |memory, pfn| {
@@ -181,13 +220,7 @@ impl<F: Format> World<F> {
                 memory.write(pfn, stamp(index, page, place.begun(page)));
             }
         });
-        match reached {
-            Ok(()) => 1,
-            Err(_) => {
-                self.resolve(cpu, at(gpa), right(access));
-                0
-            }
-        }
+        reached.is_ok()
     }
 
     fn resolve(&self, cpu: &Cpu<F>, gpa: Gpa, access: Prot) {
@@ -254,24 +287,20 @@ every_format! {
         let seed = scaled("SLAT_STRESS_SEED", 1);
         let world = World::new(format);
         let tables = world.rig.free_tables();
-        let steps = rounds(1200);
         for (round, vcpus) in [2, 3, 5, 8].into_iter().enumerate() {
             let seed = seed * 1000 + 10 * round as u64;
+            let steps = rounds(24_000) / vcpus;
+            world.open();
             let mut crew = Crew::new();
-            for thread in 0..2 {
-                let world = &world;
-                crew.worker(move || {
-                    let mut rng = SmallRng::seed_from_u64(seed + thread);
-                    (0..steps).for_each(|_| world.change(&mut rng));
-                    0
-                });
-            }
             for thread in 0..vcpus {
                 let world = &world;
-                crew.meanwhile(move |working| world.run(working, seed + 100 + thread));
+                crew.worker(move || world.run(steps, seed + 100 + thread));
             }
-            let reached: u64 = crew.run().into_iter().sum();
-            assert!(reached > 0, "seed {seed}: nobody reached anything");
+            for thread in 0..2 {
+                let world = &world;
+                crew.meanwhile(move |working| world.go_on_changing(working, seed + thread));
+            }
+            crew.run();
             world.close(tables);
         }
     }

@@ -25,10 +25,11 @@ impl Scripted {
         over: impl Backing + 'static,
         frame: impl Fn(&Want, &dyn Backing) -> Answer + Send + Sync + 'static,
     ) -> Arc<Audited> {
-        Self::new(over, frame, |want, over| over.fetch(want))
+        Self::fetching(over, frame, |want, over| over.fetch(want))
     }
 
-    pub(crate) fn new(
+    /// Does what `over` does, but for these two.
+    pub(crate) fn fetching(
         over: impl Backing + 'static,
         frame: impl Fn(&Want, &dyn Backing) -> Answer + Send + Sync + 'static,
         fetch: impl Fn(&Want, &dyn Backing) -> Result<(), BackingError> + Send + Sync + 'static,

@@ -2,10 +2,9 @@
 //!
 //! `SLAT_MODEL_CASES` and `SLAT_MODEL_LENGTH` scale it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+mod reference;
+
+use std::{collections::BTreeSet, sync::Arc};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use slat::{
@@ -14,6 +13,7 @@ use slat::{
     Tracking, UnmapRegionError,
 };
 
+use self::reference::{Kind, Reference, Region};
 use crate::{
     common::{MIB, PAGE, RWX, SMALL, at, every_format, range, scaled},
     rig::{Audited, Cpu, Rig, addresses, go_on},
@@ -22,90 +22,6 @@ use crate::{
 /// The pages that are played with: on both sides of a leaf table's end.
 const FIRST: u64 = 2 * MIB / PAGE - 20;
 const PAGES: u64 = 40;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Wiped when it comes.
-    Demand,
-    /// Fixed memory: what is written stays.
-    Fixed,
-    /// A private copy of fixed memory.
-    Copy,
-}
-
-#[derive(Clone, Debug)]
-struct Region {
-    pages: u64,
-    backing_pages: u64,
-    kind: Kind,
-    prot: Prot,
-}
-
-/// What a space should be.
-#[derive(Debug, Default)]
-struct Reference {
-    /// By the first page.
-    regions: BTreeMap<u64, Region>,
-    /// What was written since a page became resident, where that goes with the page.
-    contents: BTreeMap<u64, u64>,
-    /// What was written to fixed memory, by the page of the backing.
-    fixed: BTreeMap<u64, u64>,
-    resident: BTreeSet<u64>,
-    /// While writes are tracked: what is to be reported.
-    dirty: Option<BTreeSet<u64>>,
-    /// Pages of regions that went before that was reported: it may be still.
-    stray: BTreeSet<u64>,
-}
-
-impl Reference {
-    fn find(&self, page: u64) -> Option<(u64, &Region)> {
-        let (&first, region) = self.regions.range(..=page).next_back()?;
-        (page < first + region.pages).then_some((first, region))
-    }
-
-    fn overlaps(&self, first: u64, pages: u64) -> bool {
-        (first..first + pages).any(|page| self.find(page).is_some())
-    }
-
-    fn exactly(&self, first: u64, pages: u64) -> bool {
-        self.regions.get(&first).is_some_and(|region| region.pages == pages)
-    }
-
-    fn read(&self, page: u64) -> u64 {
-        let (first, region) = self.find(page).unwrap();
-        let below = || self.fixed.get(&(page - first)).copied().unwrap_or(0);
-        match region.kind {
-            Kind::Fixed => below(),
-            Kind::Demand => self.contents.get(&page).copied().unwrap_or(0),
-            Kind::Copy => self.contents.get(&page).copied().unwrap_or_else(below),
-        }
-    }
-
-    fn write(&mut self, page: u64, word: u64) {
-        let (first, region) = self.find(page).unwrap();
-        match region.kind {
-            Kind::Fixed => self.fixed.insert(page - first, word),
-            _ => self.contents.insert(page, word),
-        };
-        self.mark(page);
-    }
-
-    fn mark(&mut self, page: u64) {
-        if let Some(dirty) = &mut self.dirty {
-            dirty.insert(page);
-        }
-    }
-
-    /// Takes pages away; returns how many were resident.
-    fn drop_pages(&mut self, first: u64, pages: u64) -> u64 {
-        let mut gone = 0;
-        for page in first..first + pages {
-            self.contents.remove(&page);
-            gone += u64::from(self.resident.remove(&page));
-        }
-        gone
-    }
-}
 
 struct Pair<F: Format> {
     rig: Rig<F>,
@@ -455,6 +371,8 @@ fn keeps_bits(format: impl Format) -> bool {
     rig.map_demand(0, PAGE);
     rig.cpu().writes(0, 1);
     rig.track();
-    let is_kept = rig.cpu().attempt(0, crate::rig::WRITE, |_, _| ()).is_ok();
-    is_kept
+    let mut cpu = rig.cpu();
+    let written = cpu.attempt(0, crate::rig::WRITE, |_, _| ());
+    drop(cpu);
+    written.is_ok()
 }
