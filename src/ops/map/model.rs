@@ -107,6 +107,25 @@ fn a_map_does_not_take_a_late_leaf_for_one_of_the_tree() {
 }
 
 #[test]
+fn a_map_of_room_that_was_seen_before_comes_too_late_as_well() {
+    explore(|| {
+        let (first, second) = late(
+            |walker, place| walker.keep(place, GPA, SIZE, leaf(7)),
+            |walker, place| {
+                let seen = Terminal { place, entry: Entry::EMPTY };
+                walker.map_seen(seen, GPA, SIZE, leaf(9))
+            },
+        );
+        assert!(matches!(first, Err(MapError::Vacated { .. })), "{first:?}");
+        // The room was there again, or another's leaf.
+        assert!(
+            matches!(second, Err(MapError::NotPopulated { .. } | MapError::Vacated { .. })),
+            "{second:?}"
+        );
+    });
+}
+
+#[test]
 fn a_late_map_takes_out_no_leaf_but_its_own() {
     explore(|| {
         let (mapped, (taken, back)) = late(
