@@ -20,7 +20,7 @@ pub enum SupplyError {
     },
 }
 
-/// There is no [`Supplier`] any more, and the page was not supplied.
+/// There is no [`Supplier`](crate::Supplier) any more, and the page was not supplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("page {page} was not supplied, and its supplier is gone")]
 #[non_exhaustive]
