@@ -1,6 +1,7 @@
 //! What a space does beside its regions: counters of each vCPU, and tables that wait for vCPUs.
 
 #![cfg(not(any(loom, shuttle)))]
+#![expect(clippy::disallowed_types, reason = "no model runs these")]
 
 use std::{
     sync::{Arc, Mutex, mpsc},
@@ -48,6 +49,32 @@ fn a_vcpu_counts_what_was_done_through_it_alone() {
     let next = space.vcpu();
     assert_eq!(next.stats().faults, 0, "what another did before is not its own");
     assert_eq!((space.stats().faults, space.resident()), (4, 2));
+}
+
+#[test]
+fn a_region_is_given_rights_without_a_kick() {
+    let kicks = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&kicks);
+    let space = Space::new(table(8), move |_: ObserverId| *count.lock().unwrap() += 1);
+    map(&space, range(0));
+    space.protect_region(range(0), Prot::R).unwrap();
+    let (entered, inside) = mpsc::channel();
+    let (leave, may_leave) = mpsc::channel();
+    let mut vcpu = space.vcpu();
+    vcpu.fault(Gpa::new(0), Prot::R).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let _stay = vcpu.enter(Tracking::On);
+            entered.send(()).unwrap();
+            let _: Result<(), _> = may_leave.recv();
+        });
+        inside.recv().unwrap();
+        // Who kicked would wait, and for ever.
+        space.protect_region(range(0), Prot::RW).unwrap();
+        leave.send(()).unwrap();
+    });
+    assert_eq!(*kicks.lock().unwrap(), 0);
+    assert_eq!(space.vcpu().fault(Gpa::new(0), Prot::W).unwrap(), Fault::Resolved);
 }
 
 /// What the vCPU of a test is to do when it is inside.

@@ -81,9 +81,7 @@ pub(crate) struct Audit {
 /// What KVM was made to forget of its translations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Forgotten {
-    /// For leaves: those that led to so many frames.
-    pub(crate) frames: u64,
-    /// For upper entries: all of them, so many times.
+    /// How many times all of them.
     pub(crate) zaps: u64,
 }
 
@@ -94,11 +92,9 @@ impl Audit {
         audit.check_threads(run);
         reclaim(machine);
         let mut lives = audit.check_entries(machine, run);
-        lives.extend(run.managers.iter().flat_map(|manager| &manager.lives));
-        lives.extend(run.vcpus.iter().flat_map(|vcpu| &vcpu.lives));
+        lives.extend(machine.memory.journal().lives.iter().copied());
         let deeds = merge(run.vcpus.iter().map(|vcpu| &vcpu.log));
-        let moved = run.managers.iter().flat_map(|manager| &manager.moved);
-        add_bits(&mut lives, moved.copied());
+        add_bits(&mut lives, machine.memory.journal().moved.iter().copied());
         audit.check_lives(machine, &together(machine, lives), deeds, spare_bits(machine));
         audit.levels = LevelBits::of(machine);
         audit.check_counts(machine, workload, run);
@@ -110,10 +106,10 @@ impl Audit {
             None => {}
         }
         if let Some(copied) = &run.copied {
-            audit.check_precopy(machine, copied, run.stage.kicks.sent());
+            audit.check_precopy(machine, copied);
         }
         let vm = machine.vm.as_ref();
-        audit.kvm = vm.map(|vm| Forgotten { frames: vm.forgotten(), zaps: vm.zaps() });
+        audit.kvm = vm.map(|vm| Forgotten { zaps: vm.zaps() });
         audit
     }
 
@@ -149,7 +145,7 @@ impl Audit {
     fn check_entries(&mut self, machine: &Machine<'_>, run: &Run) -> Vec<Life> {
         let mut lives = Vec::new();
         let mut frames = HashSet::new();
-        let reader = machine.table.reader();
+        let reader = machine.table().reader();
         let pin = reader.pin();
         for region in machine.layout.regions() {
             for mapping in pin.mappings(*region).expect("populated once, so it is input") {
@@ -242,22 +238,25 @@ impl Audit {
     /// Checks that nothing was lost: every frame is in use or was given back, every fault was
     /// resolved by somebody, the tables take what they must.
     fn check_counts(&mut self, machine: &Machine<'_>, workload: &dyn Workload, run: &Run) {
-        let Tally { mapped, mapped_pages, lost, moving, away, late, faults, .. } = run.total();
-        let unmapped = unmapped(run);
+        let Tally { mapped, mapped_pages, lost, moving, away, faults, .. } = run.total();
+        let unmapped = unmapped(machine);
         let resident = self.resident.entries;
-        self.resident.workload = mapped_pages.saturating_sub(unmapped);
+        self.resident.workload = resident_by_workload(machine, mapped_pages);
+        let system = machine.vm.as_ref().map_or(0, |vm| vm.region().pages());
         self.table_frames = table_frames(machine);
         let present = run.present().map(|region| machine.layout.regions()[region]);
-        let needed = tables(populated(machine, run, present), machine.table.format().levels());
-        let stats = machine.table.stats();
+        let needed = tables(populated(machine, run, present), machine.table().format().levels());
+        let stats = machine.space.stats();
         let pages = machine.layout.mapped() as u64;
         self.compare(&[
             ("frames that are in use", machine.memory.traffic().in_use(), resident),
-            ("pages that the vCPUs mapped", mapped_pages, resident + unmapped),
-            ("faults that were resolved", mapped + lost + moving + away + late, faults),
+            ("pages that the vCPUs mapped", self.resident.workload + unmapped, resident + unmapped),
+            ("pages that the space counts", stats.resident, resident + system),
+            ("frames of nobody that came back", machine.memory.journal().strays, 0),
+            ("faults that were resolved", mapped + lost + moving + away, faults),
             ("frames in tables", self.table_frames, needed),
-            ("tables that are linked", stats.tables, needed),
-            ("tables that wait", stats.waiting, 0),
+            ("tables that are linked", stats.table.tables, needed),
+            ("tables that wait", stats.table.waiting, 0),
             ("pages of the workload", if workload.touches_all() { resident } else { pages }, pages),
         ]);
     }
@@ -287,6 +286,18 @@ impl Pages {
     }
 }
 
+/// Returns how many pages are resident by what was done: the vCPUs mapped so many. Where pages move managers
+/// map them as well; but each that was ever there is there.
+fn resident_by_workload(machine: &Machine<'_>, mapped_pages: u64) -> u64 {
+    let all = machine.layout.regions().iter();
+    match &machine.movable {
+        Some(movable) => {
+            all.flat_map(|&region| movable.within(region)).map(|home| home.2.pages()).sum()
+        }
+        None => mapped_pages.saturating_sub(unmapped(machine)),
+    }
+}
+
 /// Returns which bits an entry may have for nothing.
 pub(crate) fn spare_bits(machine: &Machine<'_>) -> Bits {
     let is_native = machine.vm.is_some();
@@ -303,7 +314,7 @@ fn populated(
     if run.copied.is_none() {
         return machine.populated(regions);
     }
-    let reader = machine.table.reader();
+    let reader = machine.table().reader();
     let pin = reader.pin();
     let leaves = regions.flat_map(|region| pin.mappings(region).expect("it is populated"));
     let leaves = leaves.map(|leaf| (leaf.range(), leaf.size));
@@ -332,7 +343,7 @@ fn together(machine: &Machine<'_>, lives: Vec<Life>) -> Vec<Life> {
 
 /// Frees the tables that were unlinked: there is no vCPU any more that could walk them.
 fn reclaim(machine: &Machine<'_>) {
-    machine.table.reclaim(&|_: ObserverId| ());
+    machine.table().reclaim(&|_: ObserverId| ());
 }
 
 /// Adds what was said of pages when they were moved to what is said of them in the end.
@@ -349,7 +360,7 @@ fn add_bits(lives: &mut [Life], moved: impl Iterator<Item = (Stay, Bits)>) {
 
 /// Returns how many frames the tables have taken from their source.
 fn table_frames(machine: &Machine<'_>) -> u64 {
-    let arena = machine.table.frames();
+    let arena = machine.table().frames();
     arena.capacity() - arena.free_frames()
 }
 

@@ -4,11 +4,11 @@
 //! library a [`Gpa`](slat::Gpa) is what the guest calls a linear address, and a
 //! [`HostPfn`](slat::HostPfn) the number of a guest-physical frame; [`memory_map`] says what lies where.
 //! The guest is a few instructions of ours ([`code`]) that do the accesses they are told to and report
-//! each page fault to the host, which handles it by [mapping](slat::Pinned::map) a page.
+//! each page fault to the host, which has the [space](slat::Vcpu::fault) resolve it.
 //!
 //! From the bottom up: [`host`] says whether KVM can do what is needed here; [`vm`] gives a guest its
-//! memory, and makes KVM forget translations; [`vcpu`] enters the guest through an
-//! [`Observer`](slat::Observer), and is the part to take into a VMM; [`boot`] puts a vCPU into long mode;
+//! memory, and makes KVM forget translations; [`vcpu`] enters the guest through a
+//! [`slat::Vcpu`], and is the part to take into a VMM; [`boot`] puts a vCPU into long mode;
 //! [`cpu`] makes a worker of it that executes batches of accesses; [`crash`] tells what is wrong when it
 //! does not.
 //!
@@ -20,13 +20,16 @@
 //! the library's are, it learns nothing. So it must be told, and so must the processor's own cache, of
 //! which KVM takes care when it changes something.
 //!
-//! - For leaves: [`Vm::forget`]. To give up the host's mapping of a *data* frame (`madvise`, where the
-//!   frame is in a shared file and keeps its contents) makes KVM drop all translations to that frame, and
-//!   flush, before the call returns, also under running vCPUs: it must not use a host frame that the
-//!   process has no longer. The guest's next access walks our tables anew.
-//! - For upper entries: [`Vm::invalidate`]. Deleting a memslot, any, makes KVM drop all shadow pages.
-//!   Giving up data frames is wrong there: when an upper entry was pointed at another table, the shadow of
-//!   the old one stays linked, and fills itself from the old one again.
+//! [`Vm::invalidate`] does that, when a vCPU enters and finds something due: deleting a memslot, any, makes KVM
+//! drop all shadow pages, also under running vCPUs. It takes a tenth of a millisecond, and then every vCPU finds
+//! its pages anew; but it is always right, for leaves, for rights, for dirty bits and for upper entries, and one
+//! serves all vCPUs that find the same due.
+//!
+//! A process could do with less for a few leaves: give up its own mapping of their *frames* (`madvise`, where
+//! frames are in a shared file and keep their contents), which KVM must follow at once. But that has to be
+//! between the change of the entry and the shoot-down, and there is nobody there who knows the frames: what is
+//! due when a vCPU enters is addresses. And it does not do for large leaves, nor for upper entries: the shadow
+//! page of what went stays linked, and is filled again.
 //!
 //! What looks as if it would do and does not: the guest's own INVLPG and loads of CR3 (KVM trusts its
 //! shadow pages, which it believes to be write-protected); KVM_SET_SREGS, for the same reason; `madvise`

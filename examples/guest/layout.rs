@@ -77,13 +77,6 @@ impl Layout {
         self.granule
     }
 
-    /// Returns the leaf of this size that a page lies in.
-    pub(crate) fn leaf(&self, page: usize, size: PageSize) -> GpaRange {
-        let start = Gpa::new(self.gpa(page).get() & !(size.bytes() - 1));
-        GpaRange::from_pages(start, size.pages())
-            .expect("a page that exists lies in a leaf that does")
-    }
-
     /// Returns how many pages are mapped when all that are in use are.
     pub(crate) fn mapped(&self) -> usize {
         let leaf = |page: &Gpa| page.get() / self.granule.bytes();

@@ -1,4 +1,4 @@
-//! The machine: a table, the memory behind it, and the threads that run on both.
+//! The machine: a space, the memory behind it, and the threads that run on both.
 
 use std::{
     fs, io,
@@ -9,17 +9,19 @@ use std::{
 
 use anyhow::Context;
 use slat::{
-    AnyFormat, Arena, ArenaOptions, Attr, Format, Gpa, GpaRange, LeafFlags, Mapping, PageSize,
-    PageTable, Prot,
+    AnyFormat, Arena, ArenaOptions, Attr, Backing, Format, Gpa, GpaRange, Kick, LeafFlags,
+    MapRegionError, ObserverId, PageSize, PageTable, Prot, Space,
 };
 
 use crate::{
+    backing::Fresh,
     deeds::Deeds,
     frame::WORDS,
     kvm::{self, TABLES, Vm, VmError},
     layout::{self, Layout},
-    manager::{Account, Change, Flushing, MANAGERS, Manager, Site},
+    manager::{Account, Change, Flushing, MANAGERS, Manager},
     memory::{GuestMemory, PAGE_COST},
+    mover::Movable,
     outcome::{Outcome, Tally},
     precopy::{Copied, Copier},
     progress::{Progress, Ticker},
@@ -31,8 +33,13 @@ use crate::{
 
 /// A guest's memory and its translation, and what runs the guest.
 pub(crate) struct Machine<'w> {
-    pub(crate) table: PageTable<AnyFormat, Arena>,
-    pub(crate) memory: GuestMemory,
+    /// The guest's memory as regions: those of the layout, and with KVM the guest's own.
+    pub(crate) space: Space<AnyFormat, Arena>,
+    pub(crate) kicks: Arc<Kicks>,
+    pub(crate) memory: Arc<GuestMemory>,
+    /// What the regions of the layout are made of; if pages are to move, as such.
+    backing: Arc<dyn Backing>,
+    pub(crate) movable: Option<Arc<Movable>>,
     pub(crate) layout: &'w Layout,
     /// The attributes of every page: a guest may do anything with its memory.
     pub(crate) attr: Attr,
@@ -84,30 +91,55 @@ impl<'w> Machine<'w> {
         let arena = ArenaOptions::new(tables).with_base(TABLES).with_memfd().create();
         let table = PageTable::new(format, arena.context("no memory for the tables")?)
             .context("making the table failed")?;
-        for region in layout.regions() {
-            table
-                .populate(*region, granule)
-                .with_context(|| format!("populating {region} failed"))?;
-        }
+        let kicks = match host {
+            Some(_) => Kicks::by_signal(kvm::signal_kicks().context("cannot kick vCPUs")?),
+            None => Kicks::default(),
+        };
+        let kicks = Arc::new(kicks);
+        let kicker = Arc::clone(&kicks);
+        let space = Space::new(table, move |vcpu: ObserverId| kicker.kick(vcpu));
         let user = match format {
             AnyFormat::LongMode(_) => LeafFlags::USER,
             _ => LeafFlags::empty(),
         };
         let turnover = workload.turnover();
         let change = turnover.map(|turnover| turnover.change);
-        // Each vCPU can hold frames for one leaf that a lost race left over, or that it mapped too late. A
-        // manager has the old frames of a region until the shoot-down, when its pages may be there again.
+        let moves = change == Some(Change::Migrate);
+        // Each vCPU can have frames for one leaf that another maps first. A manager that moves a region has
+        // the old frames and the new ones.
         let spare = vcpus * granule.pages() as usize;
-        let twice = change.map_or(0, |_| MANAGERS * layout.largest());
+        let twice = if moves { MANAGERS * layout.largest() } else { 0 };
         let memory = GuestMemory::new(layout.mapped() + spare + twice);
-        let memory = memory.context("no memory for the guest")?;
-        let vm = host.map(|host| Vm::new(host, &table, Arc::clone(memory.mapping()), vcpus));
+        let memory = Arc::new(memory.context("no memory for the guest")?);
+        let vm = host.map(|host| Vm::new(host, &space, Arc::clone(memory.mapping()), vcpus));
         let vm = vm.transpose().context("making the guest failed")?;
+        let movable = moves.then(|| Arc::new(Movable::new(Arc::clone(&memory), granule)));
+        let backing: Arc<dyn Backing> = match &movable {
+            Some(movable) => Arc::clone(movable) as _,
+            None => Arc::new(Fresh::new(Arc::clone(&memory), granule)),
+        };
         let attr = Attr::new(Prot::RWX).with_flags(user);
         let flushing = turnover.map(|turnover| turnover.flushing);
         let flushing = flushing.or(workload.precopy().map(|precopy| precopy.flushing));
         let flushing = flushing.unwrap_or(Flushing::Served);
-        Ok(Self { table, memory, layout, attr, change, flushing, vm })
+        let machine =
+            Self { space, kicks, memory, backing, movable, layout, attr, change, flushing, vm };
+        for (number, region) in layout.regions().iter().enumerate() {
+            let mapped = machine.map_region(number);
+            mapped.with_context(|| format!("making the region {region} failed"))?;
+        }
+        Ok(machine)
+    }
+
+    /// Makes a region of the layout; none of its pages is there yet.
+    pub(crate) fn map_region(&self, region: usize) -> Result<(), MapRegionError> {
+        let range = self.layout.regions()[region];
+        self.space.map_region(range, Arc::clone(&self.backing), range.start().get(), self.attr)
+    }
+
+    /// Returns the space's table, to look at it.
+    pub(crate) fn table(&self) -> &PageTable<AnyFormat, Arena> {
+        self.space.table()
     }
 
     /// Returns all that is populated if so much of the layout is, with the size of leaves there: KVM's
@@ -120,12 +152,6 @@ impl<'w> Machine<'w> {
         let layout = layout.into_iter().map(|region| (region, granule));
         let system = self.vm.as_ref().map(|vm| (vm.region(), PageSize::Size4K));
         layout.chain(system).collect()
-    }
-
-    /// Makes whoever copies translations without being told forget those of `leaves`: after the entries
-    /// were changed, and before that is shot down. A software TLB is told when its vCPU enters.
-    pub(crate) fn forget(&self, leaves: &[Mapping]) -> Result<(), VmError> {
-        self.vm.as_ref().map_or(Ok(()), |vm| vm.forget_leaves(leaves))
     }
 
     /// Returns the address of a word.
@@ -145,13 +171,8 @@ impl<'w> Machine<'w> {
         let turnover = workload.turnover();
         let managers = if turnover.is_some() { MANAGERS.min(regions) } else { 0 };
         let rounds = turnover.map_or(0, |turnover| turnover.rounds);
-        let flushing = self.flushing;
-        let kicks = match &self.vm {
-            Some(_) => Kicks::by_signal(kvm::signal_kicks().context("cannot kick vCPUs")?),
-            None => Kicks::default(),
-        };
         let copiers = usize::from(workload.precopy().is_some());
-        let stage = Stage::new(regions, vcpus, managers + copiers, rounds, kicks);
+        let stage = Stage::new(regions, vcpus, managers + copiers, rounds);
         let copier = workload.precopy().map(|&how| Ok((how, Copier::buffer(self.layout)?)));
         let copier: Option<io::Result<_>> = copier;
         let copier = copier.transpose().context("no memory for the copy")?;
@@ -159,7 +180,7 @@ impl<'w> Machine<'w> {
         let run_vcpu = |number, begun| {
             let _at_work = stage.vcpus.guard();
             let ticker = Ticker::new(progress, begun);
-            let vcpu = Vcpu { machine: self, stage: &stage, flushing, ticker, begun };
+            let vcpu = Vcpu { machine: self, stage: &stage, ticker, begun };
             let part = Part { number, count: vcpus, begun, stage: &stage };
             let mut share = workload.share(part);
             match &self.vm {
@@ -169,8 +190,7 @@ impl<'w> Machine<'w> {
         };
         let run_manager = |number| {
             let _at_work = stage.managers.guard();
-            let site = Site { machine: self, stage: &stage, flushing };
-            let manager = Manager::new(site, (number..regions).step_by(managers));
+            let manager = Manager::new(self, &stage, (number..regions).step_by(managers));
             turnover.map(|turnover| manager.run(turnover.change, progress))
         };
         // All begin together, so that they meet in the same pages; `None` if they shall not.
@@ -193,10 +213,7 @@ impl<'w> Machine<'w> {
                 let stage = &stage;
                 let run = move || {
                     let _at_work = stage.managers.guard();
-                    gate.wait().map(|_| {
-                        let reader = self.table.reader();
-                        Copier::new(self, stage, how, progress, &reader, target).run()
-                    })
+                    gate.wait().map(|_| Copier::new(self, stage, how, progress, target).run())
                 };
                 spawn(scope, "copier".to_owned(), run)
             });

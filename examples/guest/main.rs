@@ -1,11 +1,11 @@
 //! A guest whose page tables are ours: vCPU threads run a memory workload, on KVM or on software MMUs, and
-//! each resolves its own page faults through one [`PageTable`](slat::PageTable) that all of them share,
-//! while managers take memory away under them, or move it, or a copier migrates it.
+//! each resolves its own page faults through one [`Space`](slat::Space) that all of them share, while managers
+//! take memory away under them, or move it, or a copier migrates it.
 //!
 //! ```sh
 //! cargo run --release --example guest                      # a tour of all there is
 //! cargo run --release --example guest -- --workload shared # all vCPUs fault on the same pages
-//! # The negative control: frames are used again without a shoot-down, and it is found out.
+//! # The negative control: vCPUs do not invalidate what they are told to, and it is found out.
 //! cargo run --release --example guest -- --workload migrate --skip-flush
 //! # Large leaves, which are split while memory is copied, and made again.
 //! cargo run --release --example guest -- --workload precopy --page-size 2M --svg dirty.svg
@@ -13,9 +13,9 @@
 //!     cargo run --release --example guest -- --trace -
 //! ```
 //!
-//! Read [`vcpu`] first, which runs the guest and handles its faults, [`manager`], which changes memory,
-//! and [`precopy`], which copies it; then [`machine`], which sets the table up and lets all of them go; [`kvm`] for how a guest comes
-//! to walk our tables; [`audit`] says what must hold afterwards.
+//! Read [`vcpu`] first, which runs the guest and handles its faults, [`backing`], which is what its memory is made of,
+//! [`manager`], which changes memory, and [`precopy`], which copies it; then [`machine`], which sets the space up and
+//! lets all of them go; [`kvm`] for how a guest comes to walk our tables; [`audit`] says what must hold afterwards.
 
 #![cfg(not(any(loom, shuttle)))]
 #![cfg_attr(
@@ -24,6 +24,7 @@
 )]
 
 mod audit;
+mod backing;
 mod batch;
 mod compare;
 mod deeds;

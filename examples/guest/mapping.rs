@@ -15,7 +15,7 @@ use std::{
     sync::atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 const READ_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
@@ -87,20 +87,6 @@ impl Mapping {
 
     fn word(&self, offset: usize) -> &AtomicU64 {
         &self.words(offset, 1)[0]
-    }
-
-    /// Gives up the process's hold of some pages. The mapping is shared, so their contents stay: whoever
-    /// accesses them next finds them again. But a guest that has them as its memory loses all translations
-    /// to them before this returns.
-    pub(crate) fn drop_pages(&self, offset: usize, bytes: usize) -> io::Result<()> {
-        let fits = self.bytes.checked_sub(offset).is_some_and(|left| bytes <= left);
-        assert!(fits, "{bytes} bytes from {offset:#x} on are not all in the mapping");
-        let start = self.start.as_ptr().wrapping_byte_add(offset);
-        // SAFETY:
-        // 1. The range lies in the mapping, as was just checked.
-        // 2. All mappings here are shared, so no contents are lost.
-        unsafe { madvise(start, bytes, Advice::LinuxDontNeed) }?;
-        Ok(())
     }
 
     /// Reads the word at `offset`, a multiple of 8.

@@ -16,10 +16,10 @@ use std::{
     },
 };
 
-use slat::{Gpa, GpaRange, HostPfn, Mapping as Leaf, PAGE_BYTES, PageSize};
+use slat::{Ended, Gpa, GpaRange, HostPfn, Mapping as Leaf, PAGE_BYTES, PageSize, Released};
 
 use crate::{
-    deeds::Life,
+    deeds::{Bits, Life},
     frame::{Frame, Word},
     kvm::DATA as FIRST,
     mapping::Mapping,
@@ -58,6 +58,21 @@ pub(crate) struct GuestMemory {
     pooled: AtomicU64,
     /// The pages of each stay: those of stay `n` are at `n - 1`.
     tenants: boxcar::Vec<GpaRange>,
+    journal: Mutex<Journal>,
+}
+
+/// What became of pages that were taken away, for the audit.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    /// The stays that ended.
+    pub(crate) lives: Vec<Life>,
+    /// What the entries said of pages that moved to other frames, and stay.
+    pub(crate) moved: Vec<(Stay, Bits)>,
+    /// Pages that moved: such as were copied while they were mapped, and such as were unmapped first.
+    pub(crate) copied: u64,
+    pub(crate) unmapped_first: u64,
+    /// Leaves that came back and were mapped to frames that nobody was given.
+    pub(crate) strays: u64,
 }
 
 /// Frames that were given back.
@@ -90,6 +105,7 @@ impl GuestMemory {
             pool: Mutex::default(),
             pooled: AtomicU64::new(0),
             tenants: boxcar::Vec::new(),
+            journal: Mutex::default(),
         })
     }
 
@@ -157,28 +173,35 @@ impl GuestMemory {
         self.tenants.get(stay.get() as usize - 1).copied()
     }
 
-    /// Takes back the frames of a leaf that was unmapped; returns what is to be said of its stay, or `None`
-    /// if they were never handed out. If anybody can still reach them, their words will tell.
-    pub(crate) fn give_back(&self, old: Leaf) -> Option<Life> {
-        let life = self.life(old)?;
-        self.free(old.pfn, old.size);
-        Some(life)
+    /// Takes back the frames of a leaf that nobody reaches any more, and notes what is to be said of its stay
+    /// if it was mapped. If anybody does reach them, their words will tell.
+    pub(crate) fn give_back(&self, leaf: GpaRange, released: Released) {
+        let Released { frame, size, ended, .. } = released;
+        if let Ended::Unmapped { accessed, dirty } = ended {
+            let Some(life) = self.life(leaf, frame, Bits { accessed, dirty }) else {
+                self.journal().strays += 1;
+                return;
+            };
+            self.journal().lives.push(life);
+        }
+        self.free(frame, size);
     }
 
-    /// Returns what is to be said of a leaf that is mapped to its frames now, which have one stay.
-    pub(crate) fn life(&self, mapped: Leaf) -> Option<Life> {
-        let stay = self.frame(mapped.pfn)?.stay()?;
-        let sums = run(mapped.pfn, mapped.size.pages()).map(|pfn| Some(self.frame(pfn)?.sum()));
+    /// Returns what is to be said of a leaf that is, or was, mapped to the frames from `pfn` on, which have
+    /// one stay; `None` if they were never handed out.
+    pub(crate) fn life(&self, leaf: GpaRange, pfn: HostPfn, bits: Bits) -> Option<Life> {
+        let stay = self.frame(pfn)?.stay()?;
+        let sums = run(pfn, leaf.pages()).map(|pfn| Some(self.frame(pfn)?.sum()));
         let sum = sums.sum::<Option<u64>>()? & Word::SUM;
-        Some(Life { leaf: mapped.range(), stay, bits: mapped.into(), sum })
+        Some(Life { leaf, stay, bits, sum })
     }
 
     /// Returns what is to be said of each of the stays in the frames that a leaf maps now: several, if small
     /// leaves were made one.
     pub(crate) fn lives(&self, mapped: Leaf) -> Vec<Life> {
-        let size = PageSize::Size4K;
         let pages = iter::zip(pages(&mapped), frames([&mapped]));
-        let lives = pages.filter_map(|(gpa, pfn)| self.life(Leaf { gpa, pfn, size, ..mapped }));
+        let page = |gpa| GpaRange::from_pages(gpa, 1).expect("the leaf has it");
+        let lives = pages.filter_map(|(gpa, pfn)| self.life(page(gpa), pfn, mapped.into()));
         let mut all: Vec<Life> = Vec::new();
         for life in lives {
             match all.last_mut().filter(|last| last.stay == life.stay) {
@@ -215,6 +238,11 @@ impl GuestMemory {
         let fresh = self.next.load(Ordering::Relaxed) - self.gaps.load(Ordering::Relaxed);
         let Traffic { handed_out, given_back } = self.pool().traffic;
         Traffic { handed_out: fresh + handed_out, given_back }
+    }
+
+    /// Returns what became of pages that were taken away.
+    pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {

@@ -2,10 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use slat::{
-    AnyFormat, Arena, GpaRange, HostPfn, Mapping as Leaf, PageSize, PageTable, PhysWidth,
-    SignalKicks,
-};
+use slat::{AnyFormat, Arena, GpaRange, HostPfn, PageSize, PhysWidth, SignalKicks, Space};
 
 use crate::{
     machine::Machine, mapping::Mapping, outcome::Outcome, stage::Stage, vcpu::Vcpu, workload::Share,
@@ -57,7 +54,7 @@ pub(crate) enum Vm {}
 impl Vm {
     pub(crate) fn new(
         host: &Host,
-        _table: &PageTable<AnyFormat, Arena>,
+        _space: &Space<AnyFormat, Arena>,
         _data: Arc<Mapping>,
         _vcpus: usize,
     ) -> Result<Self, VmError> {
@@ -68,15 +65,7 @@ impl Vm {
         match *self {}
     }
 
-    pub(crate) fn forget_leaves(&self, _leaves: &[Leaf]) -> Result<(), VmError> {
-        match *self {}
-    }
-
     pub(crate) fn zaps(&self) -> u64 {
-        match *self {}
-    }
-
-    pub(crate) fn forgotten(&self) -> u64 {
         match *self {}
     }
 }

@@ -84,8 +84,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 
-    /// Let `churn` and `migrate` use frames again without a shoot-down, and `precopy` copy pages without one:
-    /// a mistake, which must be found out
+    /// Let vCPUs enter without invalidating what is due, in `churn`, `migrate` or `precopy`: a mistake, which must be
+    /// found out
     #[arg(long)]
     pub(crate) skip_flush: bool,
 

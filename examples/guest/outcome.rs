@@ -3,12 +3,11 @@
 use std::{fmt, time::Duration};
 
 use serde::Serialize;
-use slat::{Gpa, HostPfn, MapError, RefineError, mmu::Fault};
+use slat::{FaultError, Gpa, HostPfn, mmu::Fault};
 
 use crate::{
-    deeds::{Life, Log},
+    deeds::Log,
     kvm::{Crash, LoadError},
-    manager::Unserved,
 };
 
 /// What a vCPU counted.
@@ -26,10 +25,8 @@ pub(crate) struct Tally {
     pub(crate) lost: u64,
     /// Faults at a page that was just being moved.
     pub(crate) moving: u64,
-    /// Faults where there is no memory, or is about to be none.
+    /// Faults where there is no memory.
     pub(crate) away: u64,
-    /// Faults for which this vCPU mapped a frame too late: the region was gone.
-    pub(crate) late: u64,
     /// Accesses through a translation that should have been gone: to a frame that is another's.
     pub(crate) stale: u64,
 }
@@ -45,7 +42,6 @@ impl Tally {
             lost: self.lost + other.lost,
             moving: self.moving + other.moving,
             away: self.away + other.away,
-            late: self.late + other.late,
             stale: self.stale + other.stale,
         }
     }
@@ -54,24 +50,16 @@ impl Tally {
 /// Something that must not happen to a vCPU; it stops there.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
-    #[error("no frame is left for {gpa}")]
-    OutOfFrames { gpa: Gpa },
+    #[error("a fault cannot be resolved: {0}")]
+    Unresolved(#[from] FaultError),
     #[error("{0} is not a fault that mapping a page resolves")]
     Fault(Fault),
     #[error("{0}, though the page was mapped before")]
     FaultAgain(Fault),
-    #[error("frame {pfn} was handed out twice: {gpa} is mapped to it already")]
-    FrameReused { gpa: Gpa, pfn: HostPfn },
-    #[error("mapping a page failed: {0}")]
-    Map(#[from] MapError),
-    #[error("making room for small pages failed: {0}")]
-    Refine(#[from] RefineError),
     #[error("{gpa} translates to frame {pfn}, which is not the guest's")]
     Stray { gpa: Gpa, pfn: HostPfn },
     #[error("read {found:#x} at {gpa}, expected {expected:#x}")]
     Value { gpa: Gpa, expected: u64, found: u64 },
-    #[error(transparent)]
-    Unserved(#[from] Unserved),
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error(transparent)]
@@ -103,8 +91,6 @@ pub(crate) struct Outcome {
     /// The first of its stale accesses.
     pub(crate) stale: Option<Stale>,
     pub(crate) log: Log,
-    /// The stays of pages that were mapped too late.
-    pub(crate) lives: Vec<Life>,
     pub(crate) elapsed: Duration,
     pub(crate) broken: Option<Broken>,
 }

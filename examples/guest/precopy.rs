@@ -1,38 +1,33 @@
 //! The copier: live migration of the guest's memory, to a second buffer of the same process, while vCPUs
 //! write to it.
 //!
-//! In rounds. The first copies all that is mapped, each of the others what was written during the one
-//! before. A round is
+//! From [`track_dirty`](slat::Space::track_dirty) on every write is reported. Then in rounds: the first copies all
+//! that is mapped, each of the others what was written during the one before. A round is
 //!
-//! 1. *harvest*: the dirty pages go into a bitmap, and their marks are cleared;
-//! 2. *shoot down*: a vCPU may still write through what it has cached, and not mark the page again. What it
-//!    writes until the end of this belongs to the round;
-//! 3. *copy* what was reported: after the shoot-down, never before.
+//! 1. [`dirty`](slat::Space::dirty): the pages that were written go into a bitmap. When it returns no vCPU
+//!    writes to one of them unnoticed any more, through what it has cached of a page that was dirty;
+//! 2. *copy* what was reported: after that, never before.
 //!
-//! When few pages are dirty, or after so many rounds, the vCPUs stand still; there is one last harvest, one
+//! When few pages are dirty, or after so many rounds, the vCPUs stand still; there is one last look, one
 //! last copy, and the copy must be the memory, byte by byte. That would be the moment to go on elsewhere.
 //! Here the vCPUs go on where they are, as after a migration that was cancelled.
 //!
-//! Memory that is mapped by large leaves is [split](slat::PageTable::split_range) first, so that a write
-//! makes 4 KiB dirty and not 2 MiB; and [collapsed](slat::PageTable::collapse_range) in the end, under the
-//! running vCPUs.
+//! To track writes is to split large leaves, so that a write makes 4 KiB dirty and not 2 MiB; they are
+//! [collapsed](slat::PageTable::collapse_range) in the end. All of it goes on under the running vCPUs.
 
 use std::{
     io, thread,
     time::{Duration, Instant},
 };
 
-use slat::{
-    AnyFormat, Arena, Bitmap, Collapsed, Flush, Gpa, GpaRange, Heat, HostPfn, Mapping, Mark,
-    PAGE_BYTES, PageSize, Reader,
-};
+use slat::{Bitmap, Collapsed, Gpa, GpaRange, Heat, HostPfn, PAGE_BYTES, PageSize, Tracking};
 
 use crate::{
     frame::{Frame, WORDS},
     heat::PARTS,
     layout::Layout,
     machine::Machine,
-    manager::{Flushing, Site, Stuck},
+    manager::{Flushing, Stuck},
     mapping,
     progress::Progress,
     stage::Stage,
@@ -56,7 +51,7 @@ pub(crate) struct Precopy {
 /// What one round did.
 #[derive(Clone, Debug)]
 pub(crate) struct Round {
-    /// Pages that the harvest reported.
+    /// Pages that were reported.
     pub(crate) dirty: u64,
     /// Pages that were copied.
     pub(crate) copied: u64,
@@ -69,13 +64,12 @@ pub(crate) struct Round {
 #[derive(Debug)]
 pub(crate) struct Copied {
     pub(crate) rounds: Vec<Round>,
-    pub(crate) shootdowns: u64,
     /// For how long the vCPUs had to stand still: until the copy was complete.
     pub(crate) stopped: Duration,
     /// Large leaves that were split; that were made again; and what could not be made one.
     pub(crate) split: u64,
     pub(crate) collapsed: Collapsed,
-    /// All pages that were ever reported.
+    /// All pages that were ever reported, or dirty before that began.
     pub(crate) ever_dirty: Bitmap,
     /// Pages of which the copy is not what memory is, with how many bytes of each.
     pub(crate) wrong: Vec<(Gpa, u64)>,
@@ -88,14 +82,10 @@ pub(crate) struct Copier<'m> {
     stage: &'m Stage,
     precopy: Precopy,
     progress: &'m Progress,
-    reader: &'m Reader<AnyFormat, Arena>,
     /// What it copies: one region.
     region: GpaRange,
     /// Where it copies to, page by page.
     target: mapping::Mapping,
-    /// Duties that are left undone on purpose. To drop one would be to serve it: every vCPU would
-    /// invalidate before it enters again.
-    undone: Vec<Flush<'m>>,
     copied: Copied,
 }
 
@@ -110,13 +100,11 @@ impl<'m> Copier<'m> {
         stage: &'m Stage,
         precopy: Precopy,
         progress: &'m Progress,
-        reader: &'m Reader<AnyFormat, Arena>,
         target: mapping::Mapping,
     ) -> Self {
         let region = machine.layout.regions()[0];
         let copied = Copied {
             rounds: Vec::new(),
-            shootdowns: 0,
             stopped: Duration::ZERO,
             split: 0,
             collapsed: Collapsed::default(),
@@ -124,8 +112,7 @@ impl<'m> Copier<'m> {
             wrong: Vec::new(),
             stuck: None,
         };
-        let undone = Vec::new();
-        Self { machine, stage, precopy, progress, reader, region, target, undone, copied }
+        Self { machine, stage, precopy, progress, region, target, copied }
     }
 
     /// Copies memory, from when all vCPUs have touched theirs until the copy is complete.
@@ -160,29 +147,28 @@ impl<'m> Copier<'m> {
 
     /// Begins to track writes, page by page.
     fn begin(&mut self) -> Result<(), Stuck> {
-        let Machine { table, layout, vm, .. } = self.machine;
+        // What was written before is reported by nobody; who is to account for all of it looks now. No page
+        // becomes dirty for the first time until it is tracked: the vCPUs have written all that they write.
+        for leaf in self.machine.table().pin().mappings(self.region).expect("it is a region") {
+            self.copied.split += u64::from(leaf.size > PageSize::Size4K);
+            if leaf.dirty {
+                self.copied.ever_dirty.set_range(leaf.range()).expect("it is the bitmap's");
+            }
+        }
+        self.machine.space.track_dirty(Tracking::On)?;
         self.stage.phase.track();
-        if layout.granule() == PageSize::Size4K {
-            return Ok(());
-        }
-        let step = self.progress.step("splitting", self.region.pages());
-        let kicks = &self.stage.kicks;
-        self.copied.split = table.split_range(self.region, PageSize::Size4K, kicks, step)?;
-        if vm.is_some() {
-            // No processor needs that; but a KVM with shadow pages goes on with those of the large leaves.
-            self.serve(table.flush_all(), &[])?;
-        }
         Ok(())
     }
 
     /// Stops to track writes; the vCPUs are running.
     fn end(&mut self) -> Result<(), Stuck> {
-        let Machine { table, layout, .. } = self.machine;
+        let Machine { space, layout, kicks, .. } = self.machine;
+        space.track_dirty(Tracking::Off)?;
         let granule = layout.granule();
         if granule > PageSize::Size4K {
             let step = self.progress.step("collapsing", self.region.pages());
-            let kicks = &self.stage.kicks;
-            self.copied.collapsed = table.collapse_range(self.region, granule, kicks, step)?;
+            let collapsed = space.table().collapse_range(self.region, granule, &**kicks, step);
+            self.copied.collapsed = collapsed?;
         }
         Ok(())
     }
@@ -191,11 +177,9 @@ impl<'m> Copier<'m> {
     fn round(&mut self, which: Which) -> Result<u64, Stuck> {
         let begun = Instant::now();
         let mut pages = Bitmap::new(self.region);
-        let (dirty, flush) = self.reader.pin().harvest(self.region, Mark::Dirty, &mut pages)?;
+        let dirty = self.machine.space.dirty(self.region, &mut pages)?;
         let row = Heat::new(&pages, PARTS);
         self.copied.ever_dirty.merge(&pages).expect("both are of the region");
-        let leaves = self.leaves(&pages);
-        self.serve(flush, &leaves)?;
         if which == Which::All {
             pages.set_range(self.region).expect("it is the bitmap's");
         }
@@ -203,26 +187,6 @@ impl<'m> Copier<'m> {
         self.copied.rounds.push(Round { dirty, copied, time: begun.elapsed(), row });
         self.progress.round();
         Ok(dirty)
-    }
-
-    /// Returns the leaves that map these pages.
-    fn leaves(&self, pages: &Bitmap) -> Vec<Mapping> {
-        let pin = self.reader.pin();
-        let leaves = |run| pin.mappings(run).expect("it is populated, so it is input");
-        pages.runs().flat_map(leaves).collect()
-    }
-
-    /// Sees to it that nobody uses the translations of `flush` any more, or omits that.
-    fn serve(&mut self, flush: Flush<'m>, leaves: &[Mapping]) -> Result<(), Stuck> {
-        let Self { machine, stage, precopy: Precopy { flushing, .. }, .. } = *self;
-        match flushing {
-            Flushing::Served => {
-                let site = Site { machine, stage, flushing };
-                self.copied.shootdowns += site.serve(flush, leaves)?;
-            }
-            Flushing::Skipped => self.undone.push(flush),
-        }
-        Ok(())
     }
 
     /// Copies those of the pages that are mapped, no faster than the link is; returns how many.
@@ -243,8 +207,9 @@ impl<'m> Copier<'m> {
 
     /// Returns the frames of those of the pages that are mapped, with the pages' numbers in the region.
     fn frames(&self, pages: &Bitmap) -> impl Iterator<Item = (u64, HostPfn)> {
-        pages.runs().flat_map(|run| {
-            let pin = self.reader.pin();
+        let reader = self.machine.table().reader();
+        pages.runs().flat_map(move |run| {
+            let pin = reader.pin();
             let mut frames = Vec::new();
             for leaf in pin.mappings(run).expect("it is populated, so it is input") {
                 let first = leaf.gpa.get().max(run.start().get());

@@ -115,8 +115,8 @@ impl Report {
         Self {
             workload: workload.name().to_owned(),
             backend: if machine.vm.is_some() { "kvm" } else { "soft" },
-            format: machine.table.format().name(),
-            table_levels: machine.table.format().levels().count(),
+            format: machine.table().format().name(),
+            table_levels: machine.table().format().levels().count(),
             page_size: workload.layout().granule().bytes(),
             guest_pages: workload.layout().len() as u64,
             seconds: elapsed.as_secs_f64(),
@@ -173,7 +173,7 @@ impl Report {
             ("faults/s", |line| format!("{:.0}", line.faults_per_second)),
             ("lost to another vCPU", |line| line.tally.lost.to_string()),
             ("just moving", |line| line.tally.moving.to_string()),
-            ("no memory", |line| (line.tally.away + line.tally.late).to_string()),
+            ("no memory", |line| line.tally.away.to_string()),
             ("stale accesses", |line| line.tally.stale.to_string()),
         ];
         // Where memory stays, nothing of the last three can happen; if it does, the verdict says so.
@@ -210,8 +210,8 @@ impl Report {
             text += &format!("{comma}L{level}: {accessed} of {entries} entries accessed");
         }
         text += "\n";
-        if let Some(Forgotten { frames, zaps }) = kvm {
-            text += &format!("KVM was made to forget {frames} frames, and {zaps} times all\n");
+        if let Some(Forgotten { zaps }) = kvm {
+            text += &format!("KVM was made to forget all that it knew {zaps} times\n");
         }
         match self.verdict {
             Verdict::Ok => text += "verdict: ok",
@@ -232,11 +232,7 @@ fn churn_table(churned: &Churned) -> Table {
     for (what, number) in [
         ("regions", churned.rounds),
         ("pages unmapped", churned.unmapped),
-        ("shoot-downs", churned.shootdowns),
         ("kicks", churned.kicks),
-        ("vacate: still mapped", churned.still_mapped),
-        ("vacate: busy", churned.busy),
-        ("populate: tables still waited", churned.short),
         ("stale accesses", churned.stale),
         ("data frames handed out", churned.frames_handed_out),
         ("data frames given back", churned.frames_given_back),
@@ -254,7 +250,6 @@ fn migrate_table(migrated: &Migrated) -> Table {
         ("regions", migrated.rounds),
         ("pages copied while readable", migrated.copied),
         ("pages unmapped first", migrated.unmapped_first),
-        ("shoot-downs", migrated.shootdowns),
         ("kicks", migrated.kicks),
         ("stale accesses", migrated.stale),
     ] {
@@ -287,16 +282,12 @@ fn precopy_table(precopy: &Precopied) -> Table {
 /// Returns what else is to be said of a precopy: where in memory was dirty in each round, and what was
 /// done for it.
 fn picture(precopy: &Precopied, shading: Shading) -> String {
-    let Precopied { shootdowns, kicks, stopped_seconds, split, collapsed, kept_small, .. } =
-        precopy;
+    let Precopied { kicks, stopped_seconds, split, collapsed, kept_small, .. } = precopy;
     let mut text = "dirty, from the first part of memory to the last:\n".to_owned();
     for (number, round) in (1..).zip(&precopy.rounds) {
         text += &format!("{number:>4} |{}|\n", shading.draw(&round.density));
     }
-    text += &format!(
-        "{shootdowns} shoot-downs, {kicks} kicks; the vCPUs stood still for {:.1} ms",
-        1e3 * stopped_seconds
-    );
+    text += &format!("{kicks} kicks; the vCPUs stood still for {:.1} ms", 1e3 * stopped_seconds);
     if *split > 0 {
         text += &format!(
             "\n{split} large leaves were split, {collapsed} made again; {kept_small} tables stayed"

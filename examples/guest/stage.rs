@@ -1,12 +1,9 @@
-//! What the threads of a run tell each other, all of it by a word: which regions are in use or about to
-//! go, who is still there, and who shall come out of the guest.
+//! What the threads of a run tell each other, all of it by a word: which regions are in use, who is still
+//! there, and who shall come out of the guest.
 
 #![expect(clippy::disallowed_types, reason = "the library's facade is private to it")]
 
-use std::sync::{
-    PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use slat::{Kick, ObserverId, SignalKicks, ThreadKicks, ThreadSeat};
 
@@ -20,7 +17,6 @@ use crate::phase::Phase;
 pub(crate) struct Stage {
     /// One for each region of the layout.
     pub(crate) places: Vec<Place>,
-    pub(crate) kicks: Kicks,
     pub(crate) vcpus: Present,
     pub(crate) managers: Present,
     pub(crate) phase: Phase,
@@ -30,16 +26,9 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Makes the stage for a layout with so many regions, and for so many vCPUs and managers.
-    pub(crate) fn new(
-        regions: usize,
-        vcpus: usize,
-        managers: usize,
-        rounds: u64,
-        kicks: Kicks,
-    ) -> Self {
+    pub(crate) fn new(regions: usize, vcpus: usize, managers: usize, rounds: u64) -> Self {
         Self {
             places: (0..regions).map(|_| Place::default()).collect(),
-            kicks,
             vcpus: Present::new(vcpus),
             managers: Present::new(managers),
             phase: Phase::default(),
@@ -54,17 +43,13 @@ impl Stage {
     }
 }
 
-/// A region, as those who use it and those who move it see it.
+/// A region, as those who use it and those who change it see it.
 #[derive(Debug, Default)]
 pub(crate) struct Place {
     /// How many vCPUs have settled here.
     settled: AtomicU64,
     /// How often vCPUs have paused here.
     uses: AtomicU64,
-    leaving: AtomicBool,
-    /// Held by who moves pages here; and for a moment, shared, by who handles a fault where pages are
-    /// moved: nobody waits for it in a fault handler.
-    moving: RwLock<()>,
 }
 
 impl Place {
@@ -87,36 +72,6 @@ impl Place {
         let uses = self.uses.load(Ordering::Relaxed);
         (self.settled.load(Ordering::Relaxed) > 0).then_some(uses)
     }
-
-    /// Asks fault handlers to map nothing there, or to go on. Those who looked before still map.
-    pub(crate) fn set_leaving(&self, leaving: Leaving) {
-        self.leaving.store(leaving == Leaving::Yes, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed)
-    }
-
-    /// Keeps the pages here where they are; `None` if they are just being moved.
-    pub(crate) fn try_hold(&self) -> Option<RwLockReadGuard<'_, ()>> {
-        match self.moving.try_read() {
-            Ok(held) => Some(held),
-            Err(TryLockError::Poisoned(held)) => Some(held.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
-    /// Makes this thread the one that may move pages here; waits for fault handlers that are at it.
-    pub(crate) fn begin_move(&self) -> RwLockWriteGuard<'_, ()> {
-        self.moving.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether a region is about to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leaving {
-    Yes,
-    No,
 }
 
 /// How many threads of a kind are at work.

@@ -53,8 +53,8 @@ fn ran<'w>(
 
 /// Returns all entries on the way to every page of the layout's regions, page by page, the root's first.
 fn entries(machine: &Machine<'_>) -> Vec<Found> {
-    let format = machine.table.format();
-    let reader = machine.table.reader();
+    let format = machine.table().format();
+    let reader = machine.table().reader();
     let pin = reader.pin();
     let pages = machine.layout.regions().iter().flat_map(|region| {
         (0..region.pages()).map(|page| Gpa::new(region.start().get() + page * PAGE_BYTES))
@@ -152,7 +152,7 @@ fn a_bit_that_a_processor_did_not_set_makes_a_difference() {
         let soft = ran(format, &workload, 1, None);
         let kvm = ran(format, &workload, 1, Some(host));
         let page = Gpa::new(0x20_0000);
-        let reader = kvm.table.reader();
+        let reader = kvm.table().reader();
         let pin = reader.pin();
         pin.slot(page).unwrap().clear_dirty();
         let [(found, expected)] = differences(&kvm, &soft)[..] else { panic!("one entry") };

@@ -1,36 +1,38 @@
 //! A vCPU: plans what the guest does next, runs it until something makes it come out, and handles that.
 //!
-//! This is the part of a hypervisor that the library is for. An entry goes through the vCPU's observer,
-//! which says what its translation cache has to forget: see [`soft`](crate::soft) and
-//! [`kvm`](crate::kvm). Where nothing is mapped the MMU faults, and the vCPU comes out; the handler maps a
-//! frame, and the access is tried again. All of it runs on the vCPU's own thread, and no fault waits for
-//! another.
+//! This is the part of a VMM that the library is for. An entry goes through the vCPU's handle on the space,
+//! [`slat::Vcpu`], which says what its translation cache has to forget: see [`soft`](crate::soft) and
+//! [`kvm`](crate::kvm). Where nothing is mapped the MMU faults, and the vCPU comes out; the same handle
+//! resolves the [fault](slat::Vcpu::fault), and the access is tried again. All of it runs on the vCPU's own
+//! thread, and no fault waits for another.
 
 use std::{thread, time::Instant};
 
 use slat::{
-    AnyFormat, Arena, GpaRange, HostPfn, MapError, Mapped, Mapping, PageSize, Reader,
+    AnyFormat, Arena, FaultError, GpaRange, Prot,
     mmu::{Cause, Fault},
 };
 
 use crate::{
     batch::Batch,
-    deeds::{Life, Log},
-    frame::Word,
+    deeds::Log,
+    frame::{Frame, Word},
     machine::Machine,
-    manager::{Change, Flushing, Site},
+    manager::Change,
     outcome::{Broken, Outcome, Stale, Tally},
     processor::{Exit, Processor},
     progress::Ticker,
-    stage::{Place, Stage},
-    workload::{Act, Op, Share},
+    stage::Stage,
+    workload::{Act, Op, Share, needs},
 };
+
+/// The vCPU as the space knows it.
+type SpaceVcpu = slat::Vcpu<AnyFormat, Arena>;
 
 /// One virtual processor.
 pub(crate) struct Vcpu<'m> {
     pub(crate) machine: &'m Machine<'m>,
     pub(crate) stage: &'m Stage,
-    pub(crate) flushing: Flushing,
     pub(crate) ticker: Ticker<'m>,
     pub(crate) begun: Instant,
 }
@@ -45,23 +47,12 @@ enum Resolved {
     Absent,
 }
 
-/// What became of an attempt to map a leaf.
-enum Placed {
-    Resolved(Resolved),
-    /// There is room for leaves of another size.
-    RoomFor(PageSize),
-}
-
 /// A vCPU at work.
 struct Running<'m> {
     vcpu: Vcpu<'m>,
-    reader: Reader<AnyFormat, Arena>,
     tally: Tally,
     stale: Option<Stale>,
     log: Log,
-    lives: Vec<Life>,
-    /// The frames that a lost race left over; the next fault takes them.
-    spare: Option<(HostPfn, PageSize)>,
 }
 
 impl<'m> Vcpu<'m> {
@@ -69,20 +60,14 @@ impl<'m> Vcpu<'m> {
     pub(crate) fn run(self, processor: &mut dyn Processor, share: &mut dyn Share) -> Outcome {
         let machine = self.machine;
         let mut running = Running {
-            reader: machine.table.reader(),
             tally: Tally::default(),
             stale: None,
             log: Log::new(machine.layout.len()),
-            lives: Vec::new(),
-            spare: None,
             vcpu: self,
         };
         let broken = running.execute(processor, share).err();
-        let Running { vcpu, tally, stale, log, lives, spare, .. } = running;
-        if let Some((pfn, size)) = spare {
-            machine.memory.free(pfn, size);
-        }
-        Outcome { tally, stale, log, lives, elapsed: vcpu.begun.elapsed(), broken }
+        let Running { vcpu, tally, stale, log } = running;
+        Outcome { tally, stale, log, elapsed: vcpu.begun.elapsed(), broken }
     }
 }
 
@@ -111,7 +96,7 @@ impl<'m> Running<'m> {
             if again && self.vcpu.machine.change.is_none() {
                 return Err(Broken::FaultAgain(fault));
             }
-            match self.resolve(op, fault)? {
+            match self.resolve(processor.vcpu(), op, fault)? {
                 Resolved::Present => {}
                 Resolved::Moving => thread::yield_now(),
                 Resolved::Absent => {
@@ -172,128 +157,65 @@ impl<'m> Running<'m> {
         Ok(())
     }
 
-    /// Handles a fault as a hypervisor does after a VM exit: maps a zeroed frame where none is.
-    fn resolve(&mut self, op: Op, fault: Fault) -> Result<Resolved, Broken> {
+    /// Handles a fault as a VMM does after a VM exit.
+    fn resolve(&mut self, vcpu: &SpaceVcpu, op: Op, fault: Fault) -> Result<Resolved, Broken> {
         let Vcpu { machine, stage, .. } = self.vcpu;
         self.tally.faults += 1;
-        if fault.gpa() != machine.gpa(op.page, op.word) {
-            return Err(Broken::Fault(fault));
-        }
-        let place = &stage.places[machine.layout.region_of(op.page)];
-        if machine.change == Some(Change::Migrate) {
-            return self.resolve_where_pages_move(op.page, fault, place);
-        }
-        if fault.cause() != Cause::NotPresent {
-            return Err(Broken::Fault(fault));
-        }
-        if place.is_leaving() {
-            self.tally.away += 1;
-            return Ok(Resolved::Absent);
-        }
-        self.map(op.page, fault)
-    }
+        let moves = machine.change == Some(Change::Migrate);
+        let gpa = machine.gpa(op.page, op.word);
+        // A page that moves may be there, and read-only.
+        let is_due = fault.cause() == Cause::NotPresent || moves;
+        let access = op.act.access().filter(|_| fault.gpa() == gpa && is_due);
+        let access = access.ok_or(Broken::Fault(fault))?;
 
-    /// Handles a fault where a page that is not there, or read-only, may just be on its way.
-    fn resolve_where_pages_move(
-        &mut self,
-        page: usize,
-        fault: Fault,
-        place: &Place,
-    ) -> Result<Resolved, Broken> {
-        // While this is held nobody moves pages here.
-        let Some(_steady) = place.try_hold() else {
-            self.tally.moving += 1;
-            return Ok(Resolved::Moving);
-        };
-        match self.reader.pin().lookup(fault.gpa()) {
-            None => self.map(page, fault),
-            Some(mapping) if mapping.attr == self.vcpu.machine.attr => {
+        let before = vcpu.stats().mapped;
+        let resolved = vcpu.fault(gpa, needs(access));
+        let pages = vcpu.stats().mapped - before;
+        match resolved {
+            Ok(slat::Fault::Resolved) if pages > 0 => {
+                self.tally.mapped += 1;
+                self.tally.mapped_pages += pages;
+                if stage.phase.is_tracked() {
+                    self.note_filled(vcpu, op)?;
+                }
+                Ok(Resolved::Present)
+            }
+            // The page is back; or it has been all the time, and may be written again.
+            Ok(slat::Fault::Resolved) if moves => {
                 self.tally.moving += 1;
                 Ok(Resolved::Present)
             }
-            Some(_) => Err(Broken::Fault(fault)),
-        }
-    }
-
-    /// Maps a page, by a leaf of the size that there is room for; while writes are tracked, by a small one.
-    fn map(&mut self, page: usize, fault: Fault) -> Result<Resolved, Broken> {
-        let Vcpu { machine, stage, .. } = self.vcpu;
-        let granule = machine.layout.granule();
-        let mut size = if stage.phase.is_tracked() { PageSize::Size4K } else { granule };
-        loop {
-            match self.map_leaf(page, size, fault)? {
-                Placed::Resolved(resolved) => return Ok(resolved),
-                Placed::RoomFor(room) if room > size => {
-                    machine.table.refine(machine.layout.leaf(page, room), size)?;
-                }
-                Placed::RoomFor(room) => size = room,
-            }
-        }
-    }
-
-    fn map_leaf(&mut self, page: usize, size: PageSize, fault: Fault) -> Result<Placed, Broken> {
-        let Vcpu { machine, stage, .. } = self.vcpu;
-        let gpa = fault.gpa();
-        let spare = self.spare.take_if(|spare| spare.1 == size).map(|(pfn, _)| pfn);
-        let pfn = spare.or_else(|| machine.memory.allocate(size));
-        let pfn = pfn.ok_or(Broken::OutOfFrames { gpa })?;
-        let leaf = machine.layout.leaf(page, size);
-        let stay = machine.memory.assign(pfn, leaf);
-        let mapped = self.reader.pin().map(leaf.start(), pfn, size, machine.attr);
-        let resolved = match mapped {
-            Ok(Mapped::New) => {
-                self.tally.mapped += 1;
-                self.tally.mapped_pages += size.pages();
-                if stage.phase.is_tracked() {
-                    // What the handler filled it with has to be copied, whether the guest writes or not.
-                    let pin = self.reader.pin();
-                    pin.slot(leaf.start()).expect("it was just mapped").set_dirty();
-                    self.log.at(page, stay).written = true;
-                }
-                Resolved::Present
-            }
-            Ok(Mapped::Same) => return Err(Broken::FrameReused { gpa, pfn }),
             // Another vCPU faulted here as well and was first: its page will do.
-            Err(MapError::Occupied(_)) => {
+            Ok(slat::Fault::Resolved) => {
                 self.tally.lost += 1;
-                self.keep(pfn, size);
-                Resolved::Present
+                Ok(Resolved::Present)
             }
-            Err(MapError::WrongSize { granule, .. }) => {
-                self.keep(pfn, size);
-                return Ok(Placed::RoomFor(granule));
+            Ok(slat::Fault::Retry) => {
+                self.tally.moving += 1;
+                Ok(Resolved::Moving)
             }
-            Err(MapError::NotPopulated { .. }) => {
+            Err(FaultError::Denied { .. }) if moves => {
+                self.tally.moving += 1;
+                Ok(Resolved::Moving)
+            }
+            Err(FaultError::NoRegion { .. }) if machine.change == Some(Change::Churn) => {
                 self.tally.away += 1;
-                self.keep(pfn, size);
-                Resolved::Absent
+                Ok(Resolved::Absent)
             }
-            Err(MapError::Vacated { accessed, dirty, .. }) => {
-                self.tally.late += 1;
-                let (gpa, attr) = (leaf.start(), machine.attr);
-                self.give_up(Mapping { gpa, pfn, size, attr, accessed, dirty })?;
-                Resolved::Absent
-            }
-            Err(other) => return Err(other.into()),
-        };
-        Ok(Placed::Resolved(resolved))
-    }
-
-    /// Keeps frames that were not used for the next fault.
-    fn keep(&mut self, pfn: HostPfn, size: PageSize) {
-        if let Some((pfn, size)) = self.spare.replace((pfn, size)) {
-            self.vcpu.machine.memory.free(pfn, size);
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// Gives back the frames of a leaf that was mapped for a moment, in a region that was going: some vCPU
-    /// may have found it there.
-    fn give_up(&mut self, leaf: Mapping) -> Result<(), Broken> {
-        let Vcpu { machine, stage, flushing, .. } = self.vcpu;
-        let site = Site { machine, stage, flushing };
-        site.serve(machine.table.flush_all(), &[leaf])?;
-        let life = machine.memory.give_back(leaf);
-        self.lives.push(life.expect("the frames were this vCPU's"));
+    /// Says that a page was written by the host, which has filled it, just as a device would: so it is
+    /// copied, whether the guest writes there or not.
+    fn note_filled(&mut self, vcpu: &SpaceVcpu, op: Op) -> Result<(), Broken> {
+        let machine = self.vcpu.machine;
+        let page = vcpu.hold(machine.layout.gpa(op.page), Prot::R)?;
+        let stay = machine.memory.frame(page.frame()).and_then(Frame::stay);
+        let _ = page.release_written();
+        if let Some(stay) = stay {
+            self.log.at(op.page, stay).written = true;
+        }
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! A vCPU *visits* one region after the other: it picks a few pages there and uses them again and again,
 //! so that its translation cache knows them. Once it has settled it says so, and a
 //! [manager](crate::manager) comes and changes just that region. Regions are where they are wanted, so a
-//! shoot-down that is forgotten does not pass unnoticed.
+//! vCPU that does not do what a shoot-down asks of it does not pass unnoticed.
 
 use std::ops::Range;
 

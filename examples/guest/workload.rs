@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slat::mmu::Access;
+use slat::{
+    Prot,
+    mmu::{Access, AccessKind},
+};
 
 use crate::{
     frame::{WORDS, Word},
@@ -111,6 +114,15 @@ impl Act {
             Self::Add(_) => Some(Access::WRITE),
             Self::Pause => None,
         }
+    }
+}
+
+/// Returns the right that an access needs.
+pub(crate) const fn needs(access: Access) -> Prot {
+    match access.kind {
+        AccessKind::Read => Prot::R,
+        AccessKind::Write => Prot::W,
+        AccessKind::Fetch => Prot::X,
     }
 }
 

@@ -102,12 +102,16 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         let not_found = ProtectRegionError::NotFound { range };
         let index = layout.exactly(range).ok_or(not_found)?;
         let mut region = layout.regions[index].clone();
+        let had = region.attr.prot();
         region.asked = region.asked.with_prot(prot);
         region.attr = region.ground.backing.attr(region.asked);
         self.check_attr(region.attr)?;
         self.split_edges(range).map_err(ProtectRegionError::CutsLarge)?;
         self.publish(layout.changed(index, Some(region.clone())));
-        self.restrict(&region);
+        // No leaf has more than its region had: where nothing is taken away nobody need be told.
+        if !region.attr.prot().contains(had) {
+            self.restrict(&region);
+        }
         Ok(())
     }
 

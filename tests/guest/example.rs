@@ -100,7 +100,6 @@ pub(crate) fn found_out(workload: &str, arguments: &[&str]) -> Value {
     let run = document["runs"][0].take();
     assert_eq!(run["verdict"], "failed");
     assert!(!list(&run["wrong"]).is_empty(), "{workload} {arguments:?}: {run:#}");
-    assert_eq!(run[workload]["shootdowns"], 0);
     assert_eq!(run[workload]["stale"], run["total"]["stale"]);
     let mut wrong = list(&run["wrong"]).iter().filter_map(Value::as_str);
     // Writes to frames that their pages had left. They may be found in other pages, and make up for each
@@ -151,7 +150,6 @@ fn check(run: &Value) {
         "lost",
         "moving",
         "away",
-        "late",
         "stale",
     ];
     for field in fields {
@@ -159,7 +157,7 @@ fn check(run: &Value) {
         assert_eq!(sum, number(&run["total"][field]), "{field}");
     }
     let total = |field: &str| number(&run["total"][field]);
-    let resolved = ["mapped", "lost", "moving", "away", "late"].into_iter().map(total).sum::<u64>();
+    let resolved = ["mapped", "lost", "moving", "away"].into_iter().map(total).sum::<u64>();
     assert_eq!(total("faults"), resolved);
     assert!(total("entries") > total("faults"), "a fault ends a stay in the guest");
     assert_eq!(total("stale"), 0);
@@ -188,8 +186,11 @@ fn check(run: &Value) {
     if is_churn {
         assert_eq!(total("mapped_pages"), resident + number(&run["churn"]["unmapped"]));
     } else {
-        assert_eq!(total("mapped_pages"), resident);
-        assert_eq!((total("away"), total("late")), (0, 0), "no memory is taken away");
+        // Where pages move, whoever comes first maps them again.
+        let moved = ["copied", "unmapped_first"].map(|way| run["migrate"][way].as_u64());
+        let again = moved.into_iter().flatten().sum::<u64>();
+        assert!((resident..=resident + again).contains(&total("mapped_pages")), "{run:#}");
+        assert_eq!(total("away"), 0, "no memory is taken away");
         assert_eq!(pages("accessed"), (resident, resident));
     }
     if !is_migrate {
@@ -235,9 +236,7 @@ pub(crate) fn check_churn(run: &Value, rounds: u64) {
     assert_eq!(count("frames_handed_out"), count("frames_given_back"));
     assert_eq!(count("tables_waiting"), 0);
     assert_eq!(count("stale"), 0);
-    let attempts = rounds + count("still_mapped") + count("busy");
-    let shootdowns = count("shootdowns");
-    assert!((1..=attempts).contains(&shootdowns), "one each time that something was mapped");
+    assert!(count("unmapped") > 0, "else nothing was taken from anybody");
 }
 
 /// Checks what was done to memory that moved.
@@ -248,8 +247,6 @@ pub(crate) fn check_migrate(run: &Value, rounds: u64) {
     assert!(count("copied") > 0, "each manager begins so");
     assert!(count("unmapped_first") > 0, "and goes on so");
     assert_eq!(count("stale"), 0);
-    let shootdowns = count("shootdowns");
-    assert!((rounds..=2 * rounds).contains(&shootdowns), "what is copied on the side takes two");
 }
 
 /// Checks what was done to copy memory that was written meanwhile, in so many rounds at most.
@@ -270,7 +267,6 @@ pub(crate) fn check_precopy(run: &Value, most_rounds: u64) {
         assert!(shares.clone().all(|share| (0.0..=1.0).contains(&share)));
         assert_eq!(shares.clone().any(|share| share > 0.0), dirty > 0);
     }
-    assert!(count("shootdowns") >= 1);
     let is_large = run["page_size"] != 4096;
     assert_eq!(count("split") > 0, is_large);
     assert_eq!(count("collapsed") > 0, is_large);
@@ -282,7 +278,6 @@ pub(crate) fn found_out_in_copy(arguments: &[&str]) -> Value {
     let ended = run(&[&skip, arguments].concat(), b"");
     assert_eq!(ended.status, Some(FAILED), "{arguments:?}: {}", ended.errors);
     let run = ended.document()["runs"][0].take();
-    assert_eq!(run["precopy"]["shootdowns"], 0);
     let [pages, bytes] = ["wrong_pages", "wrong_bytes"].map(|field| number(&run["precopy"][field]));
     assert!(pages > 0 && bytes >= pages, "{arguments:?}: {pages}, {bytes}");
     let mut wrong = list(&run["wrong"]).iter().filter_map(Value::as_str);

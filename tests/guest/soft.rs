@@ -201,7 +201,7 @@ fn tables_are_printed_without_json() {
         (5, &["verdict: ok", "faults/s", "lost to another vCPU", "frames in tables"][..]),
         (5, &["│ resident ", "│ accessed ", "│ dirty ", "│ sum of all words ", "; L4: "]),
         (2, &["just moving", "no memory"]),
-        (3, &["shoot-downs", "kicks"]),
+        (3, &["kicks"]),
         (1, &["precopy on soft: ", "memory copied", "1, all that is mapped", "\n   1 |"]),
         (1, &["of the copy 0 bytes differ, in 0 pages"]),
         (1, &["churn on soft: ", "memory taken away", "data frames given back"]),

@@ -7,7 +7,7 @@ use super::{Audit, reclaim, table_frames};
 use crate::{
     layout::tables,
     machine::{Machine, Run},
-    manager::{Account, Flushing, Manager, Site},
+    manager::Manager,
 };
 
 /// What became of memory that moved.
@@ -18,7 +18,6 @@ pub(crate) struct Migrated {
     /// Pages that were copied while they could be read, and such that were unmapped first.
     pub(crate) copied: u64,
     pub(crate) unmapped_first: u64,
-    pub(crate) shootdowns: u64,
     pub(crate) kicks: u64,
     /// Accesses through translations that should have been gone.
     pub(crate) stale: u64,
@@ -31,13 +30,7 @@ pub(crate) struct Churned {
     pub(crate) rounds: u64,
     /// Pages that were unmapped for that.
     pub(crate) unmapped: u64,
-    pub(crate) shootdowns: u64,
     pub(crate) kicks: u64,
-    /// Attempts to vacate a region in which a page was mapped again, or just being mapped.
-    pub(crate) still_mapped: u64,
-    pub(crate) busy: u64,
-    /// Attempts to populate a region when too many tables waited for vCPUs to come out.
-    pub(crate) short: u64,
     /// Accesses through translations that should have been gone.
     pub(crate) stale: u64,
     /// How many times data frames were handed out, and given back when all memory was taken away.
@@ -51,19 +44,18 @@ pub(crate) struct Churned {
 
 impl Audit {
     pub(super) fn check_migrate(&mut self, machine: &Machine<'_>, run: &Run, rounds: u64) {
-        let sum = |count: fn(&Account) -> u64| run.managers.iter().map(count).sum::<u64>();
+        let journal = machine.memory.journal();
         let migrated = Migrated {
-            rounds: sum(|manager| manager.rounds),
-            copied: sum(|manager| manager.copied),
-            unmapped_first: sum(|manager| manager.unmapped_first),
-            shootdowns: sum(|manager| manager.shootdowns),
-            kicks: run.stage.kicks.sent(),
+            rounds: rounds_of(run),
+            copied: journal.copied,
+            unmapped_first: journal.unmapped_first,
+            kicks: machine.kicks.sent(),
             stale: run.total().stale,
         };
         let moved = migrated.copied + migrated.unmapped_first;
-        let stays = run.managers.iter().flat_map(|manager| &manager.moved);
-        let leaves = stays.filter_map(|&(stay, _)| machine.memory.tenant(stay));
+        let leaves = journal.moved.iter().filter_map(|&(stay, _)| machine.memory.tenant(stay));
         let given_back = leaves.map(GpaRange::pages).sum();
+        drop(journal);
         self.compare(&[
             ("regions that were moved", migrated.rounds, rounds),
             ("pages that were moved", given_back, moved),
@@ -73,20 +65,15 @@ impl Audit {
 
     /// Takes all memory away, and checks that every frame comes back.
     pub(super) fn check_churn(&mut self, machine: &Machine<'_>, run: &Run, rounds: u64) {
-        let site = Site { machine, stage: &run.stage, flushing: Flushing::Served };
-        self.check_manager(&Manager::new(site, run.present()).clear());
+        let unmapped = unmapped(machine);
+        self.check_manager(&Manager::new(machine, &run.stage, run.present()).clear());
         reclaim(machine);
-        let (stats, traffic) = (machine.table.stats(), machine.memory.traffic());
-        let least = tables(machine.populated([]), machine.table.format().levels());
-        let sum = |count: fn(&Account) -> u64| run.managers.iter().map(count).sum::<u64>();
+        let (stats, traffic) = (machine.table().stats(), machine.memory.traffic());
+        let least = tables(machine.populated([]), machine.table().format().levels());
         let churned = Churned {
-            rounds: sum(|manager| manager.rounds),
-            unmapped: unmapped(run),
-            shootdowns: sum(|manager| manager.shootdowns),
-            kicks: run.stage.kicks.sent(),
-            still_mapped: sum(|manager| manager.still_mapped),
-            busy: sum(|manager| manager.busy),
-            short: sum(|manager| manager.short),
+            rounds: rounds_of(run),
+            unmapped,
+            kicks: machine.kicks.sent(),
             stale: run.total().stale,
             frames_handed_out: traffic.handed_out,
             frames_given_back: traffic.given_back,
@@ -104,8 +91,11 @@ impl Audit {
     }
 }
 
-/// Returns how many pages the managers have unmapped for good.
-pub(super) fn unmapped(run: &Run) -> u64 {
-    let lives = run.managers.iter().flat_map(|manager| &manager.lives);
-    lives.map(|life| life.leaf.pages()).sum()
+fn rounds_of(run: &Run) -> u64 {
+    run.managers.iter().map(|manager| manager.rounds).sum()
+}
+
+/// Returns how many pages were unmapped for good.
+pub(super) fn unmapped(machine: &Machine<'_>) -> u64 {
+    machine.memory.journal().lives.iter().map(|life| life.leaf.pages()).sum()
 }

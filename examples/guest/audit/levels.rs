@@ -17,8 +17,8 @@ pub(crate) struct LevelBits {
 impl LevelBits {
     /// Reads all entries on the way to the pages, level by level; the root's come first.
     pub(super) fn of(machine: &Machine<'_>) -> Vec<Self> {
-        let format = machine.table.format();
-        let reader = machine.table.reader();
+        let format = machine.table().format();
+        let reader = machine.table().reader();
         let pin = reader.pin();
         let mut levels = Vec::<Self>::new();
         // Where the last page went: pages ascend, so what is new is on the way to this one.

@@ -16,7 +16,6 @@ use crate::{
 pub(crate) struct Precopied {
     /// The last is the one for which the vCPUs stood still.
     pub(crate) rounds: Vec<CopyRound>,
-    pub(crate) shootdowns: u64,
     pub(crate) kicks: u64,
     /// For how long the vCPUs stood still, in seconds.
     pub(crate) stopped_seconds: f64,
@@ -55,7 +54,6 @@ impl Precopied {
     fn new(copied: &Copied, kicks: u64) -> Self {
         Self {
             rounds: copied.rounds.iter().map(CopyRound::from).collect(),
-            shootdowns: copied.shootdowns,
             kicks,
             stopped_seconds: copied.stopped.as_secs_f64(),
             split: copied.split,
@@ -78,7 +76,7 @@ impl Copied {
 
 impl Audit {
     /// Checks that the copy is what memory was when the vCPUs stood still.
-    pub(super) fn check_precopy(&mut self, machine: &Machine<'_>, copied: &Copied, kicks: u64) {
+    pub(super) fn check_precopy(&mut self, machine: &Machine<'_>, copied: &Copied) {
         if let Some(stuck) = &copied.stuck {
             self.complain(format!("the copier stopped: {stuck}"));
         }
@@ -91,7 +89,7 @@ impl Audit {
             let tables = machine.layout.mapped() as u64 / PageSize::Size2M.pages();
             self.compare(&[("tables that were to become leaves again", leaves + kept, tables)]);
         }
-        self.precopy = Some(Precopied::new(copied, kicks));
+        self.precopy = Some(Precopied::new(copied, machine.kicks.sent()));
     }
 }
 

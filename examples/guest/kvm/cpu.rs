@@ -237,6 +237,11 @@ impl<'v> Cpu<'v> {
         self.read(self.batch().plus(OP_BYTES * index + 8))
     }
 
+    /// Returns its handle on the space.
+    pub(crate) fn handle(&self) -> &slat::Vcpu<AnyFormat, Arena> {
+        self.vcpu.handle()
+    }
+
     /// Returns the name by which kicks are told of it.
     pub(crate) fn observer_id(&self) -> ObserverId {
         self.vcpu.observer_id()

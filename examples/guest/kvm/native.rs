@@ -1,5 +1,7 @@
 //! The processor that KVM has: batches are handed to the guest, and faults come back from it.
 
+use slat::{AnyFormat, Arena};
+
 use super::{
     cpu::{Cpu, Exit as Stop, Kind, LoadError, RawOp},
     memory_map,
@@ -31,7 +33,7 @@ pub(crate) fn run<'m>(
     let cpu = vm.cpu(number)?;
     let (id, arm) = (cpu.observer_id(), cpu.arm());
     let mut processor = NativeCpu { machine, vm, stage, cpu, loaded: None };
-    Ok(stage.kicks.run(id, arm, || vcpu.run(&mut processor, share)))
+    Ok(machine.kicks.run(id, arm, || vcpu.run(&mut processor, share)))
 }
 
 /// A vCPU that KVM runs.
@@ -64,6 +66,10 @@ fn encode(machine: &Machine<'_>, op: Op) -> RawOp {
 }
 
 impl Processor for NativeCpu<'_> {
+    fn vcpu(&self) -> &slat::Vcpu<AnyFormat, Arena> {
+        self.cpu.handle()
+    }
+
     fn stay(&mut self, batch: &mut Batch) -> Result<Exit, Broken> {
         if self.loaded != Some(batch.number()) {
             self.load(batch)?;
@@ -72,8 +78,6 @@ impl Processor for NativeCpu<'_> {
         let Self { machine, vm, .. } = *self;
         let stop = self.cpu.stay(|due, generation| match machine.flushing {
             Flushing::Served => vm.invalidate(due, generation),
-            // What was not done in time is not to be made good by accident: here, one vCPU's entry would
-            // do it for all.
             Flushing::Skipped => Ok(()),
         });
         for done in batch.done()..self.cpu.progress() {

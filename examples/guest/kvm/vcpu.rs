@@ -1,14 +1,14 @@
 //! A vCPU that KVM runs on a table of the library: **the file to take into a VMM**, with
 //! [`Mapping`](crate::mapping::Mapping), by which another thread reaches the exit flag.
 //!
-//! It knows nothing of the guest, and of the table only its observer. What has to come in which order is
-//! all in [`Vcpu::stay`]:
+//! It knows nothing of the guest, and of its memory only the vCPU's handle on the space. What has to come in
+//! which order is all in [`Vcpu::stay`]:
 //!
-//! 1. *enter* the observer: from now on no table is freed that the guest can reach;
+//! 1. *enter*: from now on no table is freed that the guest can reach;
 //! 2. *invalidate* what became stale while the vCPU was out;
-//! 3. *load* the root pointer, which only an observer that is inside gives away;
+//! 3. *load* the root pointer, which only a vCPU that is inside gives away;
 //! 4. *run*, until something makes the guest come out: a kick, if somebody waits for it;
-//! 5. *leave* the observer, and
+//! 5. *leave*, and
 //! 6. only then take the request to come out as met. A kick that came any time before is not lost: the
 //!    flag that it sets keeps KVM_RUN from entering the guest, and the signal makes it return.
 
@@ -24,17 +24,17 @@ use std::{
 
 use kvm_bindings::{kvm_regs, kvm_run, kvm_sregs, kvm_sync_regs};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
-use slat::{Due, Format, FrameSource, Generation, Observer, ObserverId, SignalKicks, Tracking};
+use slat::{Due, Format, FrameSource, Generation, ObserverId, SignalKicks, Tracking};
 
 use crate::mapping::Mapping;
 
 /// The signal that kicks a vCPU's thread.
 const KICK: i32 = libc::SIGUSR1;
 
-/// A vCPU, and the translation cache that it is to the table.
+/// A vCPU of KVM's, and its handle on the space.
 pub(super) struct Vcpu<F: Format, S: FrameSource> {
     fd: VcpuFd,
-    observer: Observer<F, S>,
+    handle: slat::Vcpu<F, S>,
     exit: Arc<ExitFlag>,
 }
 
@@ -71,7 +71,7 @@ impl<F: Format, S: FrameSource> Vcpu<F, S> {
     /// If KVM does not take the registers, or does not give access to its page.
     pub(super) fn new(
         mut fd: VcpuFd,
-        observer: Observer<F, S>,
+        handle: slat::Vcpu<F, S>,
         regs: kvm_regs,
         sregs: kvm_sregs,
     ) -> io::Result<Self> {
@@ -82,7 +82,7 @@ impl<F: Format, S: FrameSource> Vcpu<F, S> {
         fd.set_sync_valid_reg(SyncReg::SystemRegister);
         *fd.sync_regs_mut() = kvm_sync_regs { regs, sregs, ..kvm_sync_regs::default() };
         let exit = Arc::new(ExitFlag::of(&fd)?);
-        Ok(Self { fd, observer, exit })
+        Ok(Self { fd, handle, exit })
     }
 
     /// Runs the guest once: until it comes out.
@@ -96,7 +96,7 @@ impl<F: Format, S: FrameSource> Vcpu<F, S> {
         invalidate: impl FnOnce(&Due, Generation) -> Result<(), E>,
     ) -> Result<Stop, StayError<E>> {
         let stop = self.inside(invalidate);
-        // Not before the observer has left: whoever waits for that would have to kick again.
+        // Not before it has left: whoever waits for that would have to kick again.
         self.exit.clear();
         stop
     }
@@ -105,7 +105,7 @@ impl<F: Format, S: FrameSource> Vcpu<F, S> {
         &mut self,
         invalidate: impl FnOnce(&Due, Generation) -> Result<(), E>,
     ) -> Result<Stop, StayError<E>> {
-        let inside = self.observer.enter(Tracking::On);
+        let inside = self.handle.enter(Tracking::On);
         invalidate(inside.due(), inside.generation()).map_err(StayError::Invalidate)?;
         let sregs = &mut self.fd.sync_regs_mut().sregs;
         if sregs.cr3 != inside.root_pointer() {
@@ -139,7 +139,12 @@ impl<F: Format, S: FrameSource> Vcpu<F, S> {
 
     /// Returns the name by which kicks are told of the vCPU.
     pub(super) fn observer_id(&self) -> ObserverId {
-        self.observer.id()
+        self.handle.id()
+    }
+
+    /// Returns what resolves its faults.
+    pub(super) fn handle(&self) -> &slat::Vcpu<F, S> {
+        &self.handle
     }
 
     /// Returns what other threads keep it from entering the guest with.
@@ -197,8 +202,8 @@ impl ExitFlag {
     }
 
     fn clear(&self) {
-        // Relaxed: the observer has left. If the store is late and takes a kick with it, that kick asked
-        // for nothing more; for the next stay, entering the observer orders it.
+        // Relaxed: the vCPU has left. If the store is late and takes a kick with it, that kick asked
+        // for nothing more; for the next stay, entering orders it.
         self.page.byte(Self::OFFSET).store(0, Ordering::Relaxed);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    ops::ControlFlow,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -14,8 +15,8 @@ use std::{
 use kvm_bindings::{CpuId, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuFd, VmFd};
 use slat::{
-    AnyFormat, Arena, Due, Format, Generation, GpaRange, HostPfn, Levels, Mapping as Leaf,
-    PAGE_BYTES, PageSize, PageTable, PhysWidth, PopulateError, Scope,
+    AnyFormat, Arena, Contiguous, Due, Format, FramesError, Generation, GpaRange, HostPfn, Levels,
+    MapRegionError, PAGE_BYTES, PageTable, PhysWidth, PrefaultError, Space,
 };
 
 use super::{
@@ -31,10 +32,6 @@ use crate::mapping::Mapping;
 /// Where KVM, on Intel processors, may put three pages of its own (`KVM_SET_TSS_ADDR`): below 4 GiB, and
 /// in no memslot.
 const KVM_PAGES: u64 = 0xfffb_d000;
-
-/// Leaves that are forgotten one by one: each costs about a microsecond, and to forget all a tenth of a
-/// millisecond; but then every vCPU finds all of its pages anew.
-const MOST_LEAVES: usize = 1024;
 
 /// Why a guest could not be made, or KVM not be told to forget.
 #[derive(Debug, thiserror::Error)]
@@ -54,10 +51,12 @@ pub(crate) enum VmError {
     Vcpus { asked: usize, most: usize },
     #[error("there is no vCPU {number} in a guest of {vcpus}")]
     NoVcpu { number: usize, vcpus: usize },
-    #[error("frame {0} is not of the workload's memory")]
-    NotData(HostPfn),
-    #[error("populating what the guest itself needs failed: {0}")]
-    Populate(#[from] PopulateError),
+    #[error("there is no system memory: {0}")]
+    Frames(#[from] FramesError),
+    #[error("making a region for what the guest itself needs failed: {0}")]
+    Region(#[from] MapRegionError),
+    #[error("mapping what the guest itself needs failed: {0}")]
+    Prefault(#[from] PrefaultError),
     #[error("{call} failed: {error}")]
     System {
         call: &'static str,
@@ -89,35 +88,37 @@ pub(crate) struct Vm {
     system: Mapping,
     data: Arc<Mapping>,
     /// Keeps the arena, and the tables in it.
-    table: PageTable<AnyFormat, Arena>,
+    space: Space<AnyFormat, Arena>,
     map: MemoryMap,
     cpuid: CpuId,
     /// A generation that was read before the last zap began.
     last_zap: Mutex<Option<Generation>>,
     zaps: AtomicU64,
-    forgotten: AtomicU64,
 }
 
 impl Vm {
-    /// Makes a guest of `vcpus` vCPUs that runs on `table`, and maps what it needs itself:
-    /// [`region`](super::region), of which nothing may be populated yet, and which stays the guest's.
+    /// Makes a guest of `vcpus` vCPUs that runs on `space`, and makes regions of what it needs itself:
+    /// [`region`](super::region), of which nothing may be there yet, and which stays the guest's.
     ///
     /// # Errors
     /// [`VmError`] if the table is not one that KVM's guests can walk, or a call fails.
     pub(crate) fn new(
         host: &Host,
-        table: &PageTable<AnyFormat, Arena>,
+        space: &Space<AnyFormat, Arena>,
         data: Arc<Mapping>,
         vcpus: usize,
     ) -> Result<Self, VmError> {
-        check(host, table, &data, vcpus)?;
+        check(host, space.table(), &data, vcpus)?;
         let map = MemoryMap { vcpus };
         let system = Mapping::anonymous(map.bytes()).map_err(failed("mmap"))?;
         system.write(MemoryMap::KERNEL.offset(), kernel());
         system.write(MemoryMap::WORKER.offset(), worker());
         boot::write_idt(&system);
         for part in map.parts() {
-            table.populate_mapped(part.range, PageSize::Size4K, part.first, part.attr)?;
+            let frames = Contiguous::new(part.first, part.range.pages())?;
+            space.map_region(part.range, Arc::new(frames), 0, part.attr)?;
+            // All of it from the beginning: its kernel handles no fault of its own.
+            space.prefault(part.range, |_| ControlFlow::Continue(()))?;
         }
         let fd = create_vm(&host.kvm).map_err(failed("KVM_CREATE_VM"))?;
         fd.set_tss_address(KVM_PAGES as usize).map_err(failed("KVM_SET_TSS_ADDR"))?;
@@ -125,14 +126,13 @@ impl Vm {
             fd,
             system,
             data,
-            table: table.clone(),
+            space: space.clone(),
             map,
             cpuid: host.cpuid.clone(),
             last_zap: Mutex::new(None),
             zaps: AtomicU64::new(0),
-            forgotten: AtomicU64::new(0),
         };
-        let arena = table.frames();
+        let arena = space.table().frames();
         // SAFETY:
         // 1. `system` lives as long as the guest (field order), and is only accessed atomically.
         // 2. The guest's code accesses it, in ring 3 only what the worker is for.
@@ -168,80 +168,15 @@ impl Vm {
     fn vcpu(&self, fd: VcpuFd, number: usize) -> Result<Vcpu<AnyFormat, Arena>, VmError> {
         let reset = fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
         let (regs, sregs) = (boot::regs(self.map, number), boot::sregs(self.map, number, reset));
-        Vcpu::new(fd, self.table.observer(), regs, sregs).map_err(failed("setting a vCPU up"))
+        Vcpu::new(fd, self.space.vcpu(), regs, sregs).map_err(failed("setting a vCPU up"))
     }
 
-    /// Makes KVM forget the translations of these leaves, which were taken out or lost rights or marks:
-    /// after that, and before their shoot-down. Chooses the way: for large leaves, or many, all that KVM
-    /// knows; else what leads to their frames.
-    ///
-    /// # Errors
-    /// As [`forget`](Self::forget).
-    ///
-    /// # Concurrency
-    /// As [`forget`](Self::forget).
-    pub(crate) fn forget_leaves(&self, leaves: &[Leaf]) -> Result<(), VmError> {
-        let is_large = leaves.iter().any(|leaf| leaf.size > PageSize::Size4K);
-        if is_large || leaves.len() > MOST_LEAVES {
-            return self.forget_all();
-        }
-        self.forget(leaves.iter().map(|leaf| leaf.pfn))
-    }
-
-    /// Makes KVM forget all translations.
-    ///
-    /// # Errors
-    /// [`VmError`] if the kernel refuses.
-    ///
-    /// # Concurrency
-    /// As [`forget`](Self::forget).
-    pub(crate) fn forget_all(&self) -> Result<(), VmError> {
-        // Whoever zaps has the only memslot for it.
-        let _last = self.last_zap();
-        self.zap()
-    }
-
-    /// Makes KVM forget all translations to these data frames: for 4 KiB leaves that were taken out or lost
-    /// rights, after that, and before their shoot-down.
-    ///
-    /// # Errors
-    /// [`VmError`] if one is not a data frame, or the kernel refuses; some may have been forgotten.
-    ///
-    /// # Concurrency
-    /// When it returns, no vCPU uses a translation to them that it had before; they may all be running.
-    pub(crate) fn forget(&self, pfns: impl IntoIterator<Item = HostPfn>) -> Result<(), VmError> {
-        let mut pfns = Vec::from_iter(pfns);
-        pfns.sort_unstable();
-        pfns.dedup();
-        // One call for many pages costs each of them a tenth of what a call of its own would.
-        for run in pfns.chunk_by(|one, next| one.checked_add(1) == Some(*next)) {
-            self.forget_run(run[0], run.len())?;
-        }
-        self.forgotten.fetch_add(pfns.len() as u64, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn forget_run(&self, first: HostPfn, count: usize) -> Result<(), VmError> {
-        let page = PAGE_BYTES as usize;
-        let number = first.get().checked_sub(DATA.get()).ok_or(VmError::NotData(first))?;
-        if number.saturating_add(count as u64) > (self.data.bytes() / page) as u64 {
-            return Err(VmError::NotData(first));
-        }
-        self.data.drop_pages(number as usize * page, count * page).map_err(failed("madvise"))
-    }
-
-    /// Makes KVM forget what a vCPU finds due when it enters, at this generation. Stale leaves alone are
-    /// no work: their frames were [forgotten](Self::forget) before it was said that they are due.
+    /// Makes KVM forget what a vCPU finds due when it enters, at this generation: that, and all else.
     ///
     /// # Errors
     /// [`VmError`] if KVM refuses.
     pub(crate) fn invalidate(&self, due: &Due, generation: Generation) -> Result<(), VmError> {
-        let is_structural = match due {
-            Due::None => false,
-            Due::Ranges(stale) => stale.iter().any(|stale| stale.scope == Scope::Structure),
-            Due::All => true,
-        };
-        if !is_structural {
+        if *due == Due::None {
             return Ok(());
         }
         let mut last = self.last_zap();
@@ -297,11 +232,6 @@ impl Vm {
         self.zaps.load(Ordering::Relaxed)
     }
 
-    /// Returns how many frames KVM was made to forget.
-    pub(crate) fn forgotten(&self) -> u64 {
-        self.forgotten.load(Ordering::Relaxed)
-    }
-
     /// Returns the linear addresses that the guest itself has.
     pub(crate) fn region(&self) -> GpaRange {
         region(self.map.vcpus)
@@ -316,7 +246,7 @@ impl Vm {
     }
 
     pub(super) fn table(&self) -> &PageTable<AnyFormat, Arena> {
-        &self.table
+        self.space.table()
     }
 }
 

@@ -1,7 +1,7 @@
 use slat::{Ept, EptCaps, Levels, PageSize, PhysWidth};
 
 use super::*;
-use crate::{stage::Kicks, visits::Visits};
+use crate::visits::Visits;
 
 /// Runs `test` with a manager of all regions, and with the stage, on which there is one vCPU.
 fn with_manager(test: impl FnOnce(&Stage, Manager<'_>)) {
@@ -12,9 +12,8 @@ fn with_manager(test: impl FnOnce(&Stage, Manager<'_>)) {
             .unwrap();
     let machine = Machine::new(ept.into(), &visits, 1, None).unwrap();
     let regions = machine.layout.regions().len();
-    let stage = Stage::new(regions, 1, 1, 1, Kicks::default());
-    let site = Site { machine: &machine, stage: &stage, flushing };
-    test(&stage, Manager::new(site, 0..regions));
+    let stage = Stage::new(regions, 1, 1, 1);
+    test(&stage, Manager::new(&machine, &stage, 0..regions));
 }
 
 #[test]
@@ -51,10 +50,10 @@ fn every_other_region_is_away_and_the_first_that_went_comes_back_first() {
         }
         assert_eq!(manager.account.away, [3, 8]);
         assert!(manager.present.contains(&5) && !manager.present.contains(&3));
-        let table = &manager.site.machine.table;
+        let machine = manager.machine;
         let is_there = |region: usize| {
-            let range = manager.site.machine.layout.regions()[region];
-            table.vacate(range).is_ok()
+            let range = machine.layout.regions()[region];
+            machine.space.unmap_region(range).is_ok()
         };
         assert_eq!([5, 3, 8].map(is_there), [true, false, false]);
         assert_eq!(manager.account.rounds, 3);

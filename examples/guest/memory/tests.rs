@@ -1,50 +1,70 @@
-use slat::{Attr, Gpa, Prot};
+use slat::{Attr, Prot};
 
 use super::*;
-use crate::{deeds::Bits, frame::Word};
+use crate::{backing::leaf, frame::Word};
 
 const BITS: Bits = Bits { accessed: true, dirty: true };
 const SMALL: PageSize = PageSize::Size4K;
 const LARGE: PageSize = PageSize::Size2M;
 
-/// A leaf of this size that maps the frames from `pfn` on, somewhere.
-fn leaf(pfn: HostPfn, size: PageSize) -> Leaf {
-    let attr = Attr::new(Prot::RWX);
-    Leaf { gpa: Gpa::new(0x4000_0000), pfn, size, attr, accessed: true, dirty: true }
+/// The first page of a leaf, somewhere.
+const PAGE: u64 = 0x4_0000;
+
+/// A leaf that was mapped to the frames from `pfn` on, and comes back.
+fn unmapped(pfn: HostPfn, size: PageSize) -> Released {
+    let (gpa, attr) = (leaf(PAGE, size).start(), Attr::new(Prot::RWX));
+    Released::unmapped(PAGE, &Leaf { gpa, pfn, size, attr, accessed: true, dirty: true })
+}
+
+/// Ends its stay; returns what was noted of it.
+fn end(memory: &GuestMemory, pfn: HostPfn, size: PageSize) -> Life {
+    memory.give_back(leaf(PAGE, size), unmapped(pfn, size));
+    memory.journal().lives.pop().unwrap()
 }
 
 #[test]
 fn a_frame_that_comes_back_is_the_next_to_go_and_its_words_tell() {
     let memory = GuestMemory::new(2).unwrap();
     let first = memory.allocate(SMALL).unwrap();
-    let leaf = leaf(first, SMALL);
-    let stay = memory.assign(first, leaf.range());
+    let leaf = leaf(PAGE, SMALL);
+    let stay = memory.assign(first, leaf);
     let frame = memory.frame(first).unwrap();
     assert_eq!(frame.stay(), Some(stay));
-    assert_eq!(memory.tenant(stay), Some(leaf.range()));
+    assert_eq!(memory.tenant(stay), Some(leaf));
     assert_eq!(frame.add(3, 5).stay, Some(stay));
 
-    let life = memory.give_back(leaf).unwrap();
-    assert_eq!(life, Life { leaf: leaf.range(), stay, bits: BITS, sum: 5 });
+    assert_eq!(end(&memory, first, SMALL), Life { leaf, stay, bits: BITS, sum: 5 });
     assert_eq!(frame.load(3), Word { sum: 0, stay: None }, "the next tenant finds zeroes");
 
     assert_eq!(memory.allocate(SMALL), Some(first));
-    let again = memory.assign(first, leaf.range());
+    let again = memory.assign(first, leaf);
     assert_ne!(again, stay, "the same page again is another stay");
-    assert_eq!(memory.tenant(again), Some(leaf.range()));
+    assert_eq!(memory.tenant(again), Some(leaf));
+    memory.give_back(leaf, Released::unused(PAGE, first, SMALL));
+    assert!(memory.journal().lives.is_empty(), "nobody ever saw that stay");
+    assert_eq!(memory.traffic().in_use(), 0);
+}
+
+#[test]
+fn what_comes_back_and_was_nobodys_is_noted() {
+    let memory = GuestMemory::new(2).unwrap();
+    memory.give_back(leaf(PAGE, SMALL), unmapped(FIRST, SMALL));
+    let journal = memory.journal();
+    assert_eq!((journal.strays, journal.lives.len()), (1, 0));
 }
 
 #[test]
 fn a_page_that_moves_stays() {
     let memory = GuestMemory::new(2).unwrap();
     let (from, to) = (memory.allocate(SMALL).unwrap(), memory.allocate(SMALL).unwrap());
-    memory.assign(from, leaf(from, SMALL).range());
+    let leaf = leaf(PAGE, SMALL);
+    memory.assign(from, leaf);
     memory.frame(from).unwrap().add(511, 9);
     memory.copy(from, to, SMALL);
-    let life = memory.life(leaf(from, SMALL));
+    let life = memory.life(leaf, from, BITS);
     memory.free(from, SMALL);
     assert!(life.is_some());
-    assert_eq!(memory.life(leaf(to, SMALL)), life);
+    assert_eq!(memory.life(leaf, to, BITS), life);
 }
 
 #[test]
@@ -56,13 +76,13 @@ fn the_frames_of_a_large_leaf_stay_and_move_together() {
     assert_eq!(memory.allocate(LARGE), None, "the small one is in the way");
     assert_eq!(memory.traffic().in_use(), 1 + 2 * 512);
 
-    let stay = memory.assign(from, leaf(from, LARGE).range());
+    let stay = memory.assign(from, leaf(PAGE, LARGE));
     let last = |pfn: HostPfn| HostPfn::new(pfn.get() + 511);
     memory.frame(from).unwrap().add(0, 3);
     memory.frame(last(from)).unwrap().add(511, 4);
     memory.copy(from, to, LARGE);
     assert_eq!(memory.frame(last(to)).unwrap().load(511), Word { sum: 4, stay: Some(stay) });
-    let life = memory.give_back(leaf(to, LARGE)).unwrap();
+    let life = end(&memory, to, LARGE);
     assert_eq!((life.sum, life.leaf.pages()), (7, 512));
     assert_eq!(memory.frame(last(to)).unwrap().stay(), None);
 
@@ -95,5 +115,5 @@ fn a_frame_that_was_never_handed_out_is_nobodys() {
     assert!(memory.frame(FIRST).is_none());
     let first = memory.allocate(SMALL).unwrap();
     assert_eq!(memory.frame(first).unwrap().stay(), None);
-    assert!(memory.life(leaf(first, SMALL)).is_none(), "nor is it anybody's yet");
+    assert!(memory.life(leaf(PAGE, SMALL), first, BITS).is_none(), "nor is it anybody's yet");
 }

@@ -12,7 +12,7 @@ fn report(damage: bool) -> Report {
     let machine = Machine::new(ept.into(), &touch, 2, None).unwrap();
     let run = machine.run(&touch, 2, &Progress::hidden()).unwrap();
     if damage {
-        assert!(machine.table.reader().pin().slot(Gpa::new(0)).unwrap().clear_dirty());
+        assert!(machine.table().reader().pin().slot(Gpa::new(0)).unwrap().clear_dirty());
     }
     let audit = Audit::of(&machine, &touch, &run);
     Report::new(&machine, &touch, &run, audit)

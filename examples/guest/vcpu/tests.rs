@@ -1,16 +1,14 @@
 //! A vCPU on a processor that does what the test says: also what a sound one never does.
 
-use std::sync::Barrier;
-
-use slat::{Ept, EptCaps, Gpa, Levels, PageSize, PhysWidth, Tracking};
+use slat::{Ept, EptCaps, Gpa, HostPfn, Levels, PageSize, PhysWidth};
 
 use super::*;
 use crate::{
+    backing::leaf,
     layout::Layout,
-    manager::Turnover,
+    manager::{Flushing, Turnover},
     memory::Stay,
     progress::Progress,
-    stage::{Kicks, Leaving},
     visits::Visits,
     workload::{Touch, Workload},
 };
@@ -24,10 +22,15 @@ type Stayed<'t> = dyn FnMut(&Machine<'_>, &mut Batch) -> Result<Exit, Broken> + 
 
 struct Scripted<'t, 'm> {
     machine: &'m Machine<'m>,
+    vcpu: SpaceVcpu,
     stay: &'t mut Stayed<'t>,
 }
 
 impl Processor for Scripted<'_, '_> {
+    fn vcpu(&self) -> &SpaceVcpu {
+        &self.vcpu
+    }
+
     fn stay(&mut self, batch: &mut Batch) -> Result<Exit, Broken> {
         (self.stay)(self.machine, batch)
     }
@@ -81,24 +84,23 @@ fn fault(page: usize, error_code: u32) -> Fault {
 fn run<'t>(
     workload: &dyn Workload,
     share: &mut Batches,
-    prepare: impl FnOnce(&Machine<'_>, &Stage),
+    prepare: impl FnOnce(&Machine<'_>),
     stay: &'t mut Stayed<'t>,
 ) -> Outcome {
     let ept = Ept::new(Levels::Four, PhysWidth::new(46).unwrap(), EptCaps::USUAL);
     let machine = Machine::new(ept.into(), workload, 1, None).unwrap();
-    let stage = Stage::new(machine.layout.regions().len(), 1, 0, 1, Kicks::default());
-    prepare(&machine, &stage);
+    let stage = Stage::new(machine.layout.regions().len(), 1, 0, 1);
+    prepare(&machine);
     let (progress, begun) = (Progress::hidden(), Instant::now());
     let ticker = Ticker::new(&progress, begun);
-    let flushing = Flushing::Served;
-    let vcpu = Vcpu { machine: &machine, stage: &stage, flushing, ticker, begun };
-    vcpu.run(&mut Scripted { machine: &machine, stay }, share)
+    let vcpu = Vcpu { machine: &machine, stage: &stage, ticker, begun };
+    vcpu.run(&mut Scripted { machine: &machine, vcpu: machine.space.vcpu(), stay }, share)
 }
 
 /// Gives a frame to `page`; returns what the words in it are then.
 fn assign(machine: &Machine<'_>, page: usize) -> Word {
     let pfn = machine.memory.allocate(PageSize::Size4K).unwrap();
-    machine.memory.assign(pfn, machine.layout.leaf(page, PageSize::Size4K));
+    machine.memory.assign(pfn, leaf(page as u64, PageSize::Size4K));
     machine.memory.frame(pfn).unwrap().load(0)
 }
 
@@ -108,12 +110,11 @@ fn find(
     words: impl FnOnce(&Machine<'_>) -> Vec<Word>,
 ) -> (Outcome, Vec<(usize, Stay, u64)>) {
     let mut words = Some(words);
-    let outcome =
-        run(&touch(), &mut Batches::of([ops.to_vec()]), |_, _| (), &mut |machine, batch| {
-            let words = words.take().expect("it is one batch");
-            words(machine).into_iter().for_each(|word| batch.found(word));
-            Ok(Exit::Done)
-        });
+    let outcome = run(&touch(), &mut Batches::of([ops.to_vec()]), |_| (), &mut |machine, batch| {
+        let words = words.take().expect("it is one batch");
+        words(machine).into_iter().for_each(|word| batch.found(word));
+        Ok(Exit::Done)
+    });
     let mut deeds: Vec<_> = outcome.log.iter().map(|(page, d)| (page, d.stay, d.sum)).collect();
     deeds.sort_unstable();
     (outcome, deeds)
@@ -167,11 +168,11 @@ fn a_value_that_is_not_what_it_must_be_stops_the_vcpu() {
 #[test]
 fn what_was_done_before_a_crash_counts() {
     let mut share = Batches::of([vec![op(3, Act::Load); 2]]);
-    let outcome = run(&touch(), &mut share, |_, _| (), &mut |machine, batch| {
+    let outcome = run(&touch(), &mut share, |_| (), &mut |machine, batch| {
         batch.found(assign(machine, 3));
-        Err(Broken::OutOfFrames { gpa: Gpa::new(0) })
+        Err(Broken::Stray { gpa: Gpa::new(0), pfn: HostPfn::new(0) })
     });
-    assert!(matches!(outcome.broken, Some(Broken::OutOfFrames { .. })));
+    assert!(matches!(outcome.broken, Some(Broken::Stray { .. })));
     assert_eq!((outcome.tally.accesses, outcome.log.iter().count()), (1, 1));
 }
 
@@ -180,7 +181,7 @@ fn a_fault_that_comes_again_or_is_no_planned_one_stops_the_vcpu() {
     let faults = |fault| {
         let mut share = Batches::of([vec![op(3, Act::Load)]]);
         let stay = &mut |_: &Machine<'_>, _: &mut Batch| Ok(Exit::Fault(fault));
-        let outcome = run(&touch(), &mut share, |_, _| (), stay);
+        let outcome = run(&touch(), &mut share, |_| (), stay);
         (outcome.tally.mapped, outcome.broken.unwrap())
     };
     assert!(matches!(faults(fault(3, NOT_PRESENT)), (1, Broken::FaultAgain(_))));
@@ -192,8 +193,8 @@ fn a_fault_that_comes_again_or_is_no_planned_one_stops_the_vcpu() {
 fn where_there_is_no_memory_the_batch_is_given_up_and_its_share_told() {
     let first = vec![op(0, Act::Load), op(1, Act::Load)];
     let mut share = Batches::of([first, vec![op(20, Act::Load)]]);
-    let leave = |machine: &Machine<'_>, stage: &Stage| {
-        stage.places[machine.layout.region_of(0)].set_leaving(Leaving::Yes);
+    let leave = |machine: &Machine<'_>| {
+        machine.space.unmap_region(machine.layout.regions()[0]).unwrap();
     };
     let mut tried = Vec::new();
     let outcome = run(&visits(Change::Churn), &mut share, leave, &mut |machine, batch| {
@@ -211,17 +212,31 @@ fn where_there_is_no_memory_the_batch_is_given_up_and_its_share_told() {
 }
 
 #[test]
+fn where_there_should_be_memory_and_is_none_the_vcpu_stops() {
+    let mut share = Batches::of([vec![op(0, Act::Load)]]);
+    let leave = |machine: &Machine<'_>| {
+        machine.space.unmap_region(machine.layout.regions()[0]).unwrap();
+    };
+    let stay = &mut |_: &Machine<'_>, _: &mut Batch| Ok(Exit::Fault(fault(0, NOT_PRESENT)));
+    let outcome = run(&touch(), &mut share, leave, stay);
+    let is_refused = |broken| matches!(broken, Broken::Unresolved(FaultError::NoRegion { .. }));
+    assert!(outcome.broken.is_some_and(is_refused));
+}
+
+#[test]
 fn where_pages_move_a_fault_is_tried_again_until_the_page_is_back() {
     let mut share = Batches::of([vec![op(0, Act::Add(1))]]);
-    let map = |machine: &Machine<'_>, _: &Stage| {
-        let pfn = machine.memory.allocate(PageSize::Size4K).unwrap();
-        let reader = machine.table.reader();
-        reader.pin().map(Gpa::new(0), pfn, PageSize::Size4K, machine.attr).unwrap();
+    let freeze = |machine: &Machine<'_>| {
+        machine.space.protect_region(machine.layout.regions()[0], Prot::RX).unwrap();
     };
     let mut faults = 0;
-    let outcome = run(&visits(Change::Migrate), &mut share, map, &mut |machine, batch| {
-        if faults < 3 {
-            faults += 1;
+    let outcome = run(&visits(Change::Migrate), &mut share, freeze, &mut |machine, batch| {
+        faults += 1;
+        if faults == 3 {
+            machine.space.protect_region(machine.layout.regions()[0], Prot::RWX).unwrap();
+            machine.space.vcpu().fault(Gpa::new(0), Prot::R).unwrap();
+        }
+        if faults < 4 {
             return Ok(Exit::Fault(fault(0, WRITE_PROTECTED)));
         }
         batch.found(assign(machine, 0));
@@ -232,47 +247,48 @@ fn where_pages_move_a_fault_is_tried_again_until_the_page_is_back() {
 }
 
 #[test]
-fn a_frame_that_was_mapped_too_late_is_given_back_when_all_have_been_out() {
-    let churn = visits(Change::Churn);
-    let ept = Ept::new(Levels::Four, PhysWidth::new(46).unwrap(), EptCaps::USUAL);
-    let machine = &Machine::new(ept.into(), &churn, 2, None).unwrap();
-    let stage = &Stage::new(machine.layout.regions().len(), 1, 0, 1, Kicks::default());
-    let pfn = machine.memory.allocate(PageSize::Size4K).unwrap();
-    machine.memory.assign(pfn, machine.layout.leaf(3, PageSize::Size4K));
-    let frame = machine.memory.frame(pfn).unwrap();
-    let (gpa, stay) = (machine.layout.gpa(3), frame.stay().unwrap());
-    let (size, attr) = (PageSize::Size4K, machine.attr);
-    let leaf = Mapping { gpa, pfn, size, attr, accessed: true, dirty: true };
-
-    let (progress, begun, flushing) = (Progress::hidden(), Instant::now(), Flushing::Served);
-    let ticker = Ticker::new(&progress, begun);
-    let mut running = Running {
-        vcpu: Vcpu { machine, stage, flushing, ticker, begun },
-        reader: machine.table.reader(),
-        tally: Tally::default(),
-        stale: None,
-        log: Log::new(machine.layout.len()),
-        lives: Vec::new(),
-        spare: None,
+fn who_is_not_the_first_at_a_page_takes_that_of_who_was() {
+    let mut share = Batches::of([vec![op(0, Act::Load)]]);
+    let map = |machine: &Machine<'_>| {
+        machine.space.vcpu().fault(Gpa::new(0), Prot::R).unwrap();
     };
-    let inside = &Barrier::new(2);
-    thread::scope(|scope| {
-        let at_work = stage.vcpus.guard();
-        scope.spawn(move || {
-            let mut observer = machine.table.observer();
-            let seat = stage.kicks.sit(observer.id());
-            let _inside = observer.enter(Tracking::On);
-            inside.wait();
-            // If nobody kicks, it writes too late.
-            while !seat.is_kicked() && stage.vcpus.any() {
-                thread::yield_now();
-            }
-            frame.add(0, 7);
-        });
-        inside.wait();
-        running.give_up(leaf).unwrap();
-        drop(at_work);
+    let mut faults = 0;
+    let outcome = run(&touch(), &mut share, map, &mut |machine, batch| {
+        faults += 1;
+        if faults == 1 {
+            return Ok(Exit::Fault(fault(0, NOT_PRESENT)));
+        }
+        batch.found(assign(machine, 0));
+        Ok(Exit::Done)
     });
-    assert_eq!(running.lives, [Life { leaf: leaf.range(), stay, bits: leaf.into(), sum: 7 }]);
-    assert_eq!(machine.memory.traffic().in_use(), 0);
+    assert!(outcome.broken.is_none(), "{outcome:?}");
+    assert_eq!((outcome.tally.faults, outcome.tally.lost, outcome.tally.mapped), (1, 1, 0));
+}
+
+#[test]
+fn what_the_host_filled_while_writes_are_tracked_is_dirty() {
+    let touch = touch();
+    let ept = Ept::new(Levels::Four, PhysWidth::new(46).unwrap(), EptCaps::USUAL);
+    let machine = Machine::new(ept.into(), &touch, 1, None).unwrap();
+    let stage = Stage::new(1, 1, 0, 0);
+    stage.phase.track();
+    let (progress, begun) = (Progress::hidden(), Instant::now());
+    let ticker = Ticker::new(&progress, begun);
+    let vcpu = Vcpu { machine: &machine, stage: &stage, ticker, begun };
+    let mut share = Batches::of([vec![op(3, Act::Load)]]);
+    let mut faulted = false;
+    let stay: &mut Stayed<'_> = &mut |machine, batch| {
+        if !std::mem::replace(&mut faulted, true) {
+            return Ok(Exit::Fault(fault(3, NOT_PRESENT)));
+        }
+        let leaf = machine.table().pin().lookup(machine.layout.gpa(3)).unwrap();
+        assert!(leaf.dirty && !leaf.accessed);
+        batch.found(machine.memory.frame(leaf.pfn).unwrap().load(0));
+        Ok(Exit::Done)
+    };
+    let mut processor = Scripted { machine: &machine, vcpu: machine.space.vcpu(), stay };
+    let outcome = vcpu.run(&mut processor, &mut share);
+    assert!(outcome.broken.is_none(), "{outcome:?}");
+    let deeds: Vec<_> = outcome.log.iter().map(|(page, deeds)| (page, deeds.written)).collect();
+    assert_eq!(deeds, [(3, true)]);
 }

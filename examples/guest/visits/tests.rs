@@ -1,10 +1,7 @@
 use std::time::Instant;
 
 use super::*;
-use crate::{
-    manager::Flushing,
-    stage::{Kicks, Stage},
-};
+use crate::{manager::Flushing, stage::Stage};
 
 const BYTES: u64 = 1000 * 4096;
 
@@ -12,7 +9,7 @@ const BYTES: u64 = 1000 * 4096;
 fn visit(managers: usize, test: impl FnOnce(&Stage, &Layout, Box<dyn Share + '_>)) {
     let turnover = Turnover { change: Change::Churn, rounds: 1, flushing: Flushing::Served };
     let visits = Visits::new(BYTES, PageSize::Size4K, 1, turnover).unwrap();
-    let stage = Stage::new(visits.layout.regions().len(), 0, managers, 1, Kicks::default());
+    let stage = Stage::new(visits.layout.regions().len(), 0, managers, 1);
     let part = Part { number: 0, count: 1, begun: Instant::now(), stage: &stage };
     test(&stage, &visits.layout, visits.share(part));
 }

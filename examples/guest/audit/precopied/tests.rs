@@ -42,7 +42,7 @@ fn the_bits_of_a_large_leaf_are_those_of_all_its_pages() {
     assert_eq!((resident.entries, accessed.entries), (2 * 512, 2 * 512));
     assert_eq!((dirty.entries, dirty.workload), (512, 512));
     let wrong = audit(&large_touch(PageSize::Size2M), |machine, _| {
-        machine.table.reader().pin().slot(Gpa::new(0)).unwrap().clear_dirty();
+        machine.table().reader().pin().slot(Gpa::new(0)).unwrap().clear_dirty();
     });
     expect(&wrong, &["0x0 is not dirty and should be"]);
 }
@@ -63,7 +63,7 @@ fn a_dirty_bit_that_no_harvest_reported_is_noticed() {
     let wrong = audit(&precopy(PageSize::Size4K, Flushing::Served), |machine, run| {
         run.copied.as_mut().unwrap().ever_dirty.clear();
         let mut dirty = Bitmap::new(machine.layout.regions()[0]);
-        let reader = machine.table.reader();
+        let reader = machine.table().reader();
         let harvested = reader.pin().harvest(dirty.range(), Mark::Dirty, &mut dirty);
         assert!(harvested.is_ok());
     });

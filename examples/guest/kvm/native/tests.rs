@@ -40,10 +40,10 @@ fn kvm_what_is_skipped_is_not_made_good_when_a_vcpu_enters() {
             let machine = Machine::new(long.into(), &visits, 2, Some(host)).unwrap();
             let run = machine.run(&visits, 2, &Progress::hidden()).unwrap();
             let vm = machine.vm.as_ref().unwrap();
-            assert_eq!((vm.zaps() > 0, vm.forgotten() > 0), (is_sound, is_sound));
+            assert_eq!(vm.zaps() > 0, is_sound);
             let audit = Audit::of(&machine, &visits, &run);
             assert_eq!(audit.is_clean(), is_sound, "{audit:#?}");
-            assert_eq!(audit.kvm, Some(Forgotten { frames: vm.forgotten(), zaps: vm.zaps() }));
+            assert_eq!(audit.kvm, Some(Forgotten { zaps: vm.zaps() }));
         }
     });
 }

@@ -35,7 +35,7 @@ fn kvm_wrong_bits_are_noticed_where_memory_stays() {
             let machine = Machine::new(long.into(), &touch, 2, Some(host)).unwrap();
             let run = machine.run(&touch, 2, &Progress::hidden()).unwrap();
             assert!(Audit::of(&machine, &touch, &run).is_clean());
-            damage(machine.table.reader().pin().slot(gpa).unwrap());
+            damage(machine.table().reader().pin().slot(gpa).unwrap());
             assert_eq!(Audit::of(&machine, &touch, &run).wrong, [complaint]);
         }
     });

@@ -4,7 +4,7 @@ use std::{mem, sync::Arc, thread};
 
 use slat::{
     AnyFormat, Arena, ArenaOptions, Attr, Gpa, GpaRange, HostPfn, LeafFlags, Level, Levels,
-    LongMode, Mapped, PAGE_BYTES, PageSize, PageTable, Prot,
+    LongMode, Mapped, ObserverId, PAGE_BYTES, PageSize, PageTable, Prot, Space,
 };
 
 use crate::{
@@ -46,11 +46,13 @@ impl Rig {
         let format = LongMode::new(Levels::Four, host.phys_width());
         let arena = ArenaOptions::new(256).with_base(TABLES).create().expect("there is memory");
         let table = PageTable::new(format.into(), arena).expect("the arena is not empty");
+        // The space has the guest's own memory alone; the tests see to theirs by themselves.
+        let space = Space::new(table.clone(), |_: ObserverId| ());
         table.populate(range(0, pages), PageSize::Size4K).expect("the arena is large enough");
 
         let data = Mapping::anonymous((pages * PAGE_BYTES) as usize).expect("there is memory");
         let data = Arc::new(data);
-        let vm = Vm::new(host, &table, Arc::clone(&data), vcpus).expect("the table is one for KVM");
+        let vm = Vm::new(host, &space, Arc::clone(&data), vcpus).expect("the table is one for KVM");
         Self { vm, table, data, pages }
     }
 
@@ -77,6 +79,12 @@ impl Rig {
     pub(super) fn protect(&self, page: u64, prot: Prot) {
         let (_, flush) = self.table.pin().protect(range(page, 1), prot).expect("it is mapped");
         mem::forget(flush);
+    }
+
+    /// Says that all that was cached may be stale, as a shoot-down does. No vCPU is inside.
+    pub(super) fn tell(&self) {
+        let shot = self.table.flush_all().shootdown().wait(&|_: ObserverId| unreachable!());
+        shot.expect("no vCPU is this thread's");
     }
 
     /// Lets a vCPU run once; KVM forgets before what is due.
