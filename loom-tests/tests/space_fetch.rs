@@ -6,7 +6,10 @@ use loom_tests::{
     Arc, Signal, explore, frame, gpa,
     space::{Lot, PAGE, Site, Stopped, WRITTEN, beside, resolved},
 };
-use slat::{Prot, mmu::Access};
+use slat::{
+    Prot,
+    mmu::{Access, Cause},
+};
 
 /// Makes a region of a page that has to be fetched; returns its backing, and another one.
 fn away() -> (Arc<Site>, StdArc<Lot>, StdArc<Lot>) {
@@ -151,6 +154,28 @@ fn a_read_fault_beside_a_write_fault_maps_the_old_page_or_the_copy_and_the_copy_
         reached
     })
     .are(&[Ok(frame(0)), Ok(frame(1)), Err(Stopped::Retry), Err(Stopped::Gone)]);
+}
+
+/// The fault has taken the page away, and not yet shot it down.
+#[test]
+fn nobody_reaches_a_page_of_a_region_that_went_while_it_was_copied() {
+    explore(2, || {
+        let (site, base, pool) = Site::copy_on_write();
+        let (mut reader, writer) = (site.warm(Access::READ), site.processor());
+        let there = Arc::clone(&site);
+        let (fault, (reached, _reader)) = beside(
+            || resolved(writer.fault(Prot::W)),
+            move || {
+                there.unmap();
+                (reader.access(Access::READ), reader)
+            },
+        );
+        assert_eq!(reached, Err(Cause::NotPresent));
+        // A copy that was made, and never mapped, goes with the backing.
+        assert_eq!((base.answers(), pool.taken(), site.space.resident()), (0, 0, 0));
+        fault
+    })
+    .are(&[Ok(()), Err(Stopped::NoRegion)]);
 }
 
 #[test]
