@@ -82,7 +82,7 @@ fn a_vcpu_that_enters_beside_the_start_of_tracking_runs_with_it_or_is_waited_for
     explore(2, || {
         let site = on_demand(format_with(EptCaps::USUAL));
         let guest = site.warm(Access::WRITE);
-        write_beside_start(site, guest, |_| ())
+        write_beside_start(site, guest, write_inside)
     })
     .are(&[(false, false), (false, true), (true, true)]);
 }
