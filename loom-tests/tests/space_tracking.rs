@@ -121,7 +121,7 @@ fn a_write_between_a_map_and_the_watch_is_reported() {
         let site = Arc::new(site);
         let look = Arc::clone(&site);
         let (fault, (first, written, _there)) = beside(
-            || here.fault(Prot::W),
+            || here.fault(Prot::R),
             move || {
                 let first = look.is_written();
                 let written = there.access(Access::WRITE).is_ok();
