@@ -290,7 +290,6 @@ impl<F: Format, S: FrameSource> HoldRange<F, S> {
     }
 
     /// Returns the holds, one for each page, in order.
-    #[must_use]
     pub fn pages(&self) -> &[Hold<F, S>] {
         &self.pages
     }
