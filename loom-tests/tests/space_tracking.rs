@@ -1,5 +1,7 @@
 //! Spaces: that no write is lost, while tracking is switched on, and while pages are looked for.
 
+use std::sync::Arc as StdArc;
+
 use loom_tests::{
     Arc, Signal, explore, format_with,
     space::{PAGE, Processor, Site, WRITTEN, beside},
@@ -14,7 +16,7 @@ fn plain() -> Ept {
 fn on_demand(format: Ept) -> Site {
     let site = Site::of(format);
     let backing = OnDemand::new(site.pool(0, 2), 1, PageSize::Size4K);
-    site.map(std::sync::Arc::new(backing));
+    site.map(StdArc::new(backing));
     site
 }
 

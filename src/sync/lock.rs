@@ -116,6 +116,6 @@ impl Condvar {
 
     pub(crate) fn notify_all(&self) {
         #[cfg(any(loom, shuttle, feature = "std"))]
-        let _ = self.inner.notify_all();
+        self.inner.notify_all();
     }
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_types, reason = "counts the executions, outside of the model")]
 
+mod lock;
 mod signal;
 
 use std::{
@@ -10,10 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use loom::sync::Mutex;
-use loom::sync::atomic::AtomicBool;
+use loom::sync::{Mutex, atomic::AtomicBool};
 pub use loom::{sync::Arc, thread};
 
+pub(crate) use self::lock::Lock;
 pub use self::signal::Signal;
 
 /// Shared by the executions, so not of the model.

@@ -1,6 +1,7 @@
 //! Random interleavings, the same ones in every run.
 
 mod cell;
+mod lock;
 mod signal;
 
 use std::{
@@ -8,13 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use shuttle::sync::Mutex;
-use shuttle::sync::atomic::{AtomicBool, Ordering};
+use shuttle::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 use shuttle::{Config, Runner, scheduler::RandomScheduler};
 pub use shuttle::{sync::Arc, thread};
 
-pub(crate) use self::cell::Cell;
 pub use self::signal::Signal;
+pub(crate) use self::{cell::Cell, lock::Lock};
 
 /// Shared by the executions, so not of the scheduler's.
 #[expect(clippy::disallowed_types, reason = "outside of the executions")]

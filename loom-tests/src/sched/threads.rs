@@ -3,18 +3,21 @@
 #![expect(clippy::disallowed_types, reason = "the gate is no part of what is tested")]
 
 mod cell;
+mod lock;
 mod signal;
 
-pub(crate) use std::sync::Mutex;
 use std::{
     fmt, hint,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 pub use std::{sync::Arc, thread};
 
-pub(crate) use self::cell::Cell;
 pub use self::signal::Signal;
+pub(crate) use self::{cell::Cell, lock::Lock};
 
 pub(crate) type Shared<T> = Arc<Mutex<T>>;
 

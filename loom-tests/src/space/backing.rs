@@ -8,14 +8,14 @@ use slat::{
 };
 
 use super::{GONE, Ram};
-use crate::{frame, sched::Mutex};
+use crate::{frame, sched::Lock};
 
 /// Frames with contents, each of which is in one hand: the pool's, or who has taken it.
 #[derive(Debug)]
 pub struct Pool {
     ram: Arc<Ram>,
     count: usize,
-    free: Mutex<BTreeSet<u64>>,
+    free: Lock<BTreeSet<u64>>,
 }
 
 impl Pool {
@@ -24,23 +24,20 @@ impl Pool {
         for &number in &free {
             ram.write(HostPfn::new(number), GONE);
         }
-        Self { ram: Arc::clone(ram), count: free.len(), free: Mutex::new(free) }
+        Self { ram: Arc::clone(ram), count: free.len(), free: Lock::new(free) }
     }
 
     /// Returns how many frames are taken.
-    ///
-    /// # Panics
-    /// If a holder of its lock has.
     #[must_use]
     pub fn taken(&self) -> u64 {
-        (self.count - self.free.lock().unwrap().len()) as u64
+        (self.count - self.free.with(|free| free.len())) as u64
     }
 }
 
 impl FramePool for Pool {
     fn take(&self, size: PageSize) -> Option<HostPfn> {
         assert_eq!(size, PageSize::Size4K);
-        let frame = HostPfn::new(self.free.lock().unwrap().pop_first()?);
+        let frame = HostPfn::new(self.free.with(BTreeSet::pop_first)?);
         self.ram.write(frame, 0);
         Some(frame)
     }
@@ -48,7 +45,8 @@ impl FramePool for Pool {
     fn give_back(&self, frame: HostPfn, size: PageSize) {
         assert_eq!(size, PageSize::Size4K);
         self.ram.write(frame, GONE);
-        assert!(self.free.lock().unwrap().insert(frame.get()), "{frame} came back twice");
+        let is_new = self.free.with(|free| free.insert(frame.get()));
+        assert!(is_new, "{frame} came back twice");
     }
 }
 
@@ -65,7 +63,7 @@ impl CopyPool for Pool {
 pub struct Lot {
     ram: Arc<Ram>,
     frame: HostPfn,
-    state: Mutex<State>,
+    state: Lock<State>,
 }
 
 #[derive(Debug)]
@@ -81,34 +79,25 @@ struct State {
 impl Lot {
     pub(super) fn new(ram: &Arc<Ram>, number: u64) -> Self {
         ram.write(frame(number), GONE);
-        let state = Mutex::new(State { answers: 0, is_away: false, fetches: 0 });
+        let state = Lock::new(State { answers: 0, is_away: false, fetches: 0 });
         Self { ram: Arc::clone(ram), frame: frame(number), state }
     }
 
     /// Says that the page has to be fetched.
-    ///
-    /// # Panics
-    /// If a holder of its lock has.
     pub fn send_away(&self) {
-        self.state.lock().unwrap().is_away = true;
+        self.state.with(|state| state.is_away = true);
     }
 
     /// Returns how many answers have not come back.
-    ///
-    /// # Panics
-    /// If a holder of its lock has.
     #[must_use]
     pub fn answers(&self) -> u64 {
-        self.state.lock().unwrap().answers
+        self.state.with(|state| state.answers)
     }
 
     /// Returns how often the page was fetched.
-    ///
-    /// # Panics
-    /// If a holder of its lock has.
     #[must_use]
     pub fn fetches(&self) -> u64 {
-        self.state.lock().unwrap().fetches
+        self.state.with(|state| state.fetches)
     }
 }
 
@@ -118,34 +107,41 @@ impl Backing for Lot {
     }
 
     fn frame(&self, want: &Want) -> Answer {
-        let mut state = self.state.lock().unwrap();
-        if state.is_away {
-            return Answer::Wait;
-        }
-        if want.present != Some(self.frame) {
-            if state.answers == 0 {
-                self.ram.write(self.frame, 0);
+        self.state.with(|state| {
+            if state.is_away {
+                return Answer::Wait;
             }
-            state.answers += 1;
-        }
-        Answer::Frame(self.frame, Prot::all())
+            if want.present != Some(self.frame) {
+                if state.answers == 0 {
+                    self.ram.write(self.frame, 0);
+                }
+                state.answers += 1;
+            }
+            Answer::Frame(self.frame, Prot::all())
+        })
     }
 
     fn fetch(&self, _want: &Want) -> Result<(), BackingError> {
-        let mut state = self.state.lock().unwrap();
-        state.is_away = false;
-        state.fetches += 1;
+        self.state.with(|state| {
+            state.is_away = false;
+            state.fetches += 1;
+        });
         Ok(())
     }
 
     fn release(&self, released: Released) {
         assert_eq!(released.frame, self.frame);
-        let mut state = self.state.lock().unwrap();
-        state.answers = state.answers.checked_sub(1).expect("it came back once too often");
-        if state.answers == 0 {
-            self.ram.write(self.frame, GONE);
-        } else {
-            assert_eq!(released.ended, Ended::Unused, "others are answered with what was unmapped");
-        }
+        self.state.with(|state| {
+            state.answers = state.answers.checked_sub(1).expect("it came back once too often");
+            if state.answers == 0 {
+                self.ram.write(self.frame, GONE);
+            } else {
+                assert_eq!(
+                    released.ended,
+                    Ended::Unused,
+                    "others are answered with what was unmapped"
+                );
+            }
+        });
     }
 }
