@@ -78,6 +78,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     pub(super) fn unmap_region(&self, range: GpaRange) -> Result<(), UnmapRegionError> {
         self.check_outside()?;
         let _changes = self.changes.lock();
+        self.note_deferred();
         let layout = self.layout();
         let not_found = UnmapRegionError::NotFound { range };
         let index = layout.exactly(range).ok_or(not_found)?;
@@ -117,6 +118,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     ) -> Result<(), ReplaceBackingError> {
         self.check_outside()?;
         let mut changes = self.changes.lock();
+        self.note_deferred();
         let layout = self.layout();
         let not_found = ReplaceBackingError::NotFound { range };
         let index = layout.exactly(range).ok_or(not_found)?;
@@ -138,6 +140,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     ) -> Result<(), ResizeRegionError> {
         self.check_outside()?;
         let _changes = self.changes.lock();
+        self.note_deferred();
         let layout = self.layout();
         let not_found = ResizeRegionError::NotFound { range };
         let index = layout.exactly(range).ok_or(not_found)?;
@@ -171,6 +174,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     pub(super) fn discard(&self, range: GpaRange) -> Result<u64, DiscardError> {
         self.check_outside()?;
         let mut changes = self.changes.lock();
+        self.note_deferred();
         let layout = self.layout();
         let mut next = range.first_page();
         for region in layout.within(range) {

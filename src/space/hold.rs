@@ -124,7 +124,8 @@ impl<F: Format, S: FrameSource> Hold<F, S> {
     }
 
     /// Gives the page, which was written, to the space: it is made dirty, and released, at the beginning of
-    /// the next [`dirty`](crate::Space::dirty). Until then its frame is held.
+    /// the next [`dirty`](crate::Space::dirty), or of what else takes pages away or switches tracking on or
+    /// off. Until then its frame is held.
     ///
     /// For who completes many requests and does not want to touch the table for each.
     pub fn defer_written(mut self) {
@@ -235,6 +236,9 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     /// Notes the written holds that were put off.
     pub(super) fn note_deferred(&self) {
         let deferred = mem::take(&mut *self.deferred.lock());
+        if deferred.is_empty() {
+            return;
+        }
         self.with_agent(|agent| {
             for held in deferred {
                 held.end(self, agent, Noting::Written);

@@ -63,6 +63,8 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         if layout.tracking == tracking {
             return Ok(());
         }
+        // Written before, and not to be held until the next look: perhaps there is none.
+        self.note_deferred();
         self.publish(Layout { tracking, ..layout.clone() });
         changes.altered.clear();
         if tracking == Tracking::Off {
