@@ -112,6 +112,19 @@ fn a_page_that_is_held_beside_a_copy_of_it_is_the_old_one_until_released_or_the_
     .are(&[(true, HoldEnd::InPlace), (true, HoldEnd::Moved), (false, HoldEnd::InPlace)]);
 }
 
+/// Nobody looks for dirty pages: writes are not tracked.
+#[test]
+fn a_page_that_was_left_to_the_next_look_comes_back_with_its_region() {
+    explore(1, || {
+        let (site, pool) = Site::on_demand();
+        let device = site.processor();
+        device.hold(Prot::W).unwrap().defer_written();
+        site.unmap();
+        assert_eq!(pool.taken(), 0);
+    })
+    .are(&[()]);
+}
+
 #[test]
 fn of_two_holds_on_a_page_the_last_one_gives_it_back() {
     explore(2, || {

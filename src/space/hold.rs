@@ -236,6 +236,9 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     /// Notes the written holds that were put off.
     pub(super) fn note_deferred(&self) {
         let deferred = mem::take(&mut *self.deferred.lock());
+        if deferred.is_empty() {
+            return;
+        }
         self.with_agent(|agent| {
             for held in deferred {
                 held.end(self, agent, Noting::Written);
