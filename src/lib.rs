@@ -89,9 +89,9 @@ pub use self::{
     space::{
         Answer, Backing, BackingError, BadFaultAround, BeyondEnd, Contiguous, CopyOnWrite,
         CopyPool, DirtyError, DiscardError, Ended, Fault, FaultError, FramePool, FramesError, Hold,
-        HoldEnd, HoldRange, MapRegionError, OnDemand, OutOfMemory, PageState, PrefaultError,
-        ProtectRegionError, RegionDump, RegionInfo, Released, ReplaceBackingError, Request,
-        ResizeRegionError, Space, SpaceDump, SpaceStats, Supplied, Supplier, SupplierGone,
+        HoldEnd, HoldRange, InsideVcpu, MapRegionError, OnDemand, OutOfMemory, PageState,
+        PrefaultError, ProtectRegionError, RegionDump, RegionInfo, Released, ReplaceBackingError,
+        Request, ResizeRegionError, Space, SpaceDump, SpaceStats, Supplied, Supplier, SupplierGone,
         SupplyError, SupplyFailed, TrackError, UnmapRegionError, Vcpu, VcpuStats, Want,
     },
     table::{CreateError, Table},

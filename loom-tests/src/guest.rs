@@ -1,7 +1,7 @@
 //! A guest: a processor's MMU with caches that go stale, and the observer through which it enters.
 
 use slat::{
-    Ept, Gpa, HostPfn, Inside, Observer, ObserverId, PageSize, Tracking,
+    Ept, Gpa, HostPfn, Inside, InsideVcpu, Observer, ObserverId, PageSize, Tracking,
     mmu::{Access, CacheConfig, Cause, Translation, TranslationCache},
 };
 
@@ -53,17 +53,35 @@ impl Guest {
     }
 }
 
+/// What says that a guest is inside.
+pub trait Enter<'g> {
+    /// The observer that is.
+    fn inside(&self) -> &Inside<'g, Ept, Frames>;
+}
+
+impl<'g> Enter<'g> for Inside<'g, Ept, Frames> {
+    fn inside(&self) -> &Self {
+        self
+    }
+}
+
+impl<'g> Enter<'g> for InsideVcpu<'g, Ept, Frames> {
+    fn inside(&self) -> &Inside<'g, Ept, Frames> {
+        self
+    }
+}
+
 /// A guest that is inside, until it is dropped.
 #[derive(Debug)]
-pub struct Stay<'g> {
-    inside: Inside<'g, Ept, Frames>,
+pub struct Stay<'g, I = Inside<'g, Ept, Frames>> {
+    inside: I,
     cache: &'g mut TranslationCache,
 }
 
-impl<'g> Stay<'g> {
+impl<'g, I: Enter<'g>> Stay<'g, I> {
     /// Enters with caches that may be stale: invalidates what is due.
-    pub(crate) fn begin(inside: Inside<'g, Ept, Frames>, cache: &'g mut TranslationCache) -> Self {
-        inside.refresh(cache);
+    pub(crate) fn begin(inside: I, cache: &'g mut TranslationCache) -> Self {
+        inside.inside().refresh(cache);
         Self { inside, cache }
     }
 
@@ -85,10 +103,12 @@ impl<'g> Stay<'g> {
 
     fn translate(&mut self, page: u64, access: Access) -> Result<Translation, Cause> {
         let address: Gpa = gpa(page);
-        let translated = self.inside.mmu().translate_cached(self.cache, address, access);
+        let translated = self.inside.inside().mmu().translate_cached(self.cache, address, access);
         translated.map_err(|fault| fault.cause())
     }
+}
 
+impl Stay<'_> {
     /// Invalidates what became due, without leaving.
     pub fn acknowledge(&mut self) {
         self.inside.acknowledge(|_| ());

@@ -9,7 +9,7 @@ use std::sync::Arc as StdArc;
 
 use slat::{
     Backing, CopyOnWrite, CopyPool, Ept, Fault, FaultError, FramePool, HeapFrames, Hold, HostPfn,
-    OnDemand, PageSize, PageTable, Prot, Space, Tracking, Vcpu,
+    InsideVcpu, OnDemand, PageSize, PageTable, Prot, Space, Tracking, Vcpu,
     mmu::{Access, AccessKind, CacheConfig, Cause, TranslationCache},
 };
 
@@ -227,7 +227,7 @@ pub enum Stopped {
 
 impl Processor {
     /// Enters, with an MMU that keeps bits only if the space says so.
-    pub fn enter(&mut self) -> Stay<'_> {
+    pub fn enter(&mut self) -> Stay<'_, InsideVcpu<'_, Ept, Frames>> {
         Stay::begin(self.vcpu.enter(Tracking::Off), &mut self.cache)
     }
 

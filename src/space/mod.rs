@@ -56,7 +56,7 @@ pub use self::{
     },
     hold::{Hold, HoldEnd, HoldRange},
     stats::{SpaceStats, VcpuStats},
-    vcpu::{BadFaultAround, Vcpu},
+    vcpu::{BadFaultAround, InsideVcpu, Vcpu},
 };
 use self::{region::Region, shared::Shared};
 use crate::{
@@ -287,7 +287,7 @@ impl<F: Format, S: FrameSource> Space<F, S> {
     /// dirty bits, the first write to each page faults, and [`fault`](Vcpu::fault) notes it; a page that
     /// becomes resident counts as written there.
     ///
-    /// It rests on every vCPU entering through its [`Vcpu`]; another observer of an EPT has to enter with
+    /// It rests on every vCPU entering through its [`Vcpu`]; another observer of an EPT has to be inside with
     /// [`Tracking::On`].
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! A vCPU's handle on a space.
 
 use alloc::sync::Arc as StdArc;
-use core::fmt;
+use core::{fmt, ops::Deref};
 
 use super::{
     agent::{Agent, Fault, Patience},
@@ -57,20 +57,16 @@ impl<F: Format, S: FrameSource> Vcpu<F, S> {
     /// Enters, as [`Observer::enter`] does. The MMU keeps accessed and dirty bits if `tracking` says so, or
     /// if the space [tracks](crate::Space::track_dirty) writes.
     ///
-    /// Who entered with [`Tracking::Off`] has to leave when it is kicked: an
-    /// [acknowledgement](Inside::acknowledge) ends the wait of who switches tracking on, but the MMU goes on with
-    /// the root pointer that it entered with, and keeps no dirty bits.
-    ///
     /// # Concurrency
     /// Lock-free. Who switches tracking on has either been seen here, or kicks.
-    pub fn enter(&mut self, tracking: Tracking) -> Inside<'_, F, S> {
+    pub fn enter(&mut self, tracking: Tracking) -> InsideVcpu<'_, F, S> {
         // Held until it is inside: who switches tracking on waits for the pin, and then looks who is inside.
         let pin = self.agent.reader.pin();
         let tracking = match pin.read(&self.shared.layout).tracking {
             Tracking::On => Tracking::On,
             Tracking::Off => tracking,
         };
-        self.observer.enter(tracking)
+        InsideVcpu(self.observer.enter(tracking))
     }
 
     /// Resolves a fault: finds the region, asks its backing for a frame, and maps it. `access` is what the
@@ -154,6 +150,29 @@ impl<F: Format, S: FrameSource> Vcpu<F, S> {
     #[must_use]
     pub fn reader(&self) -> &Reader<F, S> {
         &self.agent.reader
+    }
+}
+
+/// A vCPU that is inside: all of an [`Inside`] but its [`acknowledge`](Inside::acknowledge). Dropping it leaves.
+///
+/// A vCPU that is kicked has to come out, and to enter again. If it only caught up, it would go on with the root
+/// pointer that it entered with, and that may not keep dirty bits when they are needed.
+///
+/// ```compile_fail,E0596
+/// # fn catch_up(vcpu: &mut slat::Vcpu<slat::Ept, slat::HeapFrames>) {
+/// let mut inside = vcpu.enter(slat::Tracking::Off);
+/// inside.acknowledge(|_| ());
+/// # }
+/// ```
+#[must_use = "dropping it leaves at once"]
+#[derive(Debug)]
+pub struct InsideVcpu<'v, F: Format, S: FrameSource>(Inside<'v, F, S>);
+
+impl<'v, F: Format, S: FrameSource> Deref for InsideVcpu<'v, F, S> {
+    type Target = Inside<'v, F, S>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
     }
 }
 
