@@ -1,4 +1,5 @@
-//! What a space does beside its regions: counters of each vCPU, and tables that wait for vCPUs.
+//! What a space does beside its regions: counters of each vCPU, tables that wait for vCPUs, and whom it leaves
+//! alone.
 
 #![cfg(not(any(loom, shuttle)))]
 #![expect(clippy::disallowed_types, reason = "no model runs these")]

@@ -8,7 +8,8 @@
 //! Unmapping is a [`discard`](slat::Space::discard) from a backing that keeps what it gets back, [`Movable`].
 //! The space closes the range for as long as that takes: faults are to be tried again. So when a leaf is
 //! [released](Backing::release) nobody reaches its frames, and nobody asks for the page: that is the moment
-//! to move it. Afterwards the pages are made resident again.
+//! to move it. Afterwards the pages are made resident again. (Nobody [holds](slat::Vcpu::hold) pages here: one
+//! that is held comes back when the hold ends, and the page may be used again by then.)
 //!
 //! A vCPU that writes to a page that may only be read is denied, one that finds a page gone is to wait; both try
 //! again until the page is back.
