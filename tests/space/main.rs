@@ -15,6 +15,7 @@ mod common;
 #[allow(dead_code, reason = "each test program uses another part")]
 mod rig;
 
+mod amid;
 mod backings;
 mod changes;
 mod discard;
@@ -22,3 +23,4 @@ mod faults;
 mod holds;
 mod prefault;
 mod regions;
+

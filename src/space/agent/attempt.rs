@@ -193,7 +193,7 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
 
     /// Maps the pages around one that was mapped, where that is quickly done.
     fn fill_around(&self, site: &Site<'_, '_, F, S>) {
-        let Site { pin, region, gpa, .. } = *site;
+        let Site { pin, layout, region, gpa, .. } = *site;
         let ground = &region.ground;
         let first = gpa.page() & !(self.around - 1);
         let window = GpaRange::between(first, first + self.around);
@@ -201,7 +201,7 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
         for page in (window.first_page()..window.end_page()).filter(|&page| page != gpa.page()) {
             let there = Gpa::of_page(page);
             let Ok(slot) = pin.slot(there) else { return };
-            if slot.spot_seen() != Spot::Room(PageSize::Size4K) {
+            if layout.is_closed(there) || slot.spot_seen() != Spot::Room(PageSize::Size4K) {
                 continue;
             }
             let want = Want::new(region.backing_page(page), PageSize::Size4K, Prot::empty());
@@ -236,8 +236,13 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
                 Some(Err(FixError::OutOfRange { .. })) => Err(FaultError::NoRegion { gpa }),
             };
         }
+        let size = region.leaf_within(gpa, leaf.size);
+        if size != leaf.size {
+            // Somebody has collapsed leaves across the region's end: of what is beyond, its backing knows nothing.
+            return Ok(Try::Split(size));
+        }
         let page = region.backing_page(leaf.gpa.page());
-        let want = Want::new(page, leaf.size, access).with_present(leaf.pfn);
+        let want = Want::new(page, size, access).with_present(leaf.pfn);
         let most = match ground.backing.frame(&want) {
             Answer::Frame(frame, most) if frame == leaf.pfn => most,
             Answer::Frame(frame, _) => {

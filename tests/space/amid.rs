@@ -1,0 +1,88 @@
+//! In the middle: faults while a change goes on, kicks that panic, and leaves that somebody has collapsed.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Barrier, atomic::Ordering},
+    thread,
+};
+
+use slat::{
+    Attr, Contiguous, CopyOnWrite, Format, FrameSource, ObserverId, PageSize, Prot, Tracking,
+};
+
+use crate::{
+    common::{GIB, MIB, PAGE, at, every_format, range},
+    rig::{Audited, Rig, go_on, nth, part},
+};
+
+/// Makes a change while a vCPU is inside, and does `hook` when that is kicked: all is unmapped then that is to
+/// go, and not shot down.
+fn amid<F: Format, T>(
+    rig: &Rig<F>,
+    hook: impl FnOnce() + Send + 'static,
+    change: impl FnOnce() -> T,
+) -> thread::Result<T> {
+    let mut vcpu = rig.vcpu();
+    let id = vcpu.id();
+    let (flag, ready) = (rig.kicks.enlist(id), Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let inside = vcpu.enter(Tracking::Off);
+            ready.wait();
+            while !flag.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            drop(inside);
+        });
+        ready.wait();
+        rig.kicks.once(hook);
+        let done = catch_unwind(AssertUnwindSafe(change));
+        // If the hook has panicked, nobody else does.
+        rig.kicks.kick(id);
+        rig.kicks.retire(id);
+        done
+    })
+}
+
+every_format! {
+    #![and_without_bits]
+    fn a_leaf_that_reaches_beyond_its_region_is_split_before_it_gets_rights(format: impl Format) {
+        if !format.supports(PageSize::Size2M) {
+            return;
+        }
+        let rig = Rig::new(format);
+        let all = range(2 * MIB, 2 * MIB);
+        let halves = [part(all, 0, 256), part(all, 256, 256)];
+        for (half, offset) in halves.into_iter().zip([0, 256 * PAGE]) {
+            let memory = rig.watch(&rig.fixed(512));
+            rig.map_region(half, memory, offset, Attr::new(Prot::R)).unwrap();
+        }
+        for half in halves {
+            rig.prefault(all, go_on).unwrap();
+            rig.protect_region(half, Prot::RW).unwrap();
+            let kick = |_: ObserverId| ();
+            rig.table().collapse(all.start(), PageSize::Size2M, &kick).unwrap();
+            let mut cpu = rig.cpu();
+            cpu.writes(nth(half, 3), 5);
+            assert_eq!(rig.leaf(nth(half, 3)).unwrap().size, PageSize::Size4K);
+            rig.protect_region(half, Prot::R).unwrap();
+        }
+    }
+
+    fn nothing_is_mapped_around_a_fault_that_is_being_given_up(format: impl Format) {
+        let rig = Rig::new(format);
+        let area = range(GIB, 16 * PAGE);
+        let base = Contiguous::new(rig.memory.fixed(16), 16).unwrap();
+        let view = CopyOnWrite::new(Arc::new(base), Arc::clone(&rig.memory) as _);
+        rig.map(area, &Audited::over(view));
+        let (mut cpu, mut other) = (rig.cpu(), rig.cpu());
+        cpu.writes(nth(area, 5), 77);
+        other.vcpu.set_fault_around(16).unwrap();
+        let hook = move || other.faults(nth(area, 0), Prot::R);
+        assert_eq!(amid(&rig, hook, || rig.discard(part(area, 5, 1))).unwrap(), Ok(1));
+        // All around it, and the copy did not come back.
+        assert_eq!(rig.resident(), 15);
+        cpu.reads(nth(area, 5), 0);
+        rig.audit();
+    }
+}
