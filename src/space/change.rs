@@ -22,6 +22,7 @@ use super::{
     },
     region::{Ground, Layout, Region},
     shared::Shared,
+    unfinished::Unfinished,
 };
 use crate::{
     addr::{Gpa, GpaRange, HostPfn, PAGE_BYTES},
@@ -83,10 +84,12 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         let index = layout.exactly(range).ok_or(not_found)?;
         self.split_edges(range).map_err(UnmapRegionError::CutsLarge)?;
         let region = layout.regions[index].clone();
-        self.publish(layout.changed(index, None));
-        region.ground.holds.set_gone();
+        let unmapping = Unfinished::begin(self, &layout, layout.clone().changed(index, None));
         self.empty(&region, range);
-        Ok(self.vacate(&region, range)?)
+        region.ground.holds.set_gone();
+        let vacated = self.vacate(&region, range);
+        unmapping.finish();
+        Ok(vacated?)
     }
 
     pub(super) fn protect_region(
@@ -127,7 +130,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         let closed = self.close(&layout, range);
         self.empty(&old, range);
         old.ground.holds.set_gone();
-        closed.open(layout.changed(index, Some(region)));
+        closed.finish_with(layout.changed(index, Some(region)));
         Ok(())
     }
 
@@ -161,9 +164,12 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         } else if new.pages() < range.pages() {
             let less = GpaRange::between(new.end_page(), range.end_page());
             self.cut_room(less)?;
-            self.publish(layout.changed(index, Some(region)));
+            let shorter = layout.clone().changed(index, Some(region));
+            let shrinking = Unfinished::begin(self, &layout, shorter);
             self.empty(&old, less);
-            self.vacate(&old, less)?;
+            let vacated = self.vacate(&old, less);
+            shrinking.finish();
+            vacated?;
         }
         Ok(())
     }
@@ -190,14 +196,13 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
             self.empty(region, part)
         });
         let pages = parts.sum();
-        closed.open(layout);
+        closed.finish_with(layout);
         Ok(pages)
     }
 
     /// Closes a part of the layout, for as long as what is there is taken away.
-    fn close(&self, layout: &Layout, part: GpaRange) -> Closed<'_, F, S> {
-        self.publish(layout.clone().closing(Some(part)));
-        Closed { shared: self, layout: Some(layout.clone()) }
+    fn close(&self, layout: &Layout, part: GpaRange) -> Unfinished<'_, F, S> {
+        Unfinished::begin(self, layout, layout.clone().closing(Some(part)))
     }
 
     /// Makes the value of a region, if the backing suits it.
@@ -299,27 +304,6 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
                 Err(RefineError::Mapped { .. }) => {}
                 Err(error) => return Err(ResizeRegionError::CutsRoom(error)),
             }
-        }
-    }
-}
-
-/// A part of the layout is closed. If a panic comes, it is opened as it was.
-struct Closed<'s, F: Format, S: FrameSource> {
-    shared: &'s Shared<F, S>,
-    layout: Option<Layout>,
-}
-
-impl<F: Format, S: FrameSource> Closed<'_, F, S> {
-    /// Goes on with this layout.
-    fn open(mut self, layout: Layout) {
-        self.layout = Some(layout);
-    }
-}
-
-impl<F: Format, S: FrameSource> Drop for Closed<'_, F, S> {
-    fn drop(&mut self) {
-        if let Some(layout) = self.layout.take() {
-            self.shared.publish(layout);
         }
     }
 }

@@ -35,6 +35,7 @@ mod restrict;
 mod shared;
 mod stats;
 mod tracking;
+mod unfinished;
 mod vcpu;
 
 use alloc::{sync::Arc as StdArc, vec::Vec};
@@ -183,7 +184,8 @@ impl<F: Format, S: FrameSource> Space<F, S> {
     /// with the others. Kicks vCPUs that are inside, and waits for them, for other changes, and for pins: call
     /// it with none held, and not from inside an observer. A page that is being fetched is not waited for.
     ///
-    /// If the kick panics, the region is gone, and its frames are lost to the backing.
+    /// If the kick panics, the region is there again, so that it can be unmapped; but what it had resident is
+    /// lost, to the guest and to the backing.
     pub fn unmap_region(&self, range: GpaRange) -> Result<(), UnmapRegionError> {
         self.shared.unmap_region(range)
     }

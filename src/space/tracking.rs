@@ -13,6 +13,7 @@ use super::{
     errors::{DirtyError, TrackError},
     region::Layout,
     shared::{Changes, Shared},
+    unfinished::Unfinished,
 };
 use crate::{
     addr::GpaRange,
@@ -62,17 +63,18 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         if layout.tracking == tracking {
             return Ok(());
         }
-        self.publish(Layout { tracking, ..layout.clone() });
         changes.altered.clear();
+        let now = Layout { tracking, ..layout.clone() };
         if tracking == Tracking::Off {
+            self.publish(now);
             self.unwatch(&layout);
             return Ok(());
         }
-        if let Err(error) = self.split_all(&layout) {
-            self.publish(layout);
-            return Err(error);
-        }
+        // On only if it is on for all leaves and vCPUs: a kick may panic.
+        let switching = Unfinished::begin(self, &layout, now);
+        self.split_all(&layout)?;
         self.begin_tracking(&layout);
+        switching.finish();
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use slat::{
 };
 
 use crate::{
-    common::{GIB, MIB, PAGE, at, every_format, range},
+    common::{GIB, MIB, PAGE, RWX, every_format, range},
     rig::{Audited, Rig, go_on, nth, part},
 };
 
@@ -42,6 +42,11 @@ fn amid<F: Format, T>(
         rig.kicks.retire(id);
         done
     })
+}
+
+/// Pages that are always there.
+fn lasting<F: Format>(rig: &Rig<F>) -> Contiguous {
+    Contiguous::new(rig.memory.fixed(8), 8).unwrap()
 }
 
 every_format! {
@@ -83,6 +88,44 @@ every_format! {
         // All around it, and the copy did not come back.
         assert_eq!(rig.resident(), 15);
         cpu.reads(nth(area, 5), 0);
+        rig.audit();
+    }
+
+    fn after_a_kick_that_panicked_the_change_can_be_made_again(format: impl Format) {
+        let rig = Rig::new(format);
+        let area = range(GIB, 8 * PAGE);
+        // Not audited: its frames do not come back.
+        rig.map_region(area, Arc::new(lasting(&rig)), 0, RWX).unwrap();
+        let (less, next) = (part(area, 0, 3), Arc::new(lasting(&rig)));
+        let go_away = || panic!("no vCPU comes out");
+        let mut cpu = rig.cpu();
+        let mut write = || (0..8).for_each(|page| cpu.writes(nth(area, page), page));
+        write();
+        amid(&rig, go_away, || rig.unmap_region(area)).unwrap_err();
+        write();
+        amid(&rig, go_away, || rig.resize_region(area, less)).unwrap_err();
+        write();
+        amid(&rig, go_away, || rig.replace_backing(area, next, 0)).unwrap_err();
+        write();
+        amid(&rig, go_away, || rig.discard(less)).unwrap_err();
+        write();
+        rig.resize_region(area, less).unwrap();
+        rig.resize_region(less, area).unwrap();
+        rig.unmap(area);
+        rig.map_demand(GIB, 8 * PAGE);
+    }
+
+    fn tracking_that_a_kick_has_kept_from_beginning_is_off(format: impl Format) {
+        let rig = Rig::new(format);
+        let (area, _) = rig.map_demand(GIB, 8 * PAGE);
+        let mut cpu = rig.cpu();
+        cpu.writes(nth(area, 1), 1);
+        amid(&rig, || panic!("no vCPU comes out"), || rig.track()).unwrap_err();
+        assert!(!rig.dump().tracked());
+        rig.track();
+        cpu.writes(nth(area, 1), 2);
+        assert_eq!(rig.look(area), [nth(area, 1)]);
+        assert!(rig.look(area).is_empty());
         rig.audit();
     }
 }

@@ -23,4 +23,3 @@ mod faults;
 mod holds;
 mod prefault;
 mod regions;
-
