@@ -237,14 +237,15 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         region: &Region,
         part: GpaRange,
     ) -> Result<(), PopulateError> {
-        let mut granule = match layout.tracking {
+        let most = match layout.tracking {
             // As faults will map it.
             Tracking::On => PageSize::Size4K,
             Tracking::Off => region.ground.backing.largest(region.offset, region.range.start()),
         };
-        while !self.table.format().supports(granule) {
-            granule = granule.smaller().expect("every format has 4 KiB leaves");
-        }
+        // Up to the first that is not there: one larger could not give way for smaller ones.
+        let fits = |&size: &PageSize| size <= most && self.table.format().supports(size);
+        let granule = PageSize::ALL.into_iter().take_while(fits).last();
+        let granule = granule.expect("every format has 4 KiB leaves");
         let mut done = Vec::new();
         for (piece, granule) in pieces(part, granule) {
             if let Err(error) = self.populate(piece, granule) {

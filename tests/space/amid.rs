@@ -2,17 +2,22 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Barrier, atomic::Ordering},
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
+    time::{Duration, Instant},
 };
 
 use slat::{
-    Attr, Contiguous, CopyOnWrite, Format, FrameSource, ObserverId, PageSize, Prot, Tracking,
+    Answer, Attr, Backing, Contiguous, CopyOnWrite, Ept, EptCaps, Fault, Format, FrameSource,
+    Levels, ObserverId, OnDemand, PageSize, PhysWidth, Prot, Tracking,
 };
 
 use crate::{
-    common::{GIB, MIB, PAGE, RWX, every_format, range},
-    rig::{Audited, Rig, go_on, nth, part},
+    common::{GIB, MIB, PAGE, RWX, at, ept, every_format, range},
+    rig::{Audited, Gate, Rig, Scripted, go_on, nth, part},
 };
 
 /// Makes a change while a vCPU is inside, and does `hook` when that is kicked: all is unmapped then that is to
@@ -128,4 +133,82 @@ every_format! {
         assert!(rig.look(area).is_empty());
         rig.audit();
     }
+}
+
+/// Somebody had to fetch the leaf of 2 MiB that begins with page 0, and is told to fetch page 3 now.
+#[test]
+fn who_waits_for_a_page_keeps_nobody_from_another() {
+    let rig = Rig::new(ept(Levels::Four));
+    let area = range(2 * MIB, 2 * MIB);
+    let gate = Gate::new();
+    let counts = Arc::new([const { AtomicU64::new(0) }; 2]);
+    let fetched = Arc::new([const { AtomicBool::new(false) }; 4]);
+    let (fetching, there, began) = (gate.clone(), Arc::clone(&fetched), Arc::new(Barrier::new(2)));
+    let begin = Arc::clone(&began);
+    let backing = Scripted::new(
+        OnDemand::new(Arc::clone(&rig.memory) as _, 512, PageSize::Size2M),
+        move |want, over| {
+            let [large, third] = &*counts;
+            if want.size == PageSize::Size2M {
+                match large.fetch_add(1, Ordering::SeqCst) {
+                    0 => return Answer::Wait,
+                    // With the claim: until another has that of page 3.
+                    1 => {
+                        begin.wait();
+                        while third.load(Ordering::SeqCst) < 2 {
+                            thread::yield_now();
+                        }
+                    }
+                    _ => {}
+                }
+                return Answer::Smaller;
+            }
+            third.fetch_add(u64::from(want.page == 3), Ordering::SeqCst);
+            match fetched[want.page as usize].load(Ordering::SeqCst) {
+                true => over.frame(want),
+                false => Answer::Wait,
+            }
+        },
+        move |want, _| {
+            if want.page == 3 {
+                fetching.pass();
+            }
+            there[want.page as usize].store(true, Ordering::SeqCst);
+            Ok(())
+        },
+    );
+    rig.map(area, &backing);
+    let touch = || rig.cpu().vcpu.fault_and_wait(at(nth(area, 3)), Prot::W).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(touch);
+        began.wait();
+        scope.spawn(touch);
+        gate.await_one();
+        let cpu = rig.cpu();
+        let end = Instant::now() + Duration::from_secs(10);
+        let resolved = || cpu.vcpu.fault(at(nth(area, 0)), Prot::W).unwrap() == Fault::Resolved;
+        // The first may still be on its way from the one to the other.
+        while !resolved() && Instant::now() < end {
+            thread::yield_now();
+        }
+        gate.open();
+    });
+    assert_eq!(rig.resident(), 2);
+    assert!(rig.leaf(nth(area, 0)).is_some());
+    rig.audit();
+}
+
+/// A processor may have leaves of 1 GiB and none of 2 MiB.
+#[test]
+fn room_is_for_leaves_that_can_give_way_for_smaller_ones() {
+    let caps = EptCaps::all().difference(EptCaps::PAGES_2M);
+    let rig = Rig::with_tables(Ept::new(Levels::Four, PhysWidth::new(46).unwrap(), caps), 1024);
+    let area = range(GIB - 2 * MIB, GIB + 4 * MIB);
+    rig.map(area, &rig.demand_up_to(area.pages(), PageSize::Size1G));
+    let mut cpu = rig.cpu();
+    for page in [0, 512, 513, area.pages() - 1] {
+        cpu.writes(nth(area, page), page);
+    }
+    rig.track();
+    rig.audit();
 }
