@@ -78,12 +78,13 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
 
     pub(super) fn unmap_region(&self, range: GpaRange) -> Result<(), UnmapRegionError> {
         self.check_outside()?;
-        let _changes = self.changes.lock();
+        let mut changes = self.changes.lock();
         let layout = self.layout();
         let not_found = UnmapRegionError::NotFound { range };
         let index = layout.exactly(range).ok_or(not_found)?;
         self.split_edges(range).map_err(UnmapRegionError::CutsLarge)?;
         let region = layout.regions[index].clone();
+        changes.alter(&layout, range);
         let unmapping = Unfinished::begin(self, &layout, layout.clone().changed(index, None));
         self.empty(&region, range);
         region.ground.holds.set_gone();
@@ -140,7 +141,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         new: GpaRange,
     ) -> Result<(), ResizeRegionError> {
         self.check_outside()?;
-        let _changes = self.changes.lock();
+        let mut changes = self.changes.lock();
         let layout = self.layout();
         let not_found = ResizeRegionError::NotFound { range };
         let index = layout.exactly(range).ok_or(not_found)?;
@@ -164,6 +165,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         } else if new.pages() < range.pages() {
             let less = GpaRange::between(new.end_page(), range.end_page());
             self.cut_room(less)?;
+            changes.alter(&layout, less);
             let shorter = layout.clone().changed(index, Some(region));
             let shrinking = Unfinished::begin(self, &layout, shorter);
             self.empty(&old, less);

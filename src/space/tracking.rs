@@ -5,7 +5,8 @@
 //! on. Whether writes are tracked is part of the layout, so a fault that has not seen it switched on is over
 //! when the leaves are looked through.
 //!
-//! A page that is taken away, and comes back with other contents, is reported as written, too.
+//! A page that is taken away, and comes back with other contents, is reported as written, too: at once, or
+//! when a region has it again.
 
 use alloc::vec::Vec;
 
@@ -25,9 +26,12 @@ use crate::{
 };
 
 impl Changes {
-    /// Notes, if writes are tracked, that the contents of `range` are others.
+    /// Notes, if writes are tracked, that the contents of `range` are others, or will be when there is a region
+    /// again.
     pub(super) fn alter(&mut self, layout: &Layout, range: GpaRange) {
         if layout.tracking == Tracking::On {
+            // Once: who never looks fills no memory.
+            self.forget(range);
             self.altered.push(range);
         }
     }
@@ -35,14 +39,26 @@ impl Changes {
     /// Puts what was altered in `range` into `found`, which covers it, and forgets it. Returns how many pages
     /// were not in it before.
     fn report(&mut self, range: GpaRange, found: &mut Bitmap) -> u64 {
+        let parts = self.forget(range);
+        if parts.is_empty() {
+            return 0;
+        }
         let before = found.count();
-        let mut rest = Vec::new();
+        for part in parts {
+            found.set_range(part).expect("the bitmap covers the range");
+        }
+        found.count() - before
+    }
+
+    /// Forgets what was altered in `range`, and returns it.
+    fn forget(&mut self, range: GpaRange) -> Vec<GpaRange> {
+        let (mut parts, mut rest) = (Vec::new(), Vec::new());
         for altered in self.altered.drain(..) {
             let Some(part) = altered.overlap(range) else {
                 rest.push(altered);
                 continue;
             };
-            found.set_range(part).expect("the bitmap covers the range");
+            parts.push(part);
             if altered.first_page() < part.first_page() {
                 rest.push(GpaRange::between(altered.first_page(), part.first_page()));
             }
@@ -51,7 +67,7 @@ impl Changes {
             }
         }
         self.altered = rest;
-        found.count() - before
+        parts
     }
 }
 
@@ -127,11 +143,13 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         self.check_outside()?;
         let mut changes = self.changes.lock();
         self.note_deferred();
-        if self.layout().tracking == Tracking::Off {
+        let layout = self.layout();
+        if layout.tracking == Tracking::Off {
             return Err(DirtyError::NotTracked);
         }
         let pages = self.harvest(range, found)?;
-        Ok(pages + changes.report(range, found))
+        let there = layout.within(range).iter().filter_map(|region| region.range.overlap(range));
+        Ok(there.fold(pages, |pages, part| pages + changes.report(part, found)))
     }
 
     /// Takes the dirty marks of a range, and shoots them down.
