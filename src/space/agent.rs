@@ -138,15 +138,10 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
                     // Whatever was written unnoticed until then. Gone, if it fails: it was reported.
                     let _ = self.reader.pin().note_dirty(gpa);
                 }
-                Try::Fetch(ground, want) => match claim.take() {
-                    Some(mine) if mine.is_for(&ground, want.page) => {
-                        if core::mem::replace(&mut fetched, true) && patience == Patience::None {
-                            // It came, and is gone again.
-                            return Ok(None);
-                        }
-                        self.bring(shared, gpa, access, &ground, want)?;
-                    }
-                    _ => {
+                Try::Fetch(ground, want) => {
+                    // One for another page is dropped: nobody waits for a page while others wait for it.
+                    let mine = claim.take().filter(|mine| mine.is_for(&ground, want.page));
+                    if mine.is_none() {
                         claim = Claim::take(&ground, want.page);
                         if claim.is_none() && patience == Patience::None {
                             return Ok(None);
@@ -156,8 +151,13 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
                             shared.check_outside()?;
                             ground.fetches.wait(want.page);
                         }
+                    } else if core::mem::replace(&mut fetched, true) && patience == Patience::None {
+                        // It came, and is gone again.
+                        return Ok(None);
+                    } else {
+                        self.bring(shared, gpa, access, &ground, want)?;
                     }
-                },
+                }
                 Try::Vacated(ground, released) => {
                     shared.check_outside()?;
                     shared.serve(shared.flush(released.size.leaf_range(gpa.page())))?;
@@ -206,7 +206,8 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
         let Some(region) = region else { return Ok(()) };
         let Some(leaf) = pin.lookup(gpa) else {
             drop(pin);
-            return self.fetch(ground, gpa, &want);
+            // What was there may be somebody else's by now.
+            return self.fetch(ground, gpa, &Want { present: None, ..want });
         };
         if leaf.attr.prot().contains(access) || leaf.size != want.size {
             return Ok(());

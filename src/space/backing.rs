@@ -77,7 +77,8 @@ pub enum Answer {
     Frame(HostPfn, Prot),
     /// Not by a leaf of that size: ask for the next smaller one. It is no answer for 4 KiB.
     Smaller,
-    /// Not yet: [`fetch`](Backing::fetch) it.
+    /// Not yet: [`fetch`](Backing::fetch) it. Who waits for the page asks, and fetches, again and again, for as
+    /// long as that is the answer; a `fetch` that fails ends it.
     ///
     /// If [`present`](Want::present) is to be replaced by another frame, every answer for the page is
     /// `Wait` from now on until a `fetch` is over, whoever asks. What is present, and what was answered
@@ -137,6 +138,10 @@ impl Released {
 /// What a region of a [`Space`](crate::Space) is made of.
 ///
 /// It is counted: it lives as long as a region, a running fault or a [`Hold`](crate::Hold) needs it.
+///
+/// # Concurrency
+/// Any number of threads call it at a time. A space that changes regions calls it under the lock of that: only
+/// [`fetch`](Self::fetch) may call into the space, and even that not for the page that it fetches.
 pub trait Backing: fmt::Debug + Send + Sync {
     /// Returns how many 4 KiB pages it has.
     fn pages(&self) -> u64;
@@ -155,7 +160,9 @@ pub trait Backing: fmt::Debug + Send + Sync {
     }
 
     /// Says which frame is there. Called under a pin: it must not block, and not call into the space. If it
-    /// panics, the fault does, and nothing has changed.
+    /// panics, the fault does, and nothing has changed; of a
+    /// [`protect_region`](crate::Space::protect_region) that asks it, leaves may still have rights that the region
+    /// has lost, until the next one.
     ///
     /// Each frame that it gives is released once, whether it is mapped or not; none that is
     /// [`present`](Want::present) and given again.
@@ -173,7 +180,7 @@ pub trait Backing: fmt::Debug + Send + Sync {
     }
 
     /// Takes back what one answer of [`frame`](Self::frame) gave and nobody reaches by it any more. May be
-    /// called under a pin, and must not panic.
+    /// called under a pin: it must not block, not call into the space, and not panic.
     fn release(&self, released: Released) {
         let _ = released;
     }

@@ -22,6 +22,7 @@ use super::{
     },
     region::{Ground, Layout, Region},
     shared::Shared,
+    unfinished::Unfinished,
 };
 use crate::{
     addr::{Gpa, GpaRange, HostPfn, PAGE_BYTES},
@@ -79,16 +80,19 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
 
     pub(super) fn unmap_region(&self, range: GpaRange) -> Result<(), UnmapRegionError> {
         self.check_outside()?;
-        let _changes = self.changes.lock();
+        let mut changes = self.changes.lock();
         let layout = self.layout();
         let not_found = UnmapRegionError::NotFound { range };
         let index = layout.exactly(range).ok_or(not_found)?;
         self.split_edges(range).map_err(UnmapRegionError::CutsLarge)?;
         let region = layout.regions[index].clone();
-        self.publish(layout.changed(index, None));
-        region.ground.holds.set_gone();
+        changes.alter(&layout, range);
+        let unmapping = Unfinished::begin(self, &layout, layout.clone().changed(index, None));
         self.empty(&region, range);
-        Ok(self.vacate(&region, range)?)
+        region.ground.holds.set_gone();
+        let vacated = self.vacate(&region, range);
+        unmapping.finish();
+        Ok(vacated?)
     }
 
     pub(super) fn protect_region(
@@ -129,11 +133,11 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         let old = layout.regions[index].clone();
         let region = self.region(range, backing, offset, old.asked)?;
         self.split_edges(range).map_err(ReplaceBackingError::CutsLarge)?;
-        let closed = Closed::new(self, &layout, range);
+        let closed = self.close(&layout, range);
         changes.alter(&layout, range);
         self.empty(&old, range);
         old.ground.holds.set_gone();
-        closed.open(layout.changed(index, Some(region)));
+        closed.finish_with(layout.changed(index, Some(region)));
         Ok(())
     }
 
@@ -143,7 +147,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         new: GpaRange,
     ) -> Result<(), ResizeRegionError> {
         self.check_outside()?;
-        let _changes = self.changes.lock();
+        let mut changes = self.changes.lock();
         let layout = self.layout();
         let not_found = ResizeRegionError::NotFound { range };
         let index = layout.exactly(range).ok_or(not_found)?;
@@ -167,9 +171,13 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         } else if new.pages() < range.pages() {
             let less = GpaRange::between(new.end_page(), range.end_page());
             self.cut_room(less)?;
-            self.publish(layout.changed(index, Some(region)));
+            changes.alter(&layout, less);
+            let shorter = layout.clone().changed(index, Some(region));
+            let shrinking = Unfinished::begin(self, &layout, shorter);
             self.empty(&old, less);
-            self.vacate(&old, less)?;
+            let vacated = self.vacate(&old, less);
+            shrinking.finish();
+            vacated?;
         }
         Ok(())
     }
@@ -189,7 +197,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
             return Err(DiscardError::NoRegion { gpa: Gpa::of_page(next) });
         }
         self.split_edges(range).map_err(DiscardError::CutsLarge)?;
-        let closed = Closed::new(self, &layout, range);
+        let closed = self.close(&layout, range);
         // Those that faults have mapped meanwhile; from now on none maps more of them.
         self.split_edges(range).map_err(DiscardError::CutsLarge)?;
         changes.alter(&layout, range);
@@ -198,8 +206,13 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
             let part = region.range.overlap(range).expect("it is within the range");
             pages += self.empty(region, part);
         }
-        closed.open(layout);
+        closed.finish_with(layout);
         Ok(pages)
+    }
+
+    /// Closes a part of the layout, for as long as what is there is taken away.
+    fn close(&self, layout: &Layout, part: GpaRange) -> Unfinished<'_, F, S> {
+        Unfinished::begin(self, layout, layout.clone().closing(Some(part)))
     }
 
     /// Makes the value of a region, if the backing suits it.
@@ -234,14 +247,15 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         region: &Region,
         part: GpaRange,
     ) -> Result<(), PopulateError> {
-        let mut granule = match layout.tracking {
+        let most = match layout.tracking {
             // As faults will map it.
             Tracking::On => PageSize::Size4K,
             Tracking::Off => region.ground.backing.largest(region.offset, region.range.start()),
         };
-        while !self.table.format().supports(granule) {
-            granule = granule.smaller().expect("every format has 4 KiB leaves");
-        }
+        // Up to the first that is not there: one larger could not give way for smaller ones.
+        let fits = |&size: &PageSize| size <= most && self.table.format().supports(size);
+        let granule = PageSize::ALL.into_iter().take_while(fits).last();
+        let granule = granule.expect("every format has 4 KiB leaves");
         let mut done = Vec::new();
         for (piece, granule) in pieces(part, granule) {
             if let Err(error) = self.populate(piece, granule) {
@@ -299,34 +313,6 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
                 Err(RefineError::Mapped { .. }) => {}
                 Err(error) => return Err(ResizeRegionError::CutsRoom(error)),
             }
-        }
-    }
-}
-
-/// A range that is closed. If the change does not come to its end, because it cannot be made or a kick panics,
-/// it is opened again as it was.
-struct Closed<'s, F: Format, S: FrameSource> {
-    shared: &'s Shared<F, S>,
-    before: Option<Layout>,
-}
-
-impl<'s, F: Format, S: FrameSource> Closed<'s, F, S> {
-    fn new(shared: &'s Shared<F, S>, layout: &Layout, range: GpaRange) -> Self {
-        shared.publish(layout.clone().closing(Some(range)));
-        Self { shared, before: Some(layout.clone()) }
-    }
-
-    /// Opens it, with what there is from now on.
-    fn open(mut self, layout: Layout) {
-        self.before = None;
-        self.shared.publish(layout);
-    }
-}
-
-impl<F: Format, S: FrameSource> Drop for Closed<'_, F, S> {
-    fn drop(&mut self) {
-        if let Some(before) = self.before.take() {
-            self.shared.publish(before);
         }
     }
 }

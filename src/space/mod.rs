@@ -35,6 +35,7 @@ mod restrict;
 mod shared;
 mod stats;
 mod tracking;
+mod unfinished;
 mod vcpu;
 
 use alloc::{sync::Arc as StdArc, vec::Vec};
@@ -129,7 +130,9 @@ impl RegionInfo {
 
 impl<F: Format, S: FrameSource> Space<F, S> {
     /// Makes a space without regions over a table in which nothing is populated. `kick` makes a vCPU leave the
-    /// guest; the space calls it wherever it has to wait for one.
+    /// guest; the space calls it wherever it has to wait for one, also while it changes regions: it must not call
+    /// into the space. If it panics, so does who had to wait. Pages that were unmapped and not yet shot down are
+    /// lost then, to the guest and to their backing; all else is as it was, and can be tried again.
     #[must_use]
     pub fn new(table: PageTable<F, S>, kick: impl Kick + Send + Sync + 'static) -> Self {
         Self { shared: Arc::new(Shared::new(table, kick)) }
@@ -184,8 +187,6 @@ impl<F: Format, S: FrameSource> Space<F, S> {
     /// [no region](FaultError::NoRegion); one that found the region may still map a page, which is unmapped
     /// with the others. Kicks vCPUs that are inside, and waits for them, for other changes, and for pins: call
     /// it with none held, and not from inside an observer. A page that is being fetched is not waited for.
-    ///
-    /// If the kick panics, the region is gone, and its frames are lost to the backing.
     pub fn unmap_region(&self, range: GpaRange) -> Result<(), UnmapRegionError> {
         self.shared.unmap_region(range)
     }
@@ -303,7 +304,8 @@ impl<F: Format, S: FrameSource> Space<F, S> {
     /// many. When it returns no vCPU writes to one of them unnoticed any more: copy them then.
     ///
     /// Also pages whose contents have changed because they were [discarded](Self::discard), or got
-    /// another [backing](Self::replace_backing).
+    /// another [backing](Self::replace_backing), or because their region [went](Self::unmap_region) and another
+    /// came. A page that belongs to no region is not reported.
     ///
     /// What a device has written through a [`Hold`] is reported when that was released: release all of them before
     /// the last look. A fault that is being resolved is over before it, too.

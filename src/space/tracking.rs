@@ -5,7 +5,8 @@
 //! on. Whether writes are tracked is part of the layout, so a fault that has not seen it switched on is over
 //! when the leaves are looked through.
 //!
-//! A page that is taken away, and comes back with other contents, is reported as written, too.
+//! A page that is taken away, and comes back with other contents, is reported as written, too: at once, or
+//! when a region has it again.
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
@@ -13,6 +14,7 @@ use super::{
     errors::{DirtyError, TrackError},
     region::Layout,
     shared::{Changes, Shared},
+    unfinished::Unfinished,
 };
 use crate::{
     addr::GpaRange,
@@ -87,7 +89,8 @@ impl Drop for Report<'_> {
 }
 
 impl Changes {
-    /// Notes, if writes are tracked, that the contents of `range` are others.
+    /// Notes, if writes are tracked, that the contents of `range` are others, or will be when there is a region
+    /// again.
     pub(super) fn alter(&mut self, layout: &Layout, range: GpaRange) {
         if layout.tracking == Tracking::On {
             self.altered.add(range);
@@ -105,18 +108,19 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         }
         // What a device wrote before is not of what is reported from now on.
         self.note_deferred();
-        self.publish(Layout { tracking, ..layout.clone() });
         changes.altered = Altered::default();
-        self.moved.lock().clear();
+        let now = Layout { tracking, ..layout.clone() };
         if tracking == Tracking::Off {
+            self.publish(now);
+            self.moved.lock().clear();
             self.unwatch(&layout);
             return Ok(());
         }
-        if let Err(error) = self.split_all(&layout) {
-            self.publish(layout);
-            return Err(error);
-        }
+        // On only if it is on for all leaves and vCPUs: a kick may panic.
+        let switching = Unfinished::begin(self, &layout, now);
+        self.split_all(&layout)?;
         self.begin_tracking(&layout);
+        switching.finish();
         Ok(())
     }
 
@@ -169,12 +173,15 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         self.check_outside()?;
         let mut changes = self.changes.lock();
         self.note_deferred();
-        if self.layout().tracking == Tracking::Off {
+        let layout = self.layout();
+        if layout.tracking == Tracking::Off {
             return Err(DirtyError::NotTracked);
         }
         let moved = core::mem::take(&mut *self.moved.lock());
         moved.into_iter().for_each(|range| changes.altered.add(range));
-        if !changes.altered.meets(range) {
+        let regions = layout.within(range).iter();
+        let there: Vec<_> = regions.filter_map(|region| region.range.overlap(range)).collect();
+        if !there.iter().any(|&part| changes.altered.meets(part)) {
             return self.harvest(range, found);
         }
         let wanted = NotCovered { wanted: range, bitmap: found.range() };
@@ -184,7 +191,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
         // Apart, so that each page counts once, whatever is in the caller's.
         let mut report = Report { pages: Bitmap::new(range), found };
         self.harvest(range, &mut report.pages)?;
-        for run in changes.altered.take(range) {
+        for run in there.into_iter().flat_map(|part| changes.altered.take(part)) {
             report.pages.set_range(run).expect("the bitmap covers the range");
         }
         Ok(report.pages.count())

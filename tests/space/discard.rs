@@ -108,4 +108,28 @@ every_format! {
         assert_eq!(rig.look(area).len(), 7);
         rig.audit();
     }
+
+    fn a_page_that_comes_back_with_another_region_is_reported(format: impl Format) {
+        let rig = Rig::new(format);
+        let (area, _) = rig.map_demand(GIB, 8 * PAGE);
+        let mut cpu = rig.cpu();
+        (0..8).for_each(|page| cpu.writes(nth(area, page), page + 1));
+        rig.track();
+        rig.discard(part(area, 1, 1)).unwrap();
+        rig.unmap(area);
+        assert!(rig.look(area).is_empty(), "there is no page");
+        let (less, _) = rig.map_demand(GIB, 4 * PAGE);
+        assert_eq!(rig.look(area), [0, 1, 2, 3].map(|page| nth(area, page)));
+        assert!(rig.look(area).is_empty());
+        rig.unmap(less);
+        rig.map(area, &rig.demand(8));
+        assert_eq!(rig.look(area).len(), 8);
+        rig.resize_region(area, less).unwrap();
+        rig.resize_region(less, area).unwrap();
+        assert_eq!(rig.look(area), [4, 5, 6, 7].map(|page| nth(area, page)));
+        // Where there was none before, nothing but what is written.
+        rig.map_demand(2 * GIB, 4 * PAGE);
+        assert!(rig.look(range(2 * GIB, 4 * PAGE)).is_empty());
+        rig.audit();
+    }
 }

@@ -19,6 +19,7 @@ mod amid;
 mod backings;
 mod changes;
 mod contents;
+mod cut_short;
 mod discard;
 mod faults;
 mod holds;

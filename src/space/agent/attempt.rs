@@ -247,8 +247,13 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
                 Some(Err(FixError::OutOfRange { .. })) => Err(FaultError::NoRegion { gpa }),
             };
         }
+        let size = region.leaf_within(gpa, leaf.size);
+        if size != leaf.size {
+            // Somebody has collapsed leaves across the region's end: of what is beyond, its backing knows nothing.
+            return Ok(Try::Split(size));
+        }
         let page = region.backing_page(leaf.gpa.page());
-        let want = Want::new(page, leaf.size, access).with_present(leaf.pfn);
+        let want = Want::new(page, size, access).with_present(leaf.pfn);
         let most = match ground.backing.frame(&want) {
             Answer::Frame(frame, most) if frame == leaf.pfn => most,
             Answer::Frame(frame, _) => {

@@ -34,13 +34,6 @@ struct Pair<F: Format> {
     word: u64,
 }
 
-/// Takes the pages of a range out of a set.
-fn take(pages: &mut BTreeSet<u64>, first: u64, count: u64) -> BTreeSet<u64> {
-    let (taken, rest) = pages.iter().partition(|&&page| (first..first + count).contains(&page));
-    *pages = rest;
-    taken
-}
-
 fn area(first: u64, pages: u64) -> GpaRange {
     range((FIRST + first) * PAGE, pages * PAGE)
 }
@@ -139,15 +132,10 @@ impl<F: Format> Pair<F> {
         self.reference.regions.remove(&first);
     }
 
-    /// Pages go, and nobody is told.
+    /// Pages go with their region: who has them again is told.
     fn take_away(&mut self, first: u64, pages: u64) {
         self.reference.drop_pages(first, pages);
-        if let Some(dirty) = &mut self.reference.dirty {
-            // What was noted of them in their leaves goes with those; that they were given up does not.
-            let (gone, rest) = dirty.iter().partition(|page| (first..first + pages).contains(page));
-            *dirty = rest;
-            self.reference.stray.append(&mut { gone });
-        }
+        (first..first + pages).for_each(|page| self.reference.mark(page));
     }
 
     fn protect(&mut self) {
@@ -246,9 +234,6 @@ impl<F: Format> Pair<F> {
         let on = self.below(2) == 0;
         let tracking = if on { Tracking::On } else { Tracking::Off };
         assert_eq!(self.rig.track_dirty(tracking), Ok(()));
-        if !(on && self.reference.dirty.is_some()) {
-            self.reference.stray.clear();
-        }
         self.reference.dirty = match self.reference.dirty.take() {
             Some(dirty) if on => Some(dirty),
             _ => on.then(BTreeSet::new),
@@ -259,18 +244,14 @@ impl<F: Format> Pair<F> {
         let mut found = Bitmap::new(area(0, PAGES));
         let (first, pages) = self.some_range();
         let looked = self.rig.dirty(area(first, pages), &mut found);
-        let Some(dirty) = &mut self.reference.dirty else {
+        let Some(due) = self.reference.take_due(first, pages) else {
             assert_eq!(looked, Err(DirtyError::NotTracked));
             return;
         };
         let told = addresses(&found);
         assert_eq!(looked, Ok(told.len() as u64));
         let told: BTreeSet<u64> = told.into_iter().map(|gpa| gpa / PAGE - FIRST).collect();
-        let due = take(dirty, first, pages);
-        let stray = take(&mut self.reference.stray, first, pages);
-        assert!(told.is_superset(&due), "{due:?} are due, and {told:?} are told of");
-        let more: BTreeSet<u64> = told.difference(&due).copied().collect();
-        assert!(stray.is_superset(&more), "{more:?} are told of, and not due");
+        assert_eq!(told, due);
     }
 
     fn hold(&mut self) {

@@ -34,8 +34,6 @@ pub(super) struct Reference {
     pub(super) resident: BTreeSet<u64>,
     /// While writes are tracked: what is to be reported.
     pub(super) dirty: Option<BTreeSet<u64>>,
-    /// Pages of regions that went before that was reported: it may be still.
-    pub(super) stray: BTreeSet<u64>,
 }
 
 impl Reference {
@@ -75,6 +73,16 @@ impl Reference {
         if let Some(dirty) = &mut self.dirty {
             dirty.insert(page);
         }
+    }
+
+    /// Takes out what is to be reported of a range: what is in no region waits for one.
+    pub(super) fn take_due(&mut self, first: u64, pages: u64) -> Option<BTreeSet<u64>> {
+        let dirty = self.dirty.take()?;
+        let is_due =
+            |page: &u64| (first..first + pages).contains(page) && self.find(*page).is_some();
+        let (due, rest) = dirty.into_iter().partition(is_due);
+        self.dirty = Some(rest);
+        Some(due)
     }
 
     /// Takes pages away; returns how many were resident.
