@@ -11,8 +11,8 @@ use std::{
 };
 
 use slat::{
-    Answer, Attr, Backing, Contiguous, CopyOnWrite, Ept, EptCaps, Fault, Format, FrameSource,
-    Levels, ObserverId, OnDemand, PageSize, PhysWidth, Prot, Tracking,
+    Answer, Attr, Contiguous, CopyOnWrite, Ept, EptCaps, Fault, Format, Levels, ObserverId,
+    OnDemand, PageSize, PhysWidth, Prot, Tracking,
 };
 
 use crate::{
@@ -72,6 +72,7 @@ every_format! {
             rig.protect_region(half, Prot::RW).unwrap();
             let kick = |_: ObserverId| ();
             rig.table().collapse(all.start(), PageSize::Size2M, &kick).unwrap();
+            assert!(rig.dump().regions().iter().all(|region| region.resident == 256));
             let mut cpu = rig.cpu();
             cpu.writes(nth(half, 3), 5);
             assert_eq!(rig.leaf(nth(half, 3)).unwrap().size, PageSize::Size4K);
