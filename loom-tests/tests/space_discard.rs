@@ -22,5 +22,10 @@ fn a_page_that_is_given_up_before_it_is_fetched_is_not_copied() {
         let there = Arc::clone(&site);
         beside(|| resolved(here.fault(Prot::W)), move || there.discard())
     })
-    .are(&[(Ok(()), true), (Ok(()), false), (Err(Stopped::Retry), true)]);
+    .are(&[
+        (Ok(()), true),
+        (Ok(()), false),
+        (Err(Stopped::Retry), true),
+        (Err(Stopped::Retry), false),
+    ]);
 }

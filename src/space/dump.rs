@@ -77,13 +77,16 @@ impl RegionDump {
     fn of<F: Format, S: FrameSource>(pin: &Pinned<'_, F, S>, region: &Region) -> Self {
         let Region { range, attr, offset, ref ground, .. } = *region;
         let leaves = Dump::of(pin, range).expect("a region is of input addresses");
+        // One that somebody has collapsed may go on beyond the region.
+        let here = leaves.runs().iter().filter_map(|run| run.range.overlap(range));
+        let resident = here.map(GpaRange::pages).sum();
         Self {
             range,
             attr,
             offset: offset * PAGE_BYTES,
             backing: format!("{:?}", ground.backing),
             held: ground.holds.count(),
-            resident: leaves.runs().iter().map(|run| run.range.pages()).sum(),
+            resident,
             leaves,
         }
     }

@@ -241,7 +241,7 @@ pub enum FaultError {
         /// What it said.
         source: BackingError,
     },
-    /// The backing gave a frame that the format cannot encode. It was released.
+    /// The backing gave a frame, or left rights, that the format cannot encode. A frame was released.
     #[error("the backing's frame for {gpa} does not fit")]
     Unencodable {
         /// The address.

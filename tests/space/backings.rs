@@ -43,6 +43,22 @@ fn slow<F: Format>(rig: &Rig<F>, gate: &Gate, there: &Arc<AtomicBool>) -> Arc<Au
 
 every_format! {
     #![and_without_bits]
+    fn a_leaf_gets_no_rights_that_cannot_be_told_the_mmu(format: impl Format) {
+        let rig = Rig::new(format);
+        let backing = Scripted::answering(memory(&rig, 1), |want, over| match over.frame(want) {
+            Answer::Frame(frame, _) if want.access == Prot::W => Answer::Frame(frame, Prot::W),
+            Answer::Frame(frame, _) => Answer::Frame(frame, Prot::R),
+            other => other,
+        });
+        let area = range(GIB, PAGE);
+        rig.map(area, &backing);
+        let cpu = rig.cpu();
+        refused!(cpu.vcpu.fault(at(GIB), Prot::W), FaultError::Unencodable { .. });
+        cpu.faults(GIB, Prot::R);
+        refused!(cpu.vcpu.fault(at(GIB), Prot::W), FaultError::Unencodable { .. });
+        rig.audit();
+    }
+
     fn a_backing_that_fails_is_the_faults_error_and_nothing_else(format: impl Format) {
         let rig = Rig::new(format);
         let fails = Arc::new(AtomicBool::new(true));

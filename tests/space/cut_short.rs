@@ -72,6 +72,7 @@ every_format! {
             rig.protect_region(half, Prot::RW).unwrap();
             let kick = |_: ObserverId| ();
             rig.table().collapse(all.start(), PageSize::Size2M, &kick).unwrap();
+            assert!(rig.dump().regions().iter().all(|region| region.resident == 256));
             let mut cpu = rig.cpu();
             cpu.writes(nth(half, 3), 5);
             assert_eq!(rig.leaf(nth(half, 3)).unwrap().size, PageSize::Size4K);

@@ -11,7 +11,7 @@ use crate::{
     level::PageSize,
     mapping::Mapping,
     observe::Flush,
-    ops::{FixError, MapError, Mapped, SlotRef, Spot},
+    ops::{FixError, MapError, Mapped, ProtectError, SlotRef, Spot},
     pinned::Pinned,
     space::{
         backing::{Answer, BackingError, Ended, Released, Want},
@@ -273,7 +273,13 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
             return Err(FaultError::Denied { gpa, have: leaf.attr.prot() });
         }
         // Still of this frame, or gone: who puts another frame there waits for this pin first.
-        let Ok((_, flush)) = pin.protect(leaf.range(), prot) else { return Ok(Try::Again) };
+        let flush = match pin.protect(leaf.range(), prot) {
+            Ok((_, flush)) => flush,
+            Err(ProtectError::BadProt(source)) => {
+                return Err(FaultError::Unencodable { gpa, source: source.into() });
+            }
+            Err(_) => return Ok(Try::Again),
+        };
         if let Some(flush) = site.watch(leaf.size, prot) {
             return Ok(Try::Watch(flush));
         }
