@@ -105,6 +105,9 @@ impl<F: Format, S: FrameSource> Hold<F, S> {
     }
 
     /// Makes the page dirty, and goes on holding it.
+    ///
+    /// # Concurrency
+    /// As [`Pinned::note_dirty`](crate::Pinned::note_dirty).
     pub fn mark_written(&self) -> HoldEnd {
         self.shared.with_agent(|agent| self.held().note(&self.shared, agent, Noting::Written))
     }
@@ -130,6 +133,9 @@ impl<F: Format, S: FrameSource> Hold<F, S> {
     /// held.
     ///
     /// For who completes many requests and does not want to touch the table for each.
+    ///
+    /// # Concurrency
+    /// Takes a lock that all who do so share. Every 1024th such page, all that wait are noted at once.
     pub fn defer_written(mut self) {
         let Some(held) = self.held.take() else { return };
         let mut deferred = self.shared.deferred.lock();

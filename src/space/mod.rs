@@ -330,6 +330,9 @@ impl<F: Format, S: FrameSource> Space<F, S> {
     }
 
     /// Returns the region that holds `gpa`.
+    ///
+    /// # Concurrency
+    /// As of one moment.
     #[must_use]
     pub fn region_at(&self, gpa: Gpa) -> Option<RegionInfo> {
         let layout = self.shared.layout();

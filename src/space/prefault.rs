@@ -7,7 +7,7 @@ use core::ops::ControlFlow;
 use super::{
     agent::{Agent, Patience},
     errors::{FaultError, PrefaultError},
-    shared::Shared,
+    shared::{Shared, parts},
 };
 #[cfg(feature = "rayon")]
 use crate::sync::Mutex;
@@ -19,6 +19,9 @@ use crate::{
     level::PageSize,
 };
 
+/// What is made resident between two calls of a progress callback: what one leaf table translates.
+const PART: PageSize = PageSize::Size2M;
+
 impl<F: Format, S: FrameSource> Shared<F, S> {
     /// Makes the pages of `range` resident; `progress` is told how many of them were passed.
     pub(super) fn prefault(
@@ -28,7 +31,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
     ) -> Result<u64, PrefaultError> {
         let mut done = 0;
         self.with_agent(|agent| {
-            for part in parts(range) {
+            for part in parts(range, PART) {
                 self.prefault_part(agent, part)
                     .map_err(|(here, source)| PrefaultError { done: done + here, source })?;
                 done += part.pages();
@@ -62,7 +65,7 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
 
         let done = Mutex::new(0);
         // What stopped it, if anything did: `Ok` if it was asked to stop.
-        let stopped = parts(range).collect::<Vec<_>>().into_par_iter().try_for_each(|part| {
+        let stopped = parts(range, PART).collect::<Vec<_>>().into_par_iter().try_for_each(|part| {
             let resident = self.with_agent(|agent| self.prefault_part(agent, part));
             let mut sum = done.lock();
             match resident {
@@ -82,15 +85,4 @@ impl<F: Format, S: FrameSource> Shared<F, S> {
             Err(Some(source)) => Err(PrefaultError { done, source }),
         }
     }
-}
-
-/// Cuts a range into what one leaf table translates.
-fn parts(range: GpaRange) -> impl Iterator<Item = GpaRange> {
-    let mut first = range.first_page();
-    core::iter::from_fn(move || {
-        (first < range.end_page()).then(|| {
-            let end = PageSize::Size2M.leaf_range(first).end_page().min(range.end_page());
-            GpaRange::between(core::mem::replace(&mut first, end), end)
-        })
-    })
 }

@@ -210,12 +210,17 @@ impl<F: Format, S: FrameSource> Drop for Lent<'_, F, S> {
     }
 }
 
-/// Cuts `part` where no leaf can lie across.
-pub(super) fn chunks(part: GpaRange) -> impl Iterator<Item = GpaRange> {
-    let mut first = part.first_page();
+/// Cuts a range into chunks, where no leaf can lie across.
+pub(super) fn chunks(range: GpaRange) -> impl Iterator<Item = GpaRange> {
+    parts(range, CHUNK)
+}
+
+/// Cuts a range into what leaves of `size` would map.
+pub(super) fn parts(range: GpaRange, size: PageSize) -> impl Iterator<Item = GpaRange> {
+    let mut first = range.first_page();
     core::iter::from_fn(move || {
-        (first < part.end_page()).then(|| {
-            let end = CHUNK.leaf_range(first).end_page().min(part.end_page());
+        (first < range.end_page()).then(|| {
+            let end = size.leaf_range(first).end_page().min(range.end_page());
             GpaRange::between(core::mem::replace(&mut first, end), end)
         })
     })

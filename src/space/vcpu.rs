@@ -81,9 +81,11 @@ impl<F: Format, S: FrameSource> Vcpu<F, S> {
     /// # Concurrency
     /// Takes effect at one compare-exchange of the leaf. Of vCPUs that fault on one page all are resolved, one
     /// page is resident, and the others' frames are given back. Takes no lock and writes nothing shared but the
-    /// slot, with two exceptions: where there is room for larger leaves only, it takes the writer lock; and
-    /// where the backing has to fetch the page, it waits for that, with no pin held. Where another vCPU is
-    /// fetching the page it does not wait, and says [`Retry`](Fault::Retry).
+    /// slot, but where it cannot be done at once, and then with no pin held: where there is room, or a leaf, for
+    /// larger sizes only, it takes the writer lock; where the backing has to fetch the page, it waits for that; and
+    /// where a leaf has to go or to lose a right first, it kicks vCPUs that are inside and waits for them. Where
+    /// another vCPU is fetching the page, or it is being taken away, it does not wait, and says
+    /// [`Retry`](Fault::Retry).
     ///
     /// Call it with no pin held, and not from inside an observer.
     #[inline]
@@ -96,6 +98,9 @@ impl<F: Format, S: FrameSource> Vcpu<F, S> {
     ///
     /// # Errors
     /// As [`fault`](Self::fault).
+    ///
+    /// # Concurrency
+    /// As [`fault`](Self::fault). It waits for as long as the other fetches, or changes regions.
     pub fn fault_and_wait(&self, gpa: Gpa, access: Prot) -> Result<(), FaultError> {
         self.agent.fault(&self.shared, gpa, access, Patience::Wait).map(drop)
     }
@@ -130,6 +135,9 @@ impl<F: Format, S: FrameSource> Vcpu<F, S> {
     ///
     /// # Errors
     /// As [`fault`](Self::fault), for the first page that cannot be held; nothing is held then.
+    ///
+    /// # Concurrency
+    /// As [`hold`](Self::hold), page by page.
     pub fn hold_range(
         &self,
         gpa: Gpa,
