@@ -68,7 +68,13 @@ fn a_page_that_is_held_beside_a_replacement_is_of_the_backing_that_it_says() {
         assert_eq!((old.answers(), new.answers()), (0, site.space.resident()));
         (held == frame(1), end)
     })
-    .are(&[(false, HoldEnd::InPlace), (false, HoldEnd::RegionGone), (true, HoldEnd::InPlace)]);
+    // Moved: unmapped, and the backing not yet gone for good.
+    .are(&[
+        (false, HoldEnd::InPlace),
+        (false, HoldEnd::Moved),
+        (false, HoldEnd::RegionGone),
+        (true, HoldEnd::InPlace),
+    ]);
 }
 
 #[test]
