@@ -12,14 +12,18 @@
 
 #![expect(unsafe_code, reason = "a participant moves between threads, a snapshot is freed")]
 
+#[cfg(all(test, loom))]
+mod model;
+mod passed;
 mod snapshot;
 
 use core::fmt;
 
 use crossbeam_epoch::{Collector, Guard, LocalHandle};
 
+use self::passed::Passed;
 pub(crate) use self::snapshot::Snapshot;
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::Arc;
 
 /// How often [`Epoch::advance`] tries. A round advances the epoch by one, if no pin prevents it, and two
 /// end a grace period; but it looks through eight bags of notes only, and each participant that went
@@ -33,13 +37,13 @@ const ROUNDS: u32 = if cfg!(loom) { 4 } else { 16 };
 #[derive(Debug)]
 pub(crate) struct Epoch {
     collector: Collector,
-    /// The greatest stamp whose grace period is over. The notes own it as well: they may run late.
-    passed: Arc<AtomicU64>,
+    /// The notes own it as well: they may run late.
+    passed: Arc<Passed>,
 }
 
 impl Epoch {
     pub(crate) fn new() -> Self {
-        Self { collector: Collector::new(), passed: Arc::new(AtomicU64::new(0)) }
+        Self { collector: Collector::new(), passed: Arc::new(Passed::new()) }
     }
 
     /// Registers a participant: an allocation and a shared write, so once per reader and not once
@@ -53,20 +57,14 @@ impl Epoch {
     pub(crate) fn retire(&self, by: &Participant, stamp: u64) {
         let passed = Arc::clone(&self.passed);
         let guard = by.0.pin();
-        guard.defer(move || {
-            // Release: what all pins of that time did comes before the freeing;
-            //   pairs with `passed` [edge: grace].
-            passed.fetch_max(stamp, Ordering::Release);
-        });
+        guard.defer(move || passed.note(stamp));
         // The note must not wait in this participant's own bag until 64 more have come.
         guard.flush();
     }
 
     /// Tells whether every pin has ended that was held when `stamp` was retired.
     pub(crate) fn passed(&self, stamp: u64) -> bool {
-        // Acquire: the freeing comes after what all those pins did; pairs with the note of `retire`
-        //   [edge: grace].
-        self.passed.load(Ordering::Acquire) >= stamp
+        self.passed.covers(stamp)
     }
 
     /// Lets the epoch go on as far as pins allow, and with it the grace periods up to `stamp`: a

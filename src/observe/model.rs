@@ -214,6 +214,24 @@ fn what_was_retired_before_is_reached_by_no_observer_that_does_not_lag() {
     });
 }
 
+/// Also where it was on the asking thread before.
+#[test]
+fn who_is_found_inside_entered_on_the_thread_that_its_record_names() {
+    check(3, || {
+        let world = World::new();
+        let mut cache = Cache::new(&world);
+        cache.enter();
+        assert!(world.hub.inside_here().is_some());
+        cache.leave();
+        let observer = thread::spawn(move || {
+            cache.enter();
+            cache.leave();
+        });
+        assert_eq!(world.hub.inside_here(), None);
+        observer.join().unwrap();
+    });
+}
+
 #[test]
 fn a_flush_that_was_dropped_reaches_whoever_enters_later() {
     check(3, || {

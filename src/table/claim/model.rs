@@ -1,7 +1,9 @@
 //! The claim word alone, without tables: a slot that a mapper fills, and a flag that says whether a walk
 //! still comes to it.
 
-use loom::thread;
+#![expect(unsafe_code, reason = "the checker watches the cell; that is what it is for")]
+
+use loom::{cell::UnsafeCell, thread};
 
 use super::*;
 use crate::sync::{Arc, fence_after_exchange};
@@ -83,5 +85,39 @@ fn a_map_stands_beside_claims_that_do_not_cover_its_table() {
             assert!(scene.vacate(GpaRange::between(first, end)), "nobody breaks it");
         }
         Verdict::Stands
+    });
+}
+
+/// A claim, and something that a mapper does before it breaks it.
+struct Broken {
+    claims: Claims,
+    done: UnsafeCell<()>,
+}
+
+// SAFETY: the cell holds nothing, and loom stops the execution at the first unordered access.
+unsafe impl Sync for Broken {}
+
+/// It is the word that says so: here no leaf is there to be found, nor any fence beside it.
+#[test]
+fn a_writer_whose_claim_was_broken_finds_what_the_mapper_did_before() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let scene = Arc::new(Broken { claims: Claims::new(), done: UnsafeCell::new(()) });
+        let mapper = {
+            let scene = Arc::clone(&scene);
+            thread::spawn(move || {
+                scene.done.with_mut(|_| ());
+                scene.claims.judge(FIRST, || true)
+            })
+        };
+        let number = scene.claims.open(FIRST);
+        let committed = scene.claims.commit(number);
+        if !committed {
+            scene.done.with(|_| ());
+        }
+        scene.claims.close(number);
+        let verdict = mapper.join().unwrap();
+        assert!(committed || verdict == Verdict::Stands);
     });
 }
