@@ -73,8 +73,8 @@ impl<T: Send + Sync> Snapshot<T> {
         let guard = unsafe { crossbeam_epoch::unprotected() };
         self.turn.take();
         // Release: the version's words come before its address; pairs with `read` [edge: snapshot].
-        // Acquire: what was current is freed by this thread; pairs with itself, by another writer.
-        let old = self.current.swap(Owned::new(Version::new(value)), Ordering::AcqRel, guard);
+        //   Who made the version before came before this thread, by whatever lets one at a time replace.
+        let old = self.current.swap(Owned::new(Version::new(value)), Ordering::Release, guard);
         Replaced(old.as_raw().cast_mut())
     }
 }

@@ -224,11 +224,12 @@ impl Claims {
         let claiming = Word::new(number, State::Claiming).0;
         let committed = Word::new(number, State::Committed).0;
         // Linearizes here, for vacate as a whole.
-        // Release: the marks in slots come before; pairs with `word` [edge: claim].
-        // Acquire on failure: the writer looks again, and sees what the mapper published
-        //   [edge: claim].
+        // Relaxed: what a committed claim means was published when it was opened; an exchange goes on
+        //   with that release sequence.
+        // Acquire on failure: the writer looks again, and sees what the mapper published; pairs with
+        //   `decide` [edge: claim].
         self.word
-            .compare_exchange(claiming, committed, Ordering::Release, Ordering::Acquire)
+            .compare_exchange(claiming, committed, Ordering::Relaxed, Ordering::Acquire)
             .is_ok()
     }
 
