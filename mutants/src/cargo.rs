@@ -1,0 +1,164 @@
+//! Builds the executables of killers by cargo, and runs them.
+//!
+//! They are run without cargo, several killers in a process, and built so that building and running
+//! together take little: the library with some optimisation and without debug information, what it stands
+//! on, the checkers above all, with all.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    fs::{self, File},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::Context;
+use cargo_metadata::Message;
+use wait_timeout::ChildExt;
+
+use crate::{
+    attempt::{Exit, Processes, Remains},
+    killer::{Killer, Package, Scheduler, Target},
+    scratch::Scratch,
+};
+
+/// What rustc is told, as cargo takes it; the checkers are built once, and ours for each mutant.
+const PROFILE: [&str; 5] = [
+    "profile.test.opt-level=1",
+    "profile.test.debug=false",
+    "profile.test.incremental=true",
+    "profile.test.codegen-units=16",
+    "profile.test.package.\"*\".opt-level=3",
+];
+
+/// The cargo of one copy of the tree.
+#[derive(Debug)]
+pub(crate) struct Cargo {
+    tree: PathBuf,
+    folder: PathBuf,
+    /// How many tests of one process may run at a time.
+    threads: usize,
+    /// The executables of the mutant that is there.
+    built: BTreeMap<Target, PathBuf>,
+}
+
+/// What the compiler says of a mutant that does not build.
+#[derive(Debug)]
+pub(crate) struct DoesNotBuild(pub(crate) String);
+
+impl Scheduler {
+    const fn flags(self) -> &'static str {
+        match self {
+            Self::Loom => "--cfg loom --cfg crossbeam_loom -A warnings",
+            Self::Shuttle => "--cfg shuttle -A warnings",
+            Self::Machine => "-A warnings",
+        }
+    }
+
+    /// Each has a folder of its own, since other flags mean that all is built again.
+    const fn folder(self) -> &'static str {
+        match self {
+            Self::Loom => "loom",
+            Self::Shuttle => "shuttle",
+            Self::Machine => "machine",
+        }
+    }
+}
+
+impl Package {
+    /// Where cargo would run its tests.
+    const fn folder(self) -> &'static str {
+        match self {
+            Self::Slat => ".",
+            Self::LoomTests => "loom-tests",
+        }
+    }
+}
+
+impl Cargo {
+    pub(crate) fn new(scratch: &Scratch, threads: usize) -> Self {
+        let (tree, folder) = (scratch.tree(), scratch.folder().to_owned());
+        Self { tree, folder, threads, built: BTreeMap::new() }
+    }
+
+    /// Builds what the killers are in.
+    pub(crate) fn build(&mut self, killers: &[Killer]) -> anyhow::Result<Result<(), DoesNotBuild>> {
+        self.built.clear();
+        for killer in killers {
+            let target = &killer.target;
+            if self.built.contains_key(target) {
+                continue;
+            }
+            match self.build_target(target)? {
+                Ok(executable) => self.built.insert(target.clone(), executable),
+                Err(error) => return Ok(Err(error)),
+            };
+        }
+        Ok(Ok(()))
+    }
+
+    fn build_target(&self, target: &Target) -> anyhow::Result<Result<PathBuf, DoesNotBuild>> {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.args(["test", "--quiet", "--no-run", "--message-format=json-render-diagnostics"]);
+        for setting in PROFILE {
+            command.args(["--config", setting]);
+        }
+        command
+            .args(target.arguments())
+            .current_dir(&self.tree)
+            .env("RUSTFLAGS", target.scheduler.flags())
+            .env("CARGO_TARGET_DIR", self.folder.join(target.scheduler.folder()))
+            .stdin(Stdio::null());
+        let output = command.output().context("cargo cannot be started")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Ok(Err(DoesNotBuild(said)));
+        }
+        for message in Message::parse_stream(&*output.stdout) {
+            if let Message::CompilerArtifact(artifact) = message?
+                && artifact.profile.test
+                && let Some(executable) = artifact.executable
+            {
+                return Ok(Ok(executable.into()));
+            }
+        }
+        anyhow::bail!("cargo names no executable for {:?}", target.arguments());
+    }
+}
+
+impl Processes for Cargo {
+    fn run(&mut self, killers: &[&Killer], limit: Duration) -> anyhow::Result<Remains> {
+        let first = killers.first().context("somebody has to be run")?;
+        let executable = self.built.get(&first.target).context("it was not built")?;
+        // A file takes all that is printed, whoever reads it.
+        let path = self.folder.join("printed");
+        let mut command = Command::new(executable);
+        command.args(killers.iter().map(|killer| &killer.test));
+        if first.is_whole() {
+            command.arg("--exact");
+        }
+        command
+            .args(["--test-threads", &self.threads.to_string()])
+            .current_dir(self.tree.join(first.target.package.folder()))
+            .env("LOOM_MAX_PREEMPTIONS", first.preemptions.to_string())
+            .env("RUST_BACKTRACE", "0")
+            .env("SHUTTLE_SILENCE_WARNINGS", "1")
+            .stdin(Stdio::null())
+            .stdout(File::create(&path)?)
+            .stderr(Stdio::null());
+        let mut child = command.spawn().context("a test cannot be started")?;
+        let exit = match child.wait_timeout(limit)? {
+            Some(status) if status.success() => Exit::Success,
+            Some(_) => Exit::Failure,
+            None => {
+                child.kill()?;
+                child.wait()?;
+                Exit::TimedOut
+            }
+        };
+        let printed = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+        Ok(Remains { exit, printed })
+    }
+}

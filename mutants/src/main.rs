@@ -1,0 +1,76 @@
+//! The tests can fail: breaks the source, one step or ordering at a time, in a scratch copy, and expects
+//! the tests that are named for it to notice.
+//!
+//! The list is data, in `list/`; [`mutant`] says what a row holds, [`verdict`] what counts as killed.
+
+mod attempt;
+mod cargo;
+mod check;
+mod edit;
+mod killer;
+mod list;
+mod mutant;
+mod options;
+mod output;
+mod report;
+mod run;
+mod sample;
+mod scratch;
+mod tree;
+mod verdict;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::{
+    check::Claims,
+    list::List,
+    mutant::Mutant,
+    options::{Mode, Options},
+    tree::Tree,
+};
+
+fn main() -> ExitCode {
+    match try_main(&Options::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("mutants: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn try_main(options: &Options) -> anyhow::Result<ExitCode> {
+    let tree = Tree::of_the_workspace().context("the workspace cannot be read")?;
+    let list = List::read(&tree.root().join("mutants/list")).context("the list is wrong")?;
+    let chosen = options.choose(&list, tree.root())?;
+    if options.mode() == Mode::List {
+        report::print_rows(&chosen);
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Cheap beside a single build: what is wrong with the list shows before anything is built.
+    let faults = check::faults(&chosen, &Claims::of(&tree));
+    if !faults.is_empty() {
+        report::print_faults(&faults);
+        return Ok(ExitCode::FAILURE);
+    }
+    if options.mode() == Mode::Check {
+        println!("{} mutants can be made, and their killers are there", chosen.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    run_and_report(&tree, &list, &chosen, options.jobs)
+}
+
+fn run_and_report(
+    tree: &Tree,
+    list: &List,
+    chosen: &[&Mutant],
+    jobs: usize,
+) -> anyhow::Result<ExitCode> {
+    let results = run::run_all(tree, chosen, jobs)?;
+    report::print_summary(&results, list.mutants.len());
+    let bad = results.iter().any(|result| result.verdict.is_bad());
+    Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

@@ -1,0 +1,104 @@
+//! The command line.
+
+use std::path::Path;
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::{
+    list::List,
+    mutant::{Class, Mutant},
+    sample,
+};
+
+/// Breaks the source in a scratch copy, one step or ordering at a time, and sees that the tests named for
+/// it fail. That they pass as long as nothing is broken is for the other scripts to say.
+///
+/// Exits with status 0 if each mutant was killed, or survives for a reason that its row gives; 1 if one
+/// survived, or the list is wrong; and 2 for bad options, or where something else failed.
+#[derive(Debug, Parser)]
+#[command(name = "mutants", version)]
+pub(crate) struct Options {
+    /// Take only mutants whose name contains one of the words
+    #[arg(value_name = "WORD")]
+    words: Vec<String>,
+
+    /// Take only mutants of this class; may be given more than once
+    #[arg(long, value_enum)]
+    class: Vec<Class>,
+
+    /// Take so many of those, which follow from the commit: others next time
+    #[arg(long, value_name = "N")]
+    sample: Option<usize>,
+
+    /// Print what the list holds, and do nothing
+    #[arg(long, conflicts_with = "check")]
+    list: bool,
+
+    /// See only that what is to be broken is there once, and that each killer exists
+    #[arg(long)]
+    check: bool,
+
+    /// How many are built and run at a time, each in a copy of the tree of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = some_jobs)]
+    pub(crate) jobs: usize,
+}
+
+/// What is to be done with the mutants that were chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    List,
+    Check,
+    Run,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no mutant's name contains `{0}`")]
+pub(crate) struct NoSuchWord(String);
+
+fn some_jobs(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("somebody has to do it".to_owned()),
+        Ok(jobs) => Ok(jobs),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+impl Options {
+    pub(crate) fn mode(&self) -> Mode {
+        match (self.list, self.check) {
+            (true, _) => Mode::List,
+            (_, true) => Mode::Check,
+            _ => Mode::Run,
+        }
+    }
+
+    /// Returns the mutants that are asked for, in the list's order.
+    pub(crate) fn choose<'l>(
+        &self,
+        list: &'l List,
+        root: &Path,
+    ) -> anyhow::Result<Vec<&'l Mutant>> {
+        // A word that picks nothing is a mistake, and would be taken for a list that holds.
+        for word in &self.words {
+            let known = list.mutants.iter().any(|mutant| mutant.name.contains(word));
+            known.then_some(()).ok_or_else(|| NoSuchWord(word.clone()))?;
+        }
+        let named = |mutant: &Mutant| {
+            self.words.is_empty() || self.words.iter().any(|word| mutant.name.contains(word))
+        };
+        let classed = |mutant: &Mutant| self.class.is_empty() || self.class.contains(&mutant.class);
+        let chosen =
+            list.mutants.iter().filter(|mutant| named(mutant) && classed(mutant)).collect();
+        match self.sample {
+            None => Ok(chosen),
+            Some(count) => {
+                let commit = sample::commit(root).context("a sample follows from the commit")?;
+                Ok(sample::pick(chosen, count, &commit))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! Makes the mutants, each in one of the copies of the tree, and runs their killers.
+
+use std::{
+    env,
+    path::PathBuf,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    attempt,
+    cargo::{Cargo, DoesNotBuild},
+    mutant::Mutant,
+    report::Progress,
+    scratch::Scratch,
+    tree::Tree,
+    verdict::{Mistake, Verdict},
+};
+
+/// What became of a mutant, and what it took.
+#[derive(Debug)]
+pub(crate) struct Finding<'l> {
+    pub(crate) mutant: &'l Mutant,
+    pub(crate) verdict: Verdict,
+    pub(crate) building: Duration,
+    pub(crate) running: Duration,
+}
+
+/// Makes all of them, so many at a time; returns what became of them, in their order.
+pub(crate) fn run_all<'l>(
+    tree: &Tree,
+    chosen: &[&'l Mutant],
+    jobs: usize,
+) -> anyhow::Result<Vec<Finding<'l>>> {
+    let progress = Progress::new(chosen.len())?;
+    let jobs = jobs.min(chosen.len()).max(1);
+    let threads = (thread::available_parallelism()?.get() / jobs).max(1);
+    let rest = Mutex::new(chosen.iter().enumerate());
+    let mut found: Vec<_> = chosen.iter().map(|_| None).collect();
+    thread::scope(|scope| {
+        let (tell, told) = mpsc::channel();
+        for job in 0..jobs {
+            let (tell, rest) = (tell.clone(), &rest);
+            scope.spawn(move || {
+                let worker = Worker::new(tree, job, threads);
+                let mut worker = match worker {
+                    Ok(worker) => worker,
+                    Err(error) => return tell.send(Err(error)).unwrap_or_default(),
+                };
+                loop {
+                    let next = rest.lock().next();
+                    let Some((index, mutant)) = next else { return };
+                    // Nobody listens any more when another one has failed.
+                    let finding = worker.examine(mutant).map(|finding| (index, finding));
+                    if tell.send(finding).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(tell);
+        for finding in told {
+            let (index, finding) = finding?;
+            progress.show(&finding);
+            found[index] = Some(finding);
+        }
+        progress.finish();
+        anyhow::Ok(())
+    })?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// One copy of the tree, and the cargo that builds it.
+struct Worker {
+    scratch: Scratch,
+    cargo: Cargo,
+}
+
+impl Worker {
+    fn new(tree: &Tree, job: usize, threads: usize) -> anyhow::Result<Self> {
+        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+        let folder = tree.root().join(target).join("mutants").join(job.to_string());
+        let scratch = Scratch::new(tree, folder)?;
+        let cargo = Cargo::new(&scratch, threads);
+        Ok(Self { scratch, cargo })
+    }
+
+    fn examine<'l>(&mut self, mutant: &'l Mutant) -> anyhow::Result<Finding<'l>> {
+        self.scratch.apply(mutant)?;
+        let finding = self.examine_what_is_there(mutant);
+        self.scratch.restore()?;
+        finding
+    }
+
+    fn examine_what_is_there<'l>(&mut self, mutant: &'l Mutant) -> anyhow::Result<Finding<'l>> {
+        let began = Instant::now();
+        let built = self.cargo.build(&mutant.killers)?;
+        let building = began.elapsed();
+        let verdict = match built {
+            Err(DoesNotBuild(said)) => Verdict::Wrong(Mistake::DoesNotBuild(said)),
+            Ok(()) => {
+                let outcomes = attempt::outcomes(&mutant.killers, mutant.limit(), &mut self.cargo)?;
+                Verdict::of(mutant, &outcomes)
+            }
+        };
+        let running = began.elapsed() - building;
+        Ok(Finding { mutant, verdict, building, running })
+    }
+}
