@@ -58,6 +58,8 @@ pub use self::observe::{BadSignal, SignalKicks};
 pub use self::observe::{ThreadKicks, ThreadSeat};
 #[cfg(all(feature = "vm-memory", not(any(loom, shuttle))))]
 pub use self::space::{SpaceBitmap, SpaceBitmapSlice, SpaceMemory};
+#[cfg(shuttle)]
+pub use self::sync::{NextStep, next_step};
 pub use self::{
     addr::{Gpa, GpaRange, HostPfn, PAGE_BYTES, RangeError},
     arena::{Content, FrameRun, FrameSource, HeapFrames, HeapFramesError, Hint, OutOfFrames},

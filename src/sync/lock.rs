@@ -67,7 +67,10 @@ impl<T> Mutex<T> {
         Self(imp::Mutex::new(value))
     }
 
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        #[cfg(shuttle)]
+        super::step::step("lock");
         MutexGuard(imp::lock(&self.0))
     }
 
@@ -113,7 +116,10 @@ pub(crate) struct Condvar {
 
 impl Condvar {
     #[cfg(any(loom, shuttle, feature = "std"))]
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        #[cfg(shuttle)]
+        super::step::step("wait");
         MutexGuard(imp::wait(&self.inner, guard.0))
     }
 

@@ -12,6 +12,8 @@ mod counter;
 mod fence;
 mod lock;
 mod relax;
+#[cfg(shuttle)]
+mod step;
 mod thread;
 #[cfg(loom)]
 mod turn;
@@ -29,9 +31,11 @@ pub(crate) use core::sync::atomic::Ordering;
 pub(crate) use loom::sync::Arc;
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::Arc;
-#[cfg(shuttle)]
-use shuttle::sync::atomic as imp;
 
+#[cfg(shuttle)]
+use self::step as imp;
+#[cfg(shuttle)]
+pub use self::step::{NextStep, next_step};
 #[cfg(loom)]
 use self::turn as imp;
 pub(crate) use self::{
@@ -66,23 +70,27 @@ impl AtomicU64 {
     }
 
     #[inline]
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn load(&self, order: Ordering) -> u64 {
         self.0.load(order)
     }
 
     #[inline]
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn store(&self, value: u64, order: Ordering) {
         self.0.store(value, order);
     }
 
     /// Stores `value`; returns what was there.
     #[inline]
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn swap(&self, value: u64, order: Ordering) -> u64 {
         self.0.swap(value, order)
     }
 
     /// Stores `new` if the value is `current`; returns what was there.
     #[inline]
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn compare_exchange(
         &self,
         current: u64,
@@ -94,28 +102,33 @@ impl AtomicU64 {
     }
 
     /// Adds `value`; returns what was there.
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
         self.0.fetch_add(value, order)
     }
 
     /// Subtracts `value`; returns what was there.
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
         self.0.fetch_sub(value, order)
     }
 
     /// Sets the bits that are in `value`; returns what was there.
     #[inline]
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
         self.0.fetch_or(value, order)
     }
 
     /// Clears the bits that are not in `value`; returns what was there.
     #[inline]
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
         self.0.fetch_and(value, order)
     }
 
     /// Stores `value` if it is the greater; returns what was there.
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn fetch_max(&self, value: u64, order: Ordering) -> u64 {
         self.0.fetch_max(value, order)
     }

@@ -13,7 +13,10 @@ impl Relax {
     const SPINS: u32 = 64;
 
     /// Gives the other side time. Under a checker it is the checker's yield, so that the wait ends.
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn pause(&mut self) {
+        #[cfg(shuttle)]
+        super::step::step("pause");
         #[cfg(loom)]
         loom::thread::yield_now();
         #[cfg(shuttle)]

@@ -133,6 +133,7 @@ pub(crate) struct Slot(AtomicU64);
 impl Slot {
     /// Reads the slot.
     #[inline]
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn load(&self) -> Entry {
         // Acquire: the words of the child, or of the page, come before what the caller does with
         //   its frame number; pairs with `publish` [edge: child-init, page-init].
@@ -148,6 +149,7 @@ impl Slot {
 
     /// Replaces `seen` by `next`, if `seen` still stands.
     #[inline]
+    #[cfg_attr(shuttle, track_caller)]
     pub(crate) fn publish(&self, seen: Entry, next: Entry) -> Result<(), Race> {
         // Release on success: the words of the child, or of the page, come before its frame number;
         //   pairs with `load` [edge: child-init, page-init].
@@ -166,6 +168,7 @@ impl Slot {
     /// Only a present leaf has such a bit: in all other entries of a leaf table nothing changes, not even the
     /// mark of a claim. Above, the slot may have become a table's, whose accessed bit is not for the taking.
     #[inline]
+    #[cfg_attr(shuttle, track_caller)]
     fn take(&self, take: Take) -> Entry {
         // Relaxed, here and below: none of these bits publishes anything, and an exchange goes on with the
         //   release sequence of the map. Who reads or shoots down pages on account of what was taken does
