@@ -8,7 +8,8 @@
 mod common;
 
 use common::{
-    Checked, GIB, MIB, PAGE, RWX, SMALL, Space, at, dump, every_format, frame_at, pfn, range,
+    Checked, Frames, GIB, MIB, PAGE, RWX, SMALL, Space, at, dump, every_format, frame_at, pfn,
+    range,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use slat::{
@@ -317,7 +318,7 @@ every_format! {
 
 /// Why a page cannot be mapped, found out without mapping it.
 fn refusal<F: Format>(
-    pin: &Pinned<'_, F, std::sync::Arc<slat::HeapFrames>>,
+    pin: &Pinned<'_, F, std::sync::Arc<Frames>>,
     gpa: Gpa,
     frame: HostPfn,
 ) -> Option<MapError> {
@@ -333,7 +334,7 @@ fn refusal<F: Format>(
 
 /// What translate must answer, found out by a look at each page.
 fn page_by_page<F: Format>(
-    pin: &Pinned<'_, F, std::sync::Arc<slat::HeapFrames>>,
+    pin: &Pinned<'_, F, std::sync::Arc<Frames>>,
     gpa: Gpa,
     len: u64,
     access: Prot,

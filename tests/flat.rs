@@ -17,9 +17,9 @@ use std::{
     time::Instant,
 };
 
-use common::{Checked, GIB, MIB, PAGE, RWX, SMALL, at, every_format, pfn, range, scaled};
+use common::{Checked, Frames, GIB, MIB, PAGE, RWX, SMALL, at, every_format, pfn, range, scaled};
 use slat::{
-    Format, FrameSource, HeapFrames, ObserverId, PopulateError, Reader, Tracking, VacateError,
+    Format, FrameSource, ObserverId, PopulateError, Reader, Tracking, VacateError,
     mmu::{Access, Mode, TranslationCache},
 };
 
@@ -109,7 +109,7 @@ fn fault<F: Format>(
 /// Does one round; returns how often a step of it had to be tried again.
 fn come_and_go<F: Format>(
     table: &Checked<F>,
-    reader: &Reader<F, Arc<HeapFrames>>,
+    reader: &Reader<F, Arc<Frames>>,
     kick: &impl Fn(ObserverId),
 ) -> u64 {
     let area = range(START, BYTES);

@@ -17,10 +17,10 @@ use std::{
     thread,
 };
 
-use common::{Checked, GIB, MIB, PAGE, RWX, SMALL, at, every_format, pfn, range, scaled};
+use common::{Checked, Frames, GIB, MIB, PAGE, RWX, SMALL, at, every_format, pfn, range, scaled};
 use slat::{
-    Due, FrameSource, GpaRange, HeapFrames, Mapped, ObserverId, ObserverState, Progress, Scope,
-    Tracking, UnknownObserver,
+    Due, FrameSource, GpaRange, Mapped, ObserverId, ObserverState, Progress, Scope, Tracking,
+    UnknownObserver,
     mmu::{Access, Mode, TranslationCache},
 };
 
@@ -253,7 +253,7 @@ every_format! {
         }
         // When it comes back it is told.
         assert_eq!(once.enter(Tracking::On).due(), &Due::All);
-        let source: &HeapFrames = table.source();
+        let source: &Frames = table.source();
         assert_eq!(source.capacity(), free + 1);
     }
 }

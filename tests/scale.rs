@@ -62,7 +62,7 @@ every_format! {
 
     /// S10.
     fn an_allocation_that_fails_changes_nothing(format: impl Format) {
-        let table = Checked::new(format, 40);
+        let table = Checked::with(format, HeapFrames::with_base(BASE, 40).unwrap());
         table.populate_pages(2 * MIB, PAGE);
         let (before, free) = (dump(&table), table.source().free_frames());
         let wanted = range(MIB, 2 * GIB / 256);

@@ -2,9 +2,9 @@
 
 use std::{boxed::Box, cell::RefCell, sync::Arc, vec::Vec};
 
-use slat::{Content, Format, FrameRun, HeapFrames, HostPfn, PageTable};
+use slat::{Content, Format, FrameRun, HostPfn, PageTable};
 
-use super::{BASE, Checked, Over, frame_source_over};
+use super::{BASE, Checked, Frames, Over, frame_source_over};
 
 pub(crate) type Meddler = Box<dyn FnMut(HostPfn)>;
 
@@ -17,12 +17,12 @@ thread_local! {
 
 /// A source in which a test meddles.
 #[derive(Debug)]
-pub(crate) struct Meddled(HeapFrames);
+pub(crate) struct Meddled(Frames);
 
 impl Over for Meddled {
-    type Source = HeapFrames;
+    type Source = Frames;
 
-    fn source(&self) -> &HeapFrames {
+    fn source(&self) -> &Frames {
         &self.0
     }
 
@@ -46,7 +46,7 @@ pub(crate) type Handle<F> = PageTable<F, Arc<Meddled>>;
 impl Meddled {
     /// Makes a table in such a source of `frames` frames.
     pub(crate) fn checked<F: Format>(format: F, frames: u64) -> Checked<F, Self> {
-        Checked::with(format, Self(HeapFrames::with_base(BASE, frames).unwrap()))
+        Checked::with(format, Self(Frames::with_base(BASE, frames)))
     }
 }
 

@@ -3,6 +3,8 @@
 
 mod dump;
 mod formats;
+mod frames;
+mod freed;
 mod meddled;
 mod over;
 mod space;
@@ -10,13 +12,15 @@ mod space;
 use std::{cell::Cell, fmt::Debug, ops::Deref, sync::Arc, thread, vec::Vec};
 
 use slat::{
-    Attr, Content, Format, FrameRun, FrameSource, Gpa, GpaRange, HeapFrames, Hint, HostPfn, Level,
-    OutOfFrames, PageSize, PageTable, Pinned, Prot, Table, VacateError,
+    Attr, Content, Format, FrameRun, FrameSource, Gpa, GpaRange, Hint, HostPfn, Level, OutOfFrames,
+    PageSize, PageTable, Pinned, Prot, Table, VacateError,
 };
 
 pub(crate) use self::{
     dump::{Census, census, dump, populated, shape, table_frame},
     formats::{any, ept, ept_without_bits, every_format, long_mode, npt},
+    frames::Frames,
+    freed::Freed,
     meddled::{FREED, Handle, MEDDLER, Meddled, amid},
     over::{Over, frame_source_over},
     space::Space,
@@ -84,7 +88,7 @@ frame_source_over!(Counting<S>);
 ///
 /// Readers and handles that a test keeps must be dropped before it.
 #[derive(Debug)]
-pub(crate) struct Checked<F: Format, S: FrameSource = HeapFrames> {
+pub(crate) struct Checked<F: Format, S: FrameSource = Frames> {
     table: Option<PageTable<F, Arc<S>>>,
     frames: Arc<S>,
     /// Free frames when the source was handed over.
@@ -92,10 +96,10 @@ pub(crate) struct Checked<F: Format, S: FrameSource = HeapFrames> {
 }
 
 impl<F: Format> Checked<F> {
-    /// Makes a table in a source of `frames` frames on the heap.
+    /// Makes a table in a source of so many [`Frames`].
     #[track_caller]
     pub(crate) fn new(format: F, frames: u64) -> Self {
-        Self::with(format, HeapFrames::with_base(BASE, frames).unwrap())
+        Self::with(format, Frames::with_base(BASE, frames))
     }
 }
 

@@ -10,9 +10,9 @@ use std::{
     thread,
 };
 
-use slat::{Content, FrameRun, HeapFrames};
+use slat::{Content, FrameRun};
 
-use crate::common::{BASE, Over, frame_source_over};
+use crate::common::{BASE, Frames, Over, frame_source_over};
 
 thread_local! {
     pub(crate) static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -72,7 +72,7 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 /// armed, waits until somebody opens the gate.
 #[derive(Debug)]
 pub(crate) struct Gated {
-    frames: HeapFrames,
+    frames: Frames,
     armed: AtomicBool,
     pub(crate) entered: Barrier,
     pub(crate) open: Barrier,
@@ -80,7 +80,7 @@ pub(crate) struct Gated {
 
 impl Gated {
     pub(crate) fn new(frames: u64) -> Self {
-        let frames = HeapFrames::with_base(BASE, frames).unwrap();
+        let frames = Frames::with_base(BASE, frames);
         let (entered, open) = (Barrier::new(2), Barrier::new(2));
         Self { frames, armed: AtomicBool::new(false), entered, open }
     }
@@ -99,9 +99,9 @@ impl Gated {
 }
 
 impl Over for Gated {
-    type Source = HeapFrames;
+    type Source = Frames;
 
-    fn source(&self) -> &HeapFrames {
+    fn source(&self) -> &Frames {
         &self.frames
     }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use slat::{Levels, PageSize};
 
 use super::*;
-use crate::common::{ept, scaled};
+use crate::common::{Frames, ept, scaled};
 
 /// Leaf tables that are written to; rounds are over all of the area.
 const USED: [u64; 4] = [3, 4, 31, 32];
@@ -109,7 +109,7 @@ impl<F: Format> Machine<F> {
         Self { table, ledger: Ledger::default() }
     }
 
-    fn step(&mut self, step: &Step, guests: &mut [Stay<'_, F, Arc<HeapFrames>>; 2]) {
+    fn step(&mut self, step: &Step, guests: &mut [Stay<'_, F, Arc<Frames>>; 2]) {
         let (table, pin) = (&self.table, self.table.pin());
         match *step {
             Step::Access { guest, gpa, write } => {

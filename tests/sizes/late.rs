@@ -11,14 +11,13 @@ use std::{
 };
 
 use slat::{
-    Format, GpaRange, HeapFrames, Mapped, Mapping, ObserverId, PageSize, PageTable, Prot, Scope,
-    Tracking,
+    Format, GpaRange, Mapped, Mapping, ObserverId, PageSize, PageTable, Prot, Scope, Tracking,
     mmu::{Access, CacheConfig, DirtyChange, Mode, TranslationCache},
 };
 
 use crate::{
     FRAME, M2, STEPS,
-    common::{Checked, GIB, PAGE, RWX, SMALL, at, every_format, pfn, range},
+    common::{Checked, Frames, GIB, PAGE, RWX, SMALL, at, every_format, pfn, range},
     fresh, mapped, maps_on, nobody,
 };
 
@@ -30,7 +29,7 @@ const GPA: u64 = 4 * GIB;
 /// In the table that goes.
 const PAGE_READ: u64 = GPA + 7 * PAGE;
 
-type Handle<F> = PageTable<F, Arc<HeapFrames>>;
+type Handle<F> = PageTable<F, Arc<Frames>>;
 
 /// What a processor does with the table that it remembers, before it comes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,13 +15,13 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use slat::{
-    Bitmap, Flush, Format, Gpa, GpaRange, HeapFrames, Mark, Observer, ObserverId, Pinned, Tracking,
+    Bitmap, Flush, Format, Gpa, GpaRange, Mark, Observer, ObserverId, Pinned, Tracking,
     mmu::{CacheConfig, Cause, DirtyChange, TranslationCache},
 };
 
 use crate::{
     WRITE,
-    common::{Checked, GIB, PAGE, RWX, SMALL, at, every_format, pfn, range},
+    common::{Checked, Frames, GIB, PAGE, RWX, SMALL, at, every_format, pfn, range},
     crew::{Crew, Working, rounds},
 };
 
@@ -90,7 +90,7 @@ impl<F: Format> World<F> {
     }
 
     /// Harvests, and copies what is reported when nobody can write it unseen any more.
-    fn round(&self, pin: Pinned<'_, F, Arc<HeapFrames>>, mut found: Bitmap) {
+    fn round(&self, pin: Pinned<'_, F, Arc<Frames>>, mut found: Bitmap) {
         let written = |page: &Page| page.over.load(Ordering::Acquire);
         let before: Vec<_> = self.pages.iter().map(written).collect();
         let (count, flush) = pin.harvest(area(), Mark::Dirty, &mut found).unwrap();
@@ -109,7 +109,7 @@ impl<F: Format> World<F> {
     }
 
     /// A vCPU: writes pages, through caches that go stale.
-    fn run(&self, mut observer: Observer<F, Arc<HeapFrames>>, seed: u64, working: &Working) {
+    fn run(&self, mut observer: Observer<F, Arc<Frames>>, seed: u64, working: &Working) {
         let flag = &self.flags.iter().find(|(id, _)| *id == observer.id()).unwrap().1;
         let config = CacheConfig { tlb_entries: 256, walk_entries: 16 };
         let mut cache = TranslationCache::new(config);

@@ -9,6 +9,7 @@
 #[allow(dead_code, unused_imports, reason = "each test program uses another part")]
 #[path = "../common/mod.rs"]
 mod common;
+mod control;
 mod crew;
 mod harvest;
 mod mixed;

@@ -8,14 +8,15 @@
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use slat::{
-    Fixed, Format, FrameSource, Gpa, GpaRange, HeapFrames, MapError, MapRangeError, Mapped,
-    Mapping, PageTable, Pinned, Prot, Tracking, mmu::DirtyChange,
+    Fixed, Format, FrameSource, Gpa, GpaRange, MapError, MapRangeError, Mapped, Mapping, PageTable,
+    Pinned, Prot, Tracking, mmu::DirtyChange,
 };
 
 use crate::{
     READ, WRITE,
     common::{
-        Checked, GIB, MIB, PAGE, RWX, SMALL, at, dump, every_format, pfn, populated, range, scaled,
+        BASE, Checked, Frames, GIB, MIB, PAGE, RWX, SMALL, at, dump, every_format, pfn, populated,
+        range, scaled,
     },
     crew::{Crew, rounds},
 };
@@ -238,7 +239,7 @@ every_format! {
         // Shown if the test fails.
         println!("SLAT_STRESS_SEED={seed}");
         let steps = rounds(12_000);
-        let table = Checked::with(format, HeapFrames::new(600));
+        let table = Checked::with(format, Frames::with_base(BASE, 600));
         table.populate(range(FIRST, (PAGES + 1) * PAGE), SMALL).unwrap();
         table.map(STAYS, STAYS_FRAME);
         let mut crew = Crew::new();

@@ -1,14 +1,14 @@
 //! Populate against itself, against the fault path, and short of frames.
 
 use slat::{
-    Format, FrameSource, HeapFrames, Kind, Level, MapError, Mapped, PageSize, PopulateError, Prot,
+    Format, FrameSource, Kind, Level, MapError, Mapped, PageSize, PopulateError, Prot,
     UnmapRangeError,
 };
 
 use crate::{
     common::{
-        BASE, Checked, GIB, Hostage, MIB, PAGE, RWX, SMALL, at, every_format, pfn, populated,
-        range, table_frame,
+        BASE, Checked, Frames, GIB, Hostage, MIB, PAGE, RWX, SMALL, at, every_format, pfn,
+        populated, range, table_frame,
     },
     crew::{Crew, rounds},
 };
@@ -81,7 +81,7 @@ every_format! {
     fn the_fault_path_sees_tables_only_when_they_are_complete(format: impl Format) {
         let areas = rounds(800);
         // Two leaf tables an area, and a table above them for each GiB.
-        let source = HeapFrames::with_base(BASE, areas * 2 + areas / 256 + 16).unwrap();
+        let source = Frames::with_base(BASE, areas * 2 + areas / 256 + 16);
         let table = Checked::with(format, source);
         let area_at = |index: u64| index * 4 * MIB;
         let mut crew = Crew::new();

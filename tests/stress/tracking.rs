@@ -5,20 +5,21 @@
 //! written until the end of a round's shoot-down belongs to the round, and is copied behind it.
 
 use std::sync::{
-    Mutex, RwLock,
+    Arc, Mutex, RwLock,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use slat::{
-    Bitmap, Fixed, Flush, Format, Gpa, GpaRange, HeapFrames, Mark, Observer, ObserverId, PageSize,
-    Tracking,
+    Bitmap, Fixed, Flush, Format, Gpa, GpaRange, Mark, Observer, ObserverId, PageSize, Tracking,
     mmu::{CacheConfig, Cause, TranslationCache},
 };
 
 use crate::{
     READ, WRITE,
-    common::{Checked, MIB, PAGE, RWX, SMALL, at, dump, every_format, pfn, range, scaled},
+    common::{
+        BASE, Checked, Frames, MIB, PAGE, RWX, SMALL, at, dump, every_format, pfn, range, scaled,
+    },
     crew::{Crew, Working, rounds},
 };
 
@@ -37,13 +38,13 @@ struct World<F: Format> {
     written: AtomicU64,
     /// Held, shared, by whoever may write.
     running: RwLock<()>,
-    flags: Mutex<Vec<(ObserverId, &'static AtomicBool)>>,
+    flags: Mutex<Vec<(ObserverId, Arc<AtomicBool>)>>,
     large: bool,
 }
 
 impl<F: Format> World<F> {
     fn new(format: F) -> Self {
-        let table = Checked::with(format, HeapFrames::new(64));
+        let table = Checked::with(format, Frames::with_base(BASE, 64));
         let large = format.supports(PageSize::Size2M);
         table.populate(range(FIRST, SMALL_PAGES * PAGE), SMALL).unwrap();
         let pin = table.pin();
@@ -104,17 +105,17 @@ impl<F: Format> World<F> {
 struct Vcpu<'w, F: Format> {
     world: &'w World<F>,
     tracking: Tracking,
-    observer: Observer<F, std::sync::Arc<HeapFrames>>,
+    observer: Observer<F, Arc<Frames>>,
     cache: TranslationCache,
-    flag: &'static AtomicBool,
+    flag: Arc<AtomicBool>,
     rng: SmallRng,
 }
 
 impl<'w, F: Format> Vcpu<'w, F> {
     fn new(world: &'w World<F>, tracking: Tracking, rng: SmallRng) -> Self {
         let observer = world.table.observer();
-        let flag = Box::leak(Box::new(AtomicBool::new(false)));
-        world.flags.lock().unwrap().push((observer.id(), flag));
+        let flag = Arc::new(AtomicBool::new(false));
+        world.flags.lock().unwrap().push((observer.id(), Arc::clone(&flag)));
         let cache = TranslationCache::new(CacheConfig { tlb_entries: 64, walk_entries: 8 });
         Self { world, tracking, observer, cache, flag, rng }
     }

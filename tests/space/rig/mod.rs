@@ -14,8 +14,8 @@ use std::{
 };
 
 use slat::{
-    Attr, Backing, Bitmap, Contiguous, Format, FrameSource, Gpa, GpaRange, HeapFrames, HostPfn,
-    Mapping, OnDemand, PageSize, PageTable, RegionInfo, Space, Tracking,
+    Attr, Backing, Bitmap, Contiguous, Format, FrameSource, Gpa, GpaRange, HostPfn, Mapping,
+    OnDemand, PageSize, PageTable, RegionInfo, Space, Tracking,
 };
 
 pub(crate) use self::{
@@ -25,9 +25,9 @@ pub(crate) use self::{
     memory::Memory,
     scripted::{Gate, Scripted},
 };
-use crate::common::{BASE, PAGE, RWX, SMALL, at, range};
+use crate::common::{self, BASE, PAGE, RWX, SMALL, at, range};
 
-pub(crate) type Frames = Arc<HeapFrames>;
+pub(crate) type Frames = Arc<common::Frames>;
 
 /// Frames for tables.
 const TABLES: u64 = 256;
@@ -56,7 +56,7 @@ impl<F: Format> Rig<F> {
     }
 
     pub(crate) fn with_tables(format: F, tables: u64) -> Self {
-        let frames = Arc::new(HeapFrames::with_base(BASE, tables).unwrap());
+        let frames = Arc::new(common::Frames::with_base(BASE, tables));
         let total = frames.free_frames();
         let table = PageTable::new(format, Arc::clone(&frames)).unwrap();
         let kicks = Arc::new(Kicks::default());

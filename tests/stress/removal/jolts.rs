@@ -9,9 +9,9 @@ use std::{
     vec::Vec,
 };
 
-use slat::{HeapFrames, HostPfn};
+use slat::HostPfn;
 
-use crate::common::{Over, frame_source_over};
+use crate::common::{Frames, Over, frame_source_over};
 
 /// One of so many steps from table to table is the last one for a while.
 const RARITY: u32 = 64;
@@ -20,7 +20,7 @@ const PATIENCE: u32 = 20;
 
 #[derive(Debug)]
 pub(crate) struct Jolts {
-    pub(crate) frames: HeapFrames,
+    pub(crate) frames: Frames,
     /// How often tables came or went; who stops waits for the next time.
     turns: AtomicU64,
     /// How often a thread stopped where it was told to.
@@ -55,7 +55,7 @@ pub(crate) fn stop_at(stops: &[Stop]) {
 }
 
 impl Jolts {
-    pub(crate) fn new(frames: HeapFrames) -> Self {
+    pub(crate) fn new(frames: Frames) -> Self {
         Self { frames, turns: AtomicU64::new(0), stops: AtomicU64::new(0) }
     }
 
@@ -111,9 +111,9 @@ impl Jolts {
 }
 
 impl Over for Jolts {
-    type Source = HeapFrames;
+    type Source = Frames;
 
-    fn source(&self) -> &HeapFrames {
+    fn source(&self) -> &Frames {
         &self.frames
     }
 

@@ -3,21 +3,21 @@
 use std::{sync::Arc, thread};
 
 use slat::{
-    Format, FrameSource, GpaRange, HeapFrames, MapError, MapRangeError, Mapped, ObserverId, Reader,
-    Tracking, UnmapError, VacateError,
+    Format, FrameSource, GpaRange, MapError, MapRangeError, Mapped, ObserverId, Reader, Tracking,
+    UnmapError, VacateError,
     mmu::{CacheConfig, DirtyChange, TranslationCache},
 };
 
 use super::jolts::{self, Jolts, Stop};
 use crate::{
     WRITE,
-    common::{BASE, Checked, GIB, MIB, PAGE, RWX, SMALL, at, every_format, pfn, range},
+    common::{BASE, Checked, Frames, GIB, MIB, PAGE, RWX, SMALL, at, every_format, pfn, range},
 };
 
 type Handle<F> = Checked<F, Jolts>;
 
 fn table<F: Format>(format: F) -> Handle<F> {
-    Checked::with(format, Jolts::new(HeapFrames::with_base(BASE, 24).unwrap()))
+    Checked::with(format, Jolts::new(Frames::with_base(BASE, 24)))
 }
 
 /// The page that is mapped.

@@ -12,7 +12,7 @@ mod world;
 use std::sync::mpsc::{Receiver, channel};
 
 use rand::{SeedableRng, rngs::SmallRng};
-use slat::{Format, FrameSource, GpaRange, HeapFrames, ObserverId};
+use slat::{Format, FrameSource, GpaRange, ObserverId};
 
 use self::{
     hand::{Hand, Parcel, Tally},
@@ -21,7 +21,7 @@ use self::{
     world::World,
 };
 use crate::{
-    common::{dump, every_format, populated, scaled},
+    common::{Frames, dump, every_format, populated, scaled},
     crew::{Crew, rounds},
 };
 
@@ -149,7 +149,7 @@ every_format! {
         assert!(freed, "tables wait for nobody");
         let stats = world.table.stats();
         assert_eq!((stats.tables, stats.waiting, stats.observers), (1, 0, 0));
-        let source: &HeapFrames = &world.table.source().frames;
+        let source: &Frames = &world.table.source().frames;
         assert_eq!(source.free_frames(), source.capacity() - 1);
         println!("{tally:?}");
         assert!(tally.new > 0 && tally.vacated > 0, "nothing happened: {tally:?}");

@@ -9,15 +9,13 @@ use std::{
 };
 
 use rand::{RngExt, rngs::SmallRng};
-use slat::{
-    Flush, Format, Generation, Gpa, GpaRange, HeapFrames, Mapped, ObserverId, Pinned, Shootdown,
-};
+use slat::{Flush, Format, Generation, Gpa, GpaRange, Mapped, ObserverId, Pinned, Shootdown};
 
 use super::{
     jolts::Jolts,
     ledger::{Ledger, Used},
 };
-use crate::common::{BASE, Checked, GIB, MIB, PAGE, RWX, SMALL, at};
+use crate::common::{BASE, Checked, Frames, GIB, MIB, PAGE, RWX, SMALL, at};
 
 /// More than all areas need, and few enough that what waits to be freed can use them up.
 const TABLES: u64 = 192;
@@ -88,7 +86,7 @@ pub(crate) struct World<F: Format> {
 
 impl<F: Format> World<F> {
     pub(crate) fn new(format: F) -> Self {
-        let table = Checked::with(format, Jolts::new(HeapFrames::with_base(BASE, TABLES).unwrap()));
+        let table = Checked::with(format, Jolts::new(Frames::with_base(BASE, TABLES)));
         let areas = vec![
             // Whole leaf tables, and nothing else: they go by their parent's slots.
             Area::new(2 * MIB / PAGE, 1024),

@@ -12,10 +12,10 @@ use std::{
     vec::Vec,
 };
 
-use slat::{Format, Gpa, GpaRange, HeapFrames, HostPfn, ObserverId, PageSize, Shootdown};
+use slat::{Format, Gpa, GpaRange, HostPfn, ObserverId, PageSize, Shootdown};
 
 use crate::{
-    common::{BASE, Checked, GIB, PAGE, RWX, SMALL, at, pfn},
+    common::{BASE, Checked, Frames, GIB, PAGE, RWX, SMALL, at, pfn},
     removal::jolts::Jolts,
 };
 
@@ -123,7 +123,7 @@ pub(super) struct World<F: Format> {
 
 impl<F: Format> World<F> {
     pub(super) fn new(format: F) -> Self {
-        let frames = HeapFrames::with_base(BASE, 64).unwrap();
+        let frames = Frames::with_base(BASE, 64);
         let table = Checked::with(format, Jolts::new(frames));
         let granules: Vec<_> = (0..5).map(|index| Granule::new(index, index % 3 == 1)).collect();
         let world = Self { table, granules, clock: AtomicU64::new(1), flags: Mutex::default() };

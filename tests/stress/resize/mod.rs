@@ -10,7 +10,7 @@ use std::thread;
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use slat::{
-    Format, FrameSource, HeapFrames, ObserverId, RefineError, SplitError, Tracking,
+    Format, FrameSource, ObserverId, RefineError, SplitError, Tracking,
     mmu::{CacheConfig, Cause, TranslationCache},
 };
 
@@ -21,7 +21,7 @@ use self::{
 };
 use crate::{
     READ, WRITE,
-    common::{SMALL, dump, every_format, scaled},
+    common::{Frames, SMALL, dump, every_format, scaled},
     crew::{Crew, Working, rounds},
     removal::jolts,
 };
@@ -242,7 +242,7 @@ every_format! {
         assert!(freed, "tables wait for nobody");
         let stats = world.table.stats();
         assert_eq!((stats.tables, stats.waiting, stats.observers), (1, 0, 0));
-        let source: &HeapFrames = &world.table.source().frames;
+        let source: &Frames = &world.table.source().frames;
         assert_eq!(source.free_frames(), source.capacity() - 1);
         let Report { tally, split, collapsed, written, rounds, .. } = report;
         println!("{tally:?}, {split} split, {collapsed} collapsed, {written} written, {rounds} rounds");

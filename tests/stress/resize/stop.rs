@@ -4,13 +4,15 @@
 use std::{sync::Arc, thread};
 
 use slat::{
-    CollapseError, Format, HeapFrames, Mapped, ObserverId, PageSize, Prot, Reader, Tracking,
+    CollapseError, Format, Mapped, ObserverId, PageSize, Prot, Reader, Tracking,
     mmu::{CacheConfig, DirtyChange, TranslationCache},
 };
 
 use crate::{
     READ, WRITE,
-    common::{BASE, Checked, GIB, MIB, PAGE, RWX, SMALL, at, every_format, frame_at, pfn, range},
+    common::{
+        BASE, Checked, Frames, GIB, MIB, PAGE, RWX, SMALL, at, every_format, frame_at, pfn, range,
+    },
     removal::jolts::{self, Jolts, Stop},
 };
 
@@ -26,7 +28,7 @@ type Handle<F> = Checked<F, Jolts>;
 
 /// A table full of small leaves that follow on each other.
 fn full<F: Format>(format: F) -> Handle<F> {
-    let table = Checked::with(format, Jolts::new(HeapFrames::with_base(BASE, 24).unwrap()));
+    let table = Checked::with(format, Jolts::new(Frames::with_base(BASE, 24)));
     table.populate_mapped(range(GPA, SIZE.bytes()), SMALL, pfn(FRAME), RWX).unwrap();
     table
 }
