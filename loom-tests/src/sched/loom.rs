@@ -49,6 +49,13 @@ pub(crate) fn explore(preemptions: usize, scenario: impl Fn() + Send + Sync + 's
     Runs { executions: executions.load(Ordering::Relaxed), preemptions, took: started.elapsed() }
 }
 
+/// Runs `scenario` once, which starts no thread.
+pub(crate) fn once(scenario: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.max_branches = 50_000;
+    model.check(scenario);
+}
+
 /// A cell whose unordered accesses end the execution.
 #[derive(Debug)]
 pub(crate) struct Cell(loom::cell::UnsafeCell<u64>);

@@ -46,6 +46,12 @@ pub(crate) fn explore(_preemptions: usize, scenario: impl Fn() + Send + Sync + '
     Runs { executions, took: started.elapsed() }
 }
 
+/// Runs `scenario` once, which starts no thread.
+pub(crate) fn once(scenario: impl Fn() + Send + Sync + 'static) {
+    let scheduler = RandomScheduler::new_from_seed(SEED, 1);
+    Runner::new(scheduler, Config::default()).run(scenario);
+}
+
 /// Holds racing threads back until all are there; shuttle starts them at random moments.
 #[derive(Debug)]
 pub(crate) struct Gate;

@@ -44,6 +44,11 @@ pub(crate) fn explore(_preemptions: usize, scenario: impl Fn() + Send + Sync + '
     Runs { executions, took: started.elapsed() }
 }
 
+/// Runs `scenario` once, which starts no thread.
+pub(crate) fn once(scenario: impl Fn() + Send + Sync + 'static) {
+    scenario();
+}
+
 /// Holds racing threads back until all are there: a thread takes longer to start than to run.
 #[derive(Debug)]
 pub(crate) struct Gate(AtomicUsize);
