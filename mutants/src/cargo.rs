@@ -1,8 +1,9 @@
 //! Builds the executables of killers by cargo, and runs them.
 //!
-//! They are run without cargo, several killers in a process, and built so that building and running
-//! together take little: the library with some optimisation and without debug information, what it stands
-//! on, the checkers above all, with all.
+//! Nearly all of the time of a mutant goes into building it: most are noticed in one of the first executions
+//! of a scenario. So what is built for each is not optimised and has no debug information, and what it stands
+//! on, the checkers above all, is optimised once. The executables are run without cargo, several killers in a
+//! process.
 
 use std::{
     collections::BTreeMap,
@@ -23,12 +24,11 @@ use crate::{
     scratch::Scratch,
 };
 
-/// What rustc is told, as cargo takes it; the checkers are built once, and ours for each mutant.
-const PROFILE: [&str; 5] = [
-    "profile.test.opt-level=1",
+/// What rustc is told, as cargo takes it.
+const PROFILE: [&str; 4] = [
+    "profile.test.opt-level=0",
     "profile.test.debug=false",
     "profile.test.incremental=true",
-    "profile.test.codegen-units=16",
     "profile.test.package.\"*\".opt-level=3",
 ];
 
