@@ -1,11 +1,12 @@
 //! Builds the executables of killers by cargo, and runs them.
 //!
-//! They are run without cargo, several killers in a process, and built so that building and running
-//! together take little: the library with some optimisation and without debug information, what it stands
-//! on, the checkers above all, with all.
+//! Nearly all of the time of a mutant goes into building it: most are noticed in one of the first executions
+//! of a scenario. So what is built for each is not optimised and has no debug information, and what it stands
+//! on, the checkers above all, is optimised once. The executables are run without cargo, several killers in a
+//! process.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     fs::{self, File},
     path::PathBuf,
@@ -19,16 +20,15 @@ use wait_timeout::ChildExt;
 
 use crate::{
     attempt::{Exit, Processes, Remains},
-    killer::{Killer, Package, Scheduler, Target},
+    killer::{self, Killer, Package, Part, Scheduler, Target},
     scratch::Scratch,
 };
 
-/// What rustc is told, as cargo takes it; the checkers are built once, and ours for each mutant.
-const PROFILE: [&str; 5] = [
-    "profile.test.opt-level=1",
+/// What rustc is told, as cargo takes it.
+const PROFILE: [&str; 4] = [
+    "profile.test.opt-level=0",
     "profile.test.debug=false",
     "profile.test.incremental=true",
-    "profile.test.codegen-units=16",
     "profile.test.package.\"*\".opt-level=3",
 ];
 
@@ -85,20 +85,20 @@ impl Cargo {
     /// Builds what the killers are in.
     pub(crate) fn build(&mut self, killers: &[Killer]) -> anyhow::Result<Result<(), DoesNotBuild>> {
         self.built.clear();
-        for killer in killers {
-            let target = &killer.target;
-            if self.built.contains_key(target) {
-                continue;
+        let mut left: BTreeSet<_> = killers.iter().map(|killer| &killer.target).collect();
+        while let Some(&first) = left.first() {
+            let (together, others): (BTreeSet<_>, _) =
+                left.into_iter().partition(|target| target.is_built_with(first));
+            left = others;
+            if let Err(error) = self.build_together(&together.into_iter().collect::<Vec<_>>())? {
+                return Ok(Err(error));
             }
-            match self.build_target(target)? {
-                Ok(executable) => self.built.insert(target.clone(), executable),
-                Err(error) => return Ok(Err(error)),
-            };
         }
         Ok(Ok(()))
     }
 
-    fn build_target(&self, target: &Target) -> anyhow::Result<Result<PathBuf, DoesNotBuild>> {
+    fn build_together(&mut self, targets: &[&Target]) -> anyhow::Result<Result<(), DoesNotBuild>> {
+        let scheduler = targets.first().context("there is something to build")?.scheduler;
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
         command.args(["test", "--quiet", "--no-run", "--message-format=json-render-diagnostics"]);
@@ -106,10 +106,10 @@ impl Cargo {
             command.args(["--config", setting]);
         }
         command
-            .args(target.arguments())
+            .args(killer::arguments(targets))
             .current_dir(&self.tree)
-            .env("RUSTFLAGS", target.scheduler.flags())
-            .env("CARGO_TARGET_DIR", self.folder.join(target.scheduler.folder()))
+            .env("RUSTFLAGS", scheduler.flags())
+            .env("CARGO_TARGET_DIR", self.folder.join(scheduler.folder()))
             .stdin(Stdio::null());
         let output = command.output().context("cargo cannot be started")?;
         if !output.status.success() {
@@ -119,19 +119,29 @@ impl Cargo {
         for message in Message::parse_stream(&*output.stdout) {
             if let Message::CompilerArtifact(artifact) = message?
                 && artifact.profile.test
-                && let Some(executable) = artifact.executable
+                && let Some(executable) = &artifact.executable
+                && let Some(target) = targets.iter().find(|target| is_of(target, &artifact.target))
             {
-                return Ok(Ok(executable.into()));
+                self.built.insert((*target).clone(), executable.into());
             }
         }
-        anyhow::bail!("cargo names no executable for {:?}", target.arguments());
+        Ok(Ok(()))
+    }
+}
+
+/// Tells whether what cargo has built is this target.
+fn is_of(target: &Target, built: &cargo_metadata::Target) -> bool {
+    match &target.part {
+        Part::Lib => built.is_lib(),
+        Part::Test(name) => built.is_test() && built.name == *name,
     }
 }
 
 impl Processes for Cargo {
     fn run(&mut self, killers: &[&Killer], limit: Duration) -> anyhow::Result<Remains> {
         let first = killers.first().context("somebody has to be run")?;
-        let executable = self.built.get(&first.target).context("it was not built")?;
+        let executable =
+            self.built.get(&first.target).context("cargo names no executable for it")?;
         // A file takes all that is printed, whoever reads it.
         let path = self.folder.join("printed");
         let mut command = Command::new(executable);

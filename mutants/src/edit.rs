@@ -3,9 +3,8 @@
 //! What is replaced must stand in the file once: found nowhere, it has gone with a change of the source, and
 //! found twice, nobody knows which was meant. How its lines are broken and indented does not matter.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
-use regex::{NoExpand, Regex};
 use serde::Deserialize;
 
 /// Replaces a piece of a file by another.
@@ -36,21 +35,39 @@ impl Edit {
     pub(crate) fn apply(&self, text: &str) -> Result<String, EditError> {
         let Self { file, old, new } = self;
         let file = || file.clone();
-        let words: Vec<_> = old.split_whitespace().map(regex::escape).collect();
-        if words.is_empty() {
-            return Err(EditError::Empty { file: file() });
-        }
-        let pattern = Regex::new(&words.join(r"\s+")).expect("escaped words are a pattern");
-        let times = pattern.find_iter(text).count();
-        if times != 1 {
-            return Err(EditError::Times { file: file(), times, old: old.clone() });
-        }
-        let edited = pattern.replace(text, NoExpand(new.trim()));
+        let words: Vec<_> = old.split_whitespace().collect();
+        let places = places(text, &words);
+        let place = match &*places {
+            _ if words.is_empty() => return Err(EditError::Empty { file: file() }),
+            [place] => place.clone(),
+            _ => {
+                let times = places.len();
+                return Err(EditError::Times { file: file(), times, old: old.clone() });
+            }
+        };
+        let edited = [&text[..place.start], new.trim(), &text[place.end..]].concat();
         if edited == text {
             return Err(EditError::Nothing { file: file(), old: old.clone() });
         }
-        Ok(edited.into_owned())
+        Ok(edited)
     }
+}
+
+/// Returns where the words stand one behind the other, with any white space in between.
+fn places(text: &str, words: &[&str]) -> Vec<Range<usize>> {
+    let Some((first, others)) = words.split_first() else { return Vec::new() };
+    let place = |(start, _): (usize, _)| {
+        let mut rest = &text[start + first.len()..];
+        for word in others {
+            let next = rest.trim_start();
+            if next.len() == rest.len() {
+                return None;
+            }
+            rest = next.strip_prefix(word)?;
+        }
+        Some(start..text.len() - rest.len())
+    };
+    text.match_indices(first).filter_map(place).collect()
 }
 
 /// Makes the edits, one after the other, in what `read` knows of the files; returns the new texts.

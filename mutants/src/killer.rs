@@ -83,18 +83,29 @@ impl Package {
 }
 
 impl Target {
-    /// Returns what picks it in an invocation of cargo.
-    pub(crate) fn arguments(&self) -> Vec<&str> {
-        let mut arguments = vec!["--package", self.package.name()];
-        match &self.part {
+    /// Tells whether one invocation of cargo can build both.
+    pub(crate) fn is_built_with(&self, other: &Self) -> bool {
+        let Self { scheduler, package, features, .. } = self;
+        (scheduler, package, features) == (&other.scheduler, &other.package, &other.features)
+    }
+}
+
+/// Returns what picks the targets, all of which can be built together, in an invocation of cargo.
+pub(crate) fn arguments<'t>(targets: &[&'t Target]) -> Vec<&'t str> {
+    let mut arguments = Vec::new();
+    if let Some(Target { package, features, .. }) = targets.first() {
+        arguments.extend(["--package", package.name()]);
+        if !features.is_empty() {
+            arguments.extend(["--features", features]);
+        }
+    }
+    for target in targets {
+        match &target.part {
             Part::Lib => arguments.push("--lib"),
             Part::Test(name) => arguments.extend(["--test", name]),
         }
-        if !self.features.is_empty() {
-            arguments.extend(["--features", &self.features]);
-        }
-        arguments
     }
+    arguments
 }
 
 impl Killer {

@@ -6,6 +6,7 @@
 mod attempt;
 mod cargo;
 mod check;
+mod control;
 mod edit;
 mod killer;
 mod list;
@@ -27,7 +28,6 @@ use clap::Parser;
 use crate::{
     check::Claims,
     list::List,
-    mutant::Mutant,
     options::{Mode, Options},
     tree::Tree,
 };
@@ -46,7 +46,8 @@ fn try_main(options: &Options) -> anyhow::Result<ExitCode> {
     let tree = Tree::of_the_workspace().context("the workspace cannot be read")?;
     let list = List::read(&tree.root().join("mutants/list")).context("the list is wrong")?;
     let chosen = options.choose(&list, tree.root())?;
-    if options.mode() == Mode::List {
+    let mode = options.mode();
+    if mode == Mode::List {
         report::print_rows(&chosen);
         return Ok(ExitCode::SUCCESS);
     }
@@ -56,21 +57,14 @@ fn try_main(options: &Options) -> anyhow::Result<ExitCode> {
         report::print_faults(&faults);
         return Ok(ExitCode::FAILURE);
     }
-    if options.mode() == Mode::Check {
+    if mode == Mode::Check {
         println!("{} mutants can be made, and their killers are there", chosen.len());
         return Ok(ExitCode::SUCCESS);
     }
-    run_and_report(&tree, &list, &chosen, options.jobs)
-}
-
-fn run_and_report(
-    tree: &Tree,
-    list: &List,
-    chosen: &[&Mutant],
-    jobs: usize,
-) -> anyhow::Result<ExitCode> {
-    let results = run::run_all(tree, chosen, jobs)?;
-    report::print_summary(&results, list.mutants.len());
-    let bad = results.iter().any(|result| result.verdict.is_bad());
+    let controls = control::controls(&chosen);
+    let wanted = if mode == Mode::Unbroken { controls.iter().collect() } else { chosen };
+    let findings = run::run_all(&tree, &wanted, options.jobs)?;
+    report::print_summary(&findings, list.mutants.len());
+    let bad = findings.iter().any(|finding| finding.verdict.is_bad());
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

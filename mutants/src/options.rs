@@ -39,6 +39,10 @@ pub(crate) struct Options {
     #[arg(long)]
     check: bool,
 
+    /// Break nothing, and see that the killers pass
+    #[arg(long, conflicts_with_all = ["list", "check"])]
+    unbroken: bool,
+
     /// How many are built and run at a time, each in a copy of the tree of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = some_jobs)]
     pub(crate) jobs: usize,
@@ -49,6 +53,7 @@ pub(crate) struct Options {
 pub(crate) enum Mode {
     List,
     Check,
+    Unbroken,
     Run,
 }
 
@@ -66,9 +71,10 @@ fn some_jobs(text: &str) -> Result<usize, String> {
 
 impl Options {
     pub(crate) fn mode(&self) -> Mode {
-        match (self.list, self.check) {
-            (true, _) => Mode::List,
-            (_, true) => Mode::Check,
+        match (self.list, self.check, self.unbroken) {
+            (true, _, _) => Mode::List,
+            (_, true, _) => Mode::Check,
+            (_, _, true) => Mode::Unbroken,
             _ => Mode::Run,
         }
     }
