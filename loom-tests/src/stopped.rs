@@ -79,8 +79,9 @@ pub struct Outcome {
     pub left: Facts,
 }
 
-/// Says that all that a thread was to do is done, while it still holds its pin: the last place to stop at.
-pub fn last_place() {
+/// A place to stop at where the library has none: before a thread takes its pin, or when all that it was to do under it
+/// is done.
+pub fn place() {
     // An access as any other, to a word that nobody else has.
     AtomicBool::new(false).store(true, std::sync::atomic::Ordering::Relaxed);
 }
@@ -108,6 +109,7 @@ pub fn stop<W: Send + Sync + 'static>(
             let control = Control::clone(&control);
             thread::spawn(move || {
                 control.begin();
+                place();
                 let done = job();
                 control.end();
                 done

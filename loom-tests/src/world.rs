@@ -112,9 +112,7 @@ impl World {
     /// If the library fails.
     #[must_use]
     pub fn new(leaf_tables: u64) -> Self {
-        let levels = format().levels();
-        // The scenarios stay within 1 GiB: one table each of the levels above the leaf tables.
-        Self::with_frames(u64::from(levels.count() - 1) + leaf_tables)
+        Self::in_format(format(), leaf_tables)
     }
 
     /// Makes a table in which nothing is populated, with frames for so many leaf tables one after the
@@ -134,7 +132,16 @@ impl World {
     /// If the library fails.
     #[must_use]
     pub fn breaking(leaf_tables: u64) -> Self {
-        let format = format().with_resize(Resize::BreakFirst);
+        Self::in_format(format().with_resize(Resize::BreakFirst), leaf_tables)
+    }
+
+    /// Makes a table in which nothing is populated, of this format, with frames for `leaf_tables` leaf tables.
+    ///
+    /// # Panics
+    /// If the library fails.
+    #[must_use]
+    pub fn in_format(format: Ept, leaf_tables: u64) -> Self {
+        // The scenarios stay within 1 GiB: one table each of the levels above the leaf tables.
         Self::of(format, u64::from(format.levels().count() - 1) + leaf_tables)
     }
 

@@ -6,9 +6,11 @@
 //! what would come out if one was done before the other, page by page.
 #![cfg(shuttle)]
 
+mod spaces;
 mod sweep;
 mod table;
 mod tables;
+mod waits;
 
 use loom_tests::stopped::Act;
 
@@ -24,7 +26,7 @@ pub(crate) struct Scene<W> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Group {
     /// Changes leaves.
-    Change,
+    Leaf,
     /// Changes accessed and dirty bits, and what is watched.
     Bits,
     /// Only looks.
@@ -41,11 +43,21 @@ pub(crate) enum Group {
     Structure,
     /// Changes the size of leaves, perhaps over a shoot-down.
     Resize,
+    /// Resolves a fault that needs nothing slow.
+    Fault,
+    /// Resolves a fault that needs something slow: a smaller leaf, a copy of the page.
+    Slow,
+    /// Holds a page.
+    Hold,
+    /// Asks, or makes pages resident.
+    Ask,
+    /// Changes regions.
+    Region,
 }
 
 impl Group {
-    pub(crate) const ALL: [Self; 9] = [
-        Self::Change,
+    pub(crate) const ALL: [Self; 14] = [
+        Self::Leaf,
         Self::Bits,
         Self::Look,
         Self::Guest,
@@ -54,11 +66,16 @@ impl Group {
         Self::Round,
         Self::Structure,
         Self::Resize,
+        Self::Fault,
+        Self::Slow,
+        Self::Hold,
+        Self::Ask,
+        Self::Region,
     ];
 
     /// Tells whether it waits for nobody.
     pub(crate) fn is_lock_free(self) -> bool {
-        matches!(self, Self::Change | Self::Bits | Self::Look | Self::Guest)
+        matches!(self, Self::Leaf | Self::Bits | Self::Look | Self::Guest | Self::Fault)
     }
 }
 
@@ -69,8 +86,8 @@ pub(crate) enum Effect {
     Whole,
     /// Page by page.
     Parts,
-    /// At one moment, unless it is called off by who comes beside it.
-    Unless,
+    /// Otherwise: it is called off by who comes beside it, or is two operations with a time in between.
+    Otherwise,
 }
 
 /// Something that a thread does, and may stop in.
@@ -88,35 +105,6 @@ impl<W> Clone for Deed<W> {
 
 impl<W> Copy for Deed<W> {}
 
-/// Where a deed of one of the first groups has stopped, some of each of the others wait for this, and for nothing
-/// that is not listed.
-pub(crate) struct Wait {
-    /// A lock, by the name that it has in the source; or the file in which somebody waits in a loop.
-    pub(crate) what: &'static str,
-    pub(crate) stopped: &'static [Group],
-    pub(crate) waiting: &'static [Group],
-}
-
-use Group::{Guest, Resize, Round, Shootdown, Structure, Tell};
-
-const IN_A_TABLE: &[Wait] = &[
-    // Who is inside has to come out, or to acknowledge.
-    Wait { what: "shootdown", stopped: &[Guest], waiting: &[Shootdown, Resize] },
-    // The list of observers. Two rounds, or two changes of structure, do not get that far.
-    Wait {
-        what: "registry",
-        stopped: &[Tell, Shootdown, Round, Structure, Resize],
-        waiting: &[Tell, Shootdown, Resize],
-    },
-    Wait { what: "registry", stopped: &[Tell, Shootdown, Structure, Resize], waiting: &[Round] },
-    Wait { what: "registry", stopped: &[Tell, Shootdown, Round, Resize], waiting: &[Structure] },
-    Wait { what: "rounds", stopped: &[Round], waiting: &[Round] },
-    Wait { what: "writer", stopped: &[Structure, Resize], waiting: &[Structure, Resize] },
-    // Looked at when the writer lock is free already.
-    Wait { what: "limbo", stopped: &[Structure, Resize], waiting: &[Structure, Resize] },
-    Wait { what: "resizes", stopped: &[Resize], waiting: &[Resize] },
-];
-
 /// The most steps that a lock-free operation made beside a thread that stopped.
 const BOUND: usize = 100;
 
@@ -124,5 +112,19 @@ const BOUND: usize = 100;
 fn a_thread_that_stops_in_a_table_stops_no_lock_free_operation() {
     let sweep = sweep::sweep(tables::SCENES, &tables::deeds(), tables::look);
     sweep.print();
-    sweep.check(IN_A_TABLE, BOUND);
+    sweep.check(waits::IN_A_TABLE, BOUND);
+}
+
+#[test]
+fn a_thread_that_stops_in_a_space_stops_no_fault() {
+    let sweep = sweep::sweep(spaces::SCENES, &spaces::deeds(), spaces::look);
+    sweep.print();
+    sweep.check(waits::IN_A_SPACE, BOUND);
+}
+
+#[test]
+fn a_thread_that_stops_in_a_slow_fault_stops_those_that_need_the_same() {
+    let sweep = sweep::sweep(spaces::SLOW_SCENES, &spaces::slow_deeds(), spaces::look);
+    sweep.print();
+    sweep.check(waits::IN_A_SLOW_SPACE, BOUND);
 }

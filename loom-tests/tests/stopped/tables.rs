@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use loom_tests::{
     Arc, Frames, Guest, RWX, Table, World, frame, gpa, no_kick, pages,
     sizes::{LARGE, SMALL, TABLE},
-    stopped::{Act, Done, Facts, Job, last_place},
+    stopped::{Act, Done, Facts, Job, place},
 };
 use slat::{
     Bitmap, Ept, Gpa, GpaRange, Level, Mapped, Mapping, Mark, PageSize, Pinned, Prot, SlotRef,
@@ -131,7 +131,7 @@ fn pinned(world: &Arc<World>, act: fn(&Pin<'_>) -> Facts) -> Job {
     Box::new(move || {
         let pin = reader.pin();
         let report = act(&pin);
-        last_place();
+        place();
         drop(pin);
         Done { report, kept: Box::new(reader) }
     })
@@ -143,7 +143,7 @@ fn slot(world: &Arc<World>, act: fn(&SlotRef<'_, Ept, Frames>) -> String) -> Job
         let pin = reader.pin();
         let slot = pin.slot(gpa(PAGE)).unwrap();
         let report = vec![act(&slot)];
-        last_place();
+        place();
         drop(pin);
         Done { report, kept: Box::new(reader) }
     })
@@ -186,25 +186,25 @@ const fn parts(group: Group, name: &'static str, ready: Ready) -> Deed<World> {
     Deed { effect: Effect::Parts, ..deed(group, name, ready) }
 }
 
-const fn unless(group: Group, name: &'static str, ready: Ready) -> Deed<World> {
-    Deed { effect: Effect::Unless, ..deed(group, name, ready) }
+const fn otherwise(group: Group, name: &'static str, ready: Ready) -> Deed<World> {
+    Deed { effect: Effect::Otherwise, ..deed(group, name, ready) }
 }
 
 /// What maps.
 const MAP: &[Deed<World>] = &[
-    deed(Group::Change, "map", |world| {
+    deed(Group::Leaf, "map", |world| {
         pinned(world, |pin| one(pin.map(gpa(PAGE), frame(PAGE), SMALL, RWX)))
     }),
-    deed(Group::Change, "map another frame", |world| {
+    deed(Group::Leaf, "map another frame", |world| {
         pinned(world, |pin| one(pin.map(gpa(PAGE), frame(9), SMALL, RWX)))
     }),
-    parts(Group::Change, "map a large page", |world| {
+    parts(Group::Leaf, "map a large page", |world| {
         pinned(world, |pin| one(pin.map(gpa(PAGE), frame(0), LARGE, RWX)))
     }),
-    parts(Group::Change, "map_range", |world| {
+    parts(Group::Leaf, "map_range", |world| {
         pinned(world, |pin| went(pin.map_range(all(), frame(0), RWX)))
     }),
-    parts(Group::Change, "map_many", |world| {
+    parts(Group::Leaf, "map_many", |world| {
         pinned(world, |pin| {
             let mut facts = Facts::new();
             let sink = |_, result: Result<Mapped, _>| facts.extend(one(result));
@@ -212,17 +212,17 @@ const MAP: &[Deed<World>] = &[
             facts
         })
     }),
-    deed(Group::Change, "slot: map", |world| {
+    deed(Group::Leaf, "slot: map", |world| {
         slot(world, |slot| one(slot.map(frame(PAGE), SMALL, RWX)).remove(0))
     }),
 ];
 
 /// What takes mappings out, or rights.
 const UNMAP: &[Deed<World>] = &[
-    deed(Group::Change, "unmap", |world| {
+    deed(Group::Leaf, "unmap", |world| {
         pinned(world, |pin| one(pin.unmap(gpa(PAGE)).map(|(leaf, _)| leaf)))
     }),
-    parts(Group::Change, "unmap_range", |world| {
+    parts(Group::Leaf, "unmap_range", |world| {
         pinned(world, |pin| {
             let mut gone = vec![String::new(); TABLE as usize];
             let result = pin.unmap_range(all(), |leaf| {
@@ -231,15 +231,15 @@ const UNMAP: &[Deed<World>] = &[
             result.map_or_else(|error| vec![refused(&error)], |_| gone.clone())
         })
     }),
-    parts(Group::Change, "unmap_many", |world| {
+    parts(Group::Leaf, "unmap_many", |world| {
         pinned(world, |pin| {
             let mut facts = Facts::new();
             let _flush = pin.unmap_many(each(), |_, result| facts.extend(one(result)));
             facts
         })
     }),
-    parts(Group::Change, "protect", |world| pinned(world, |pin| went(pin.protect(all(), Prot::R)))),
-    deed(Group::Change, "protect a page", |world| {
+    parts(Group::Leaf, "protect", |world| pinned(world, |pin| went(pin.protect(all(), Prot::R)))),
+    deed(Group::Leaf, "protect a page", |world| {
         pinned(world, |pin| went(pin.protect(pages(PAGE, PAGE + 1), Prot::R)))
     }),
 ];
@@ -375,7 +375,7 @@ const STRUCTURE: &[Deed<World>] = &[
     deed(Group::Resize, "split", |world| {
         locked(world, |table| went(table.split(gpa(0), SMALL, &no_kick)))
     }),
-    unless(Group::Resize, "collapse", |world| {
+    otherwise(Group::Resize, "collapse", |world| {
         locked(world, |table| went(table.collapse(gpa(0), LARGE, &no_kick)))
     }),
 ];
