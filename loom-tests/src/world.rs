@@ -203,7 +203,7 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    fn new(world: &Arc<World>) -> Self {
+    pub(crate) fn new(world: &Arc<World>) -> Self {
         let reader = world.table.reader();
         drop(reader.pin());
         let root_pointer = world.table.observer().enter(Tracking::On).root_pointer();
