@@ -1,0 +1,179 @@
+//! What is called, done on the library, and what it answers, in the words of the specification.
+
+use slat::{
+    Attr, Bitmap, Entry, HostPfn, Level, MapError, Mapped, Mapping, Mark, NoteError, Noted,
+    PAGE_BYTES, PageSize, PopulateError, Prot, TranslateError, UnmapError, VacateError,
+};
+
+use super::{
+    call::{Answer, Call, Leaf, PAGES, Rights, Span},
+    program::Ground,
+};
+use crate::world::{Cpu, frame};
+
+/// A processor on a ground.
+pub(super) struct Doer<'c> {
+    pub(super) cpu: &'c Cpu,
+    pub(super) ground: &'c Ground,
+}
+
+impl Doer<'_> {
+    /// Does what is called.
+    pub(super) fn perform(&self, call: Call) -> Answer {
+        match call {
+            Call::Map { page, frame, rights } => self.map(page, frame, rights),
+            Call::Unmap(page) => self.unmap(page),
+            Call::Lookup(page) => self.lookup(page),
+            Call::Look(page) => self.look(page),
+            Call::Protect(page, rights) => self.protect(page, rights),
+            Call::NoteDirty(page) => self.note_dirty(page),
+            Call::SetDirty(page) => self.set_dirty(page),
+            Call::ClearDirty(page) => {
+                Answer::Bit(self.cpu.pin().slot(self.gpa(page)).unwrap().clear_dirty())
+            }
+            Call::SetAccessed(page) => {
+                Answer::Bit(self.cpu.pin().slot(self.gpa(page)).unwrap().set_accessed())
+            }
+            Call::ClearAccessed(page) => {
+                Answer::Bit(self.cpu.pin().slot(self.gpa(page)).unwrap().clear_accessed())
+            }
+            Call::Harvest(span) => self.harvest(span),
+            Call::UnmapRange(span) => self.unmap_range(span),
+            Call::Translate(span) => self.translate(span),
+            Call::Populate(span) => self.populate(span),
+            Call::Vacate(span) => self.vacate(span),
+        }
+    }
+
+    fn gpa(&self, page: usize) -> slat::Gpa {
+        self.ground.gpa(page)
+    }
+
+    fn map(&self, page: usize, number: u16, rights: Rights) -> Answer {
+        let (host, attr) = (frame(u64::from(number)), Attr::new(prot(rights)));
+        match self.cpu.pin().map(self.gpa(page), host, PageSize::Size4K, attr) {
+            Ok(Mapped::New) => Answer::New,
+            Ok(Mapped::Same) => Answer::Same,
+            Err(MapError::Occupied(found)) => Answer::Occupied(leaf(found)),
+            Err(MapError::NotPopulated { .. }) => Answer::NotPopulated(page),
+            Err(MapError::Vacated { accessed, dirty, .. }) => Answer::Vacated { accessed, dirty },
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn unmap(&self, page: usize) -> Answer {
+        match self.cpu.pin().unmap(self.gpa(page)) {
+            Ok((mapping, _flush)) => Answer::Was(leaf(mapping)),
+            Err(UnmapError::NotMapped { .. }) => Answer::NotMapped,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn lookup(&self, page: usize) -> Answer {
+        let found = self.cpu.pin().lookup(self.gpa(page));
+        found.map_or(Answer::NotMapped, |mapping| Answer::Was(leaf(mapping)))
+    }
+
+    fn look(&self, page: usize) -> Answer {
+        match self.cpu.pin().walk(self.gpa(page), Level::L1).last() {
+            Some(step) if step.entry == Entry::UNPOPULATED => Answer::Unpopulated,
+            Some(step) if step.entry == Entry::EMPTY => Answer::Empty,
+            _ => self.lookup(page),
+        }
+    }
+
+    fn protect(&self, page: usize, rights: Rights) -> Answer {
+        let range = self.ground.range(Span::one(page));
+        let (pages, _flush) = self.cpu.pin().protect(range, prot(rights)).unwrap();
+        Answer::Changed(pages as usize)
+    }
+
+    fn note_dirty(&self, page: usize) -> Answer {
+        match self.cpu.pin().note_dirty(self.gpa(page)) {
+            Ok(noted) => Answer::Bit(noted == Noted::Already),
+            Err(NoteError::NotMapped { .. }) => Answer::NotMapped,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn set_dirty(&self, page: usize) -> Answer {
+        let mut written = Bitmap::new(self.ground.range(Span::one(page)));
+        written.set(self.gpa(page)).unwrap();
+        Answer::Changed(self.cpu.pin().set_dirty(&written).unwrap() as usize)
+    }
+
+    fn harvest(&self, span: Span) -> Answer {
+        let range = self.ground.range(span);
+        let mut found = Bitmap::new(range);
+        let (pages, _flush) = self.cpu.pin().harvest(range, Mark::Dirty, &mut found).unwrap();
+        assert_eq!(pages, found.count());
+        let mut marks = [false; PAGES];
+        for page in span.pages() {
+            marks[page] = found.contains(self.gpa(page));
+        }
+        Answer::Marks(marks)
+    }
+
+    fn unmap_range(&self, span: Span) -> Answer {
+        let mut leaves = [None; PAGES];
+        let take = |mapping: Mapping| {
+            let old = leaves[self.ground.page_of(mapping.gpa)].replace(leaf(mapping));
+            assert_eq!(old, None, "a page was unmapped twice by one call");
+        };
+        let (pages, _flush) = self.cpu.pin().unmap_range(self.ground.range(span), take).unwrap();
+        assert_eq!(pages, leaves.iter().flatten().count() as u64);
+        Answer::Leaves(leaves)
+    }
+
+    fn translate(&self, span: Span) -> Answer {
+        let len = (span.end - span.first) as u64 * PAGE_BYTES;
+        match self.cpu.pin().translate(self.gpa(span.first), len, Prot::W) {
+            Ok(run) => Answer::Run(number(run.pfn), (run.len / PAGE_BYTES) as usize),
+            Err(TranslateError::NotMapped { .. }) => Answer::NotMapped,
+            Err(TranslateError::Denied { have: Prot::R, .. }) => Answer::Denied,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn populate(&self, span: Span) -> Answer {
+        match self.cpu.table().populate(self.ground.blocks(span), PageSize::Size4K) {
+            Ok(()) => Answer::Done,
+            Err(PopulateError::Overlap { gpa }) => Answer::Overlap(self.ground.page_of(gpa)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn vacate(&self, span: Span) -> Answer {
+        match self.cpu.table().vacate(self.ground.blocks(span)) {
+            Ok(()) => Answer::Done,
+            Err(VacateError::NotPopulated { gpa }) => {
+                Answer::NotPopulated(self.ground.page_of(gpa))
+            }
+            Err(VacateError::StillMapped { gpa }) => Answer::StillMapped(self.ground.page_of(gpa)),
+            Err(VacateError::Busy) => Answer::Busy,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn prot(rights: Rights) -> Prot {
+    match rights {
+        Rights::Read => Prot::R,
+        Rights::All => Prot::RWX,
+    }
+}
+
+/// Returns what a mapping says.
+fn leaf(mapping: Mapping) -> Leaf {
+    let Mapping { pfn, attr, accessed, dirty, .. } = mapping;
+    let rights = match attr.prot() {
+        Prot::R => Rights::Read,
+        Prot::RWX => Rights::All,
+        other => panic!("nobody gave {other}"),
+    };
+    Leaf { frame: number(pfn), rights, accessed, dirty }
+}
+
+fn number(pfn: HostPfn) -> u16 {
+    (pfn.get() - frame(0).get()) as u16
+}
