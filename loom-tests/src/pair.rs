@@ -20,7 +20,7 @@ use std::{cell::Cell, fmt::Debug, sync::Arc as StdArc};
 use slat::{Entry, Format, FrameSource, Level, SLOTS};
 
 use crate::{
-    Outcomes, explore_as,
+    Outcomes, explore_as, pages,
     sched::{self, Arc, Gate, thread},
     world::{Cpu, Table, World, gpa},
 };
@@ -249,11 +249,13 @@ impl<T: PartialEq + Debug> Pair<T> {
     }
 }
 
-/// How a table stands: each entry of its first two leaf tables, and of those above them.
+/// How a table stands: the entries of its first two leaf tables, and of those above them. Of real tables those
+/// at both ends, which scenarios are about, and how many pages are mapped in between.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct End {
     /// The first page at which a walk has passed through the entry, its level, and what it says.
     entries: Vec<(u64, Level, Entry)>,
+    mapped: u64,
     /// How many tables there are.
     tables: u64,
 }
@@ -274,7 +276,9 @@ impl End {
         );
         let pin = table.pin();
         let mut entries: Vec<(u64, Level, Entry)> = Vec::new();
-        for page in 0..2 * SLOTS as u64 {
+        let slots = SLOTS as u64;
+        let at_an_end = |page: &u64| page % slots < 4 || page % slots == slots - 1;
+        for page in (0..2 * slots).filter(at_an_end) {
             for step in pin.walk(gpa(page), Level::L1).iter() {
                 // Where a table lies is nobody's business.
                 let address = if table.format().is_table(step.entry) { ADDRESS } else { 0 };
@@ -285,7 +289,8 @@ impl End {
                 }
             }
         }
-        Self { entries, tables: stats.tables }
+        let mapped = pin.mapped(pages(0, 2 * slots)).unwrap();
+        Self { entries, mapped, tables: stats.tables }
     }
 }
 

@@ -172,9 +172,8 @@ impl<F: Format, S: FrameSource> Agent<F, S> {
     /// Makes room for leaves of `size`.
     fn refine(&self, gpa: Gpa, size: PageSize) -> Result<(), FaultError> {
         match self.reader.table().refine(size.leaf_range(gpa.page()), size) {
-            // Mapped meanwhile, by a large leaf.
-            Ok(()) | Err(RefineError::Mapped { .. }) => Ok(()),
-            Err(RefineError::NotPopulated { .. }) => Err(FaultError::NotPopulated { gpa }),
+            // Mapped meanwhile, by a large leaf; or the region went. The next try says what to do.
+            Ok(()) | Err(RefineError::Mapped { .. } | RefineError::NotPopulated { .. }) => Ok(()),
             Err(source) => Err(FaultError::Refine { gpa, source }),
         }
     }

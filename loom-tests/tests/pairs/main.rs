@@ -2,4 +2,8 @@
 //! what they come to in turn, or is named as an exception. docs/PAIRS.md lists all pairs.
 
 mod leaves;
+mod observers;
+mod regions;
+mod sizes;
+mod spaces;
 mod tables;
