@@ -23,6 +23,8 @@ pub(crate) fn controls(mutants: &[&Mutant]) -> Vec<Mutant> {
         name: format!("nothing is broken: {}", killer::arguments(&[target]).join(" ")),
         class: Class::Model,
         shared: Vec::new(),
+        hidden_by: Vec::new(),
+        uncover: Vec::new(),
         edits: Vec::new(),
         killers,
         seconds: SECONDS,

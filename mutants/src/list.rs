@@ -10,6 +10,7 @@
 //! name = ".."
 //! class = ".."
 //! shared = ["NAME"]   # if any
+//! hidden-by = ["NAME"] # if any: made before the others, and once alone, when each killer must pass
 //! killers = [".."]
 //! seconds = 60        # if other than usual
 //! hangs = true        # if that is how it shows
@@ -119,20 +120,21 @@ impl Chapter {
 impl Mutant {
     /// Puts the edits that it shares before its own.
     fn take_shared(&mut self, shared: &BTreeMap<String, Edit>) -> Result<(), ListError> {
-        let mut edits = Vec::new();
-        for name in &self.shared {
-            let edit = shared.get(name).ok_or_else(|| {
+        let find = |name: &String| {
+            shared.get(name).cloned().ok_or_else(|| {
                 let (mutant, shared) = (self.name.clone(), name.clone());
                 ListError::NoShared { mutant, shared }
-            })?;
-            edits.push(edit.clone());
-        }
-        edits.append(&mut self.edits);
-        self.edits = edits;
+            })
+        };
+        let uncover = self.hidden_by.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        let shared = self.shared.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        let own = std::mem::take(&mut self.edits);
+        self.edits = uncover.iter().cloned().chain(shared).chain(own).collect();
+        self.uncover = uncover;
         if self.killers.is_empty() {
             return Err(ListError::NoKiller(self.name.clone()));
         }
-        if self.edits.is_empty() {
+        if self.edits.len() == self.uncover.len() {
             return Err(ListError::NoEdit(self.name.clone()));
         }
         Ok(())

@@ -17,6 +17,13 @@ pub(crate) struct Mutant {
     /// Edits that several rows share, by name; they come before the row's own.
     #[serde(default)]
     pub(crate) shared: Vec<String>,
+    /// Shared edits without which the rest of them is hidden: made first, and alone, they must be noticed by
+    /// no killer.
+    #[serde(default)]
+    pub(crate) hidden_by: Vec<String>,
+    /// What these edits are.
+    #[serde(skip)]
+    pub(crate) uncover: Vec<Edit>,
     /// What is changed, one after the other.
     #[serde(default)]
     pub(crate) edits: Vec<Edit>,

@@ -8,11 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use parking_lot::Mutex;
 
 use crate::{
-    attempt,
+    attempt::{self, Outcome},
     cargo::{Cargo, DoesNotBuild},
+    edit::Edit,
     mutant::Mutant,
     report::Progress,
     scratch::Scratch,
@@ -73,6 +75,13 @@ pub(crate) fn run_all<'l>(
     Ok(found.into_iter().flatten().collect())
 }
 
+/// What a mutant takes.
+#[derive(Debug, Default)]
+struct Times {
+    building: Duration,
+    running: Duration,
+}
+
 /// One copy of the tree, and the cargo that builds it.
 struct Worker {
     scratch: Scratch,
@@ -89,24 +98,50 @@ impl Worker {
     }
 
     fn examine<'l>(&mut self, mutant: &'l Mutant) -> anyhow::Result<Finding<'l>> {
-        self.scratch.apply(mutant)?;
-        let finding = self.examine_what_is_there(mutant);
-        self.scratch.restore()?;
-        finding
+        let mut times = Times::default();
+        let uncovered = match mutant.uncover.as_slice() {
+            [] => None,
+            edits => self.try_edits(mutant, edits, &mut times)?.map_or_else(
+                |mistake| Some(Verdict::Wrong(mistake)),
+                |outcomes| Verdict::of_uncovered(mutant, &outcomes),
+            ),
+        };
+        let verdict = match uncovered {
+            Some(wrong) => wrong,
+            None => self
+                .try_edits(mutant, &mutant.edits, &mut times)?
+                .map_or_else(Verdict::Wrong, |outcomes| Verdict::of(mutant, &outcomes)),
+        };
+        Ok(Finding { mutant, verdict, building: times.building, running: times.running })
     }
 
-    fn examine_what_is_there<'l>(&mut self, mutant: &'l Mutant) -> anyhow::Result<Finding<'l>> {
+    /// Makes the edits, and lets the killers see them; undoes them.
+    fn try_edits(
+        &mut self,
+        mutant: &Mutant,
+        edits: &[Edit],
+        times: &mut Times,
+    ) -> anyhow::Result<Result<Vec<Outcome>, Mistake>> {
+        self.scratch.apply(edits).with_context(|| mutant.name.clone())?;
+        let outcomes = self.run_killers(mutant, times);
+        self.scratch.restore()?;
+        outcomes
+    }
+
+    fn run_killers(
+        &mut self,
+        mutant: &Mutant,
+        times: &mut Times,
+    ) -> anyhow::Result<Result<Vec<Outcome>, Mistake>> {
         let began = Instant::now();
         let built = self.cargo.build(&mutant.killers)?;
-        let building = began.elapsed();
-        let verdict = match built {
-            Err(DoesNotBuild(said)) => Verdict::Wrong(Mistake::DoesNotBuild(said)),
-            Ok(()) => {
-                let outcomes = attempt::outcomes(&mutant.killers, mutant.limit(), &mut self.cargo)?;
-                Verdict::of(mutant, &outcomes)
-            }
-        };
-        let running = began.elapsed() - building;
-        Ok(Finding { mutant, verdict, building, running })
+        times.building += began.elapsed();
+        if let Err(DoesNotBuild(said)) = built {
+            return Ok(Err(Mistake::DoesNotBuild(said)));
+        }
+        let began = Instant::now();
+        let outcomes = attempt::outcomes(&mutant.killers, mutant.limit(), &mut self.cargo)?;
+        times.running += began.elapsed();
+        Ok(Ok(outcomes))
     }
 }

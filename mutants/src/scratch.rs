@@ -12,8 +12,7 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    edit::{self, EditError},
-    mutant::Mutant,
+    edit::{self, Edit},
     tree::Tree,
 };
 
@@ -56,11 +55,10 @@ impl Scratch {
         &self.folder
     }
 
-    /// Makes the mutant of it.
-    pub(crate) fn apply(&mut self, mutant: &Mutant) -> anyhow::Result<()> {
+    /// Makes the edits in it.
+    pub(crate) fn apply(&mut self, edits: &[Edit]) -> anyhow::Result<()> {
         let tree = self.tree();
-        let texts = edit::apply_all(&mutant.edits, |file| fs::read_to_string(tree.join(file)).ok())
-            .map_err(|error: EditError| anyhow::anyhow!(error).context(mutant.name.clone()))?;
+        let texts = edit::apply_all(edits, |file| fs::read_to_string(tree.join(file)).ok())?;
         for (file, text) in texts {
             let path = tree.join(file);
             let original = fs::read_to_string(&path)?;

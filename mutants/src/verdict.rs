@@ -39,11 +39,25 @@ pub(crate) enum Mistake {
     NoTest(String),
     #[error("its row says that nobody can notice, but {0} does")]
     KilledAfterAll(String),
+    #[error("{0} notices already that what hides it is gone")]
+    NotHidden(String),
     #[error("its row says that nobody can notice, but {0} did not come to an end")]
     Unclear(String),
 }
 
 impl Verdict {
+    /// Judges what came of each killer when what hides the mutant was gone, and nothing else: it is wrong
+    /// unless all passed.
+    pub(crate) fn of_uncovered(mutant: &Mutant, outcomes: &[Outcome]) -> Option<Self> {
+        let mut named = mutant.killers.iter().map(Killer::text).zip(outcomes);
+        let (killer, outcome) = named.find(|(_, outcome)| **outcome != Outcome::Passed)?;
+        let mistake = match outcome {
+            Outcome::Missing => Mistake::NoTest(killer.to_owned()),
+            _ => Mistake::NotHidden(killer.to_owned()),
+        };
+        Some(Self::Wrong(mistake))
+    }
+
     /// Judges by what came of each killer.
     pub(crate) fn of(mutant: &Mutant, outcomes: &[Outcome]) -> Self {
         assert_eq!(mutant.killers.len(), outcomes.len(), "an outcome for each killer");

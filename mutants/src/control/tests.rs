@@ -10,6 +10,8 @@ fn mutant(killers: &[&str]) -> Mutant {
         name: "a mutant".to_owned(),
         class: Class::Ordering,
         shared: Vec::new(),
+        hidden_by: Vec::new(),
+        uncover: Vec::new(),
         edits: Vec::new(),
         killers: killers.collect(),
         seconds: 1,

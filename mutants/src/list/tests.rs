@@ -37,6 +37,17 @@ fn shared_edits_come_before_the_rows_own() {
 }
 
 #[test]
+fn what_hides_a_mutant_is_taken_away_first_and_is_no_mutant_itself() {
+    let shared = "[shared.fence]\nfile = 'a'\nold = 'x'\nnew = 'y'\n";
+    let list = read(&[&row("hidden-by = ['fence']"), shared]).unwrap();
+    let olds = |edits: &[Edit]| edits.iter().map(|edit| edit.old.clone()).collect::<Vec<_>>();
+    assert_eq!(olds(&list.mutants[0].uncover), ["x"]);
+    assert_eq!(olds(&list.mutants[0].edits), ["x", "b"]);
+    let alone = format!("[[mutant]]\n{ROW}hidden-by = ['fence']\n");
+    assert!(matches!(read(&[&alone, shared]), Err(ListError::NoEdit(_))));
+}
+
+#[test]
 fn no_two_rows_have_one_name() {
     let error = read(&[&row(""), &row("")]).unwrap_err();
     assert!(matches!(error, ListError::TwoMutants(name) if name == "one"));

@@ -8,7 +8,7 @@ fn every_mutant_is_made_and_undone() {
     let folder = tempfile::tempdir().unwrap();
     let mut scratch = Scratch::new(&tree, folder.path().to_owned()).unwrap();
     for mutant in &list.mutants {
-        scratch.apply(mutant).unwrap();
+        scratch.apply(&mutant.edits).unwrap();
         let changed = mutant.edits.iter().map(|edit| &edit.file);
         for file in changed.clone() {
             let there = fs::read_to_string(scratch.tree().join(file)).unwrap();

@@ -7,6 +7,8 @@ fn mutant(hangs: bool, survives: Option<&str>) -> Mutant {
         name: "a mutant".to_owned(),
         class: Class::Ordering,
         shared: Vec::new(),
+        hidden_by: Vec::new(),
+        uncover: Vec::new(),
         edits: Vec::new(),
         killers: killers.map(|text| Killer::try_from(text.to_owned()).unwrap()).to_vec(),
         seconds: 1,
@@ -23,6 +25,14 @@ fn unnoticed(killer: &str, why: Blind) -> Unnoticed {
 fn a_mutant_is_killed_if_all_of_its_killers_failed() {
     let verdict = Verdict::of(&mutant(false, None), &[Outcome::Failed; 2]);
     assert!(verdict == Verdict::Killed && !verdict.is_bad());
+}
+
+#[test]
+fn what_hides_a_mutant_is_noticed_by_nobody_when_it_is_gone() {
+    let mutant = mutant(false, None);
+    assert_eq!(Verdict::of_uncovered(&mutant, &[Outcome::Passed; 2]), None);
+    let found = Verdict::of_uncovered(&mutant, &[Outcome::Passed, Outcome::Failed]);
+    assert_eq!(found, Some(Verdict::Wrong(Mistake::NotHidden("map::two".to_owned()))));
 }
 
 #[test]
