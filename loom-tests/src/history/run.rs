@@ -129,12 +129,11 @@ fn record(program: &Program, pace: u64) -> History {
     let mut sides = doers.into_iter().enumerate().map(|(number, doer)| {
         let (clock, gate) = (Arc::clone(&clock), Arc::clone(&gate));
         let (calls, pinning) = (program.threads[number].clone(), program.pinning);
-        let mut pace = Pace::new(pace, number);
         move || {
+            let _pace = Pace::new(pace, number);
             gate.pass();
             let pin = (pinning == Pinning::Throughout).then(|| doer.cpu.pin());
             let timed = calls.into_iter().map(|call| {
-                pace.wait();
                 let (answer, when) = clock.time(number, || doer.perform(call));
                 (call, answer, when)
             });

@@ -66,7 +66,7 @@ impl Pace {
     pub(crate) fn new(_seed: u64, _thread: usize) -> Self {
         Self
     }
-
-    #[expect(clippy::unused_self, reason = "real threads have something to wait for")]
-    pub(crate) fn wait(&mut self) {}
 }
+
+/// Real threads stop here now and then.
+pub(crate) fn hesitate() {}
