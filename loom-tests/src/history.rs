@@ -30,6 +30,8 @@ mod clock;
 #[cfg(not(loom))]
 mod draw;
 
+pub(crate) use clock::hesitate;
+
 use call::{Answer, Call, PAGES};
 use spec::{Page, Tables};
 

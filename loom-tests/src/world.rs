@@ -12,6 +12,7 @@ use slat::{
 };
 
 use crate::{
+    history::hesitate,
     page::Page,
     sched::{Arc, Gate, thread},
 };
@@ -88,6 +89,7 @@ unsafe impl FrameSource for Frames {
     }
 
     unsafe fn table(&self, pfn: HostPfn) -> &slat::Table {
+        hesitate();
         // SAFETY: the caller's promise is the same.
         unsafe { self.0.table(pfn) }
     }

@@ -101,6 +101,8 @@ fn rights_and_bits_of_one_page_have_an_order() {
     let one = [Call::NoteDirty(0), Call::Unmap(0)];
     let two = [Call::Protect(0, Rights::Read), Call::ClearDirty(0)];
     explore(&program("rights and bits", Ground::WHOLE, &one, &two).mapped(0));
+    let one = [Call::Write(0), Call::Unmap(0)];
+    explore(&program("rights, bits, and an MMU", Ground::WHOLE, &one, &two).mapped(0));
     let one = [Call::NoteDirty(1), Call::SetAccessed(0)];
     let two = [Call::Harvest(PART), Call::ClearAccessed(0)];
     explore(&program("harvest", Ground::WHOLE, &one, &two).mapped(0).mapped(1));

@@ -100,6 +100,10 @@ pub enum Call {
     SetAccessed(usize),
     /// Clears the accessed bit of a page.
     ClearAccessed(usize),
+    /// Reads a page through the MMU.
+    Read(usize),
+    /// Writes a page through the MMU.
+    Write(usize),
     /// Takes the dirty bits of some pages.
     Harvest(Span),
     /// Makes a page dirty that was written without an MMU, if it may be.
@@ -195,6 +199,8 @@ impl fmt::Display for Call {
             Self::ClearDirty(page) => write!(f, "clear_dirty {page}"),
             Self::SetAccessed(page) => write!(f, "set_accessed {page}"),
             Self::ClearAccessed(page) => write!(f, "clear_accessed {page}"),
+            Self::Read(page) => write!(f, "read {page}"),
+            Self::Write(page) => write!(f, "write {page}"),
             Self::Harvest(span) => write!(f, "harvest {span}"),
             Self::SetDirty(page) => write!(f, "set_dirty {page}"),
             Self::UnmapRange(span) => write!(f, "unmap_range {span}"),

@@ -99,22 +99,22 @@ impl Hand {
     }
 
     fn call(&mut self, role: Role) -> Call {
-        let one_of = self.rng.random_range(0..12);
+        let mut one_of = |calls| self.rng.random_range(0..calls);
         match role {
-            Role::Structure => match one_of {
+            Role::Structure => match one_of(12) {
                 0..=5 => Call::Vacate(self.span()),
                 6..=9 => Call::Populate(self.span()),
                 10 => self.map(),
                 _ => Call::Unmap(self.page()),
             },
-            Role::Leaves => match one_of {
+            Role::Leaves => match one_of(12) {
                 0..=4 => self.map(),
                 5..=7 => Call::Unmap(self.page()),
                 8..=9 => Call::Lookup(self.page()),
                 10 => Call::UnmapRange(self.span()),
                 _ => Call::Translate(self.span()),
             },
-            Role::Bits => match one_of {
+            Role::Bits => match one_of(15) {
                 0..=1 => self.map(),
                 2 => Call::Unmap(self.page()),
                 3 => Call::Protect(self.page(), self.rights()),
@@ -124,6 +124,8 @@ impl Hand {
                 8 => Call::ClearAccessed(self.page()),
                 9 => Call::Harvest(self.span()),
                 10 => Call::SetDirty(self.page()),
+                11 => Call::Read(self.page()),
+                12..=13 => Call::Write(self.page()),
                 _ => Call::Lookup(self.page()),
             },
         }

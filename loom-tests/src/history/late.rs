@@ -135,12 +135,14 @@ fn late_way(history: &History, at: At, step: Step) -> Option<Step> {
     let nothing = |may: bool| may.then_some(Step::Nothing);
     match (action, said) {
         (Action::Lookup, Answer::Was(leaf)) => nothing(of(leaf.frame)),
-        (Action::Translate, Answer::Run(frame, _)) => nothing(of(frame)),
+        (Action::Translate | Action::Read | Action::Write, Answer::Run(frame, _)) => {
+            nothing(of(frame))
+        }
         (Action::Continues(frame), Answer::Bit(true)) => nothing(of(frame)),
         (Action::Protect(_) | Action::SetDirty, Answer::Changed(1))
         | (Action::NoteDirty, Answer::Bit(_))
         | (Action::ClearDirty | Action::SetAccessed | Action::ClearAccessed, Answer::Bit(true))
-        | (Action::Translate, Answer::Denied) => nothing(!met.is_empty()),
+        | (Action::Translate | Action::Write, Answer::Denied) => nothing(!met.is_empty()),
         // Who met it before may have left something there.
         (Action::Unmap, Answer::Was(leaf)) => {
             let touched = |map| history.all().any(|other| touches(history, other, page, map));
@@ -161,6 +163,8 @@ fn touches(history: &History, other: At, page: usize, map: At) -> bool {
     let changes = match history.get(other).call {
         Call::Protect(of, _)
         | Call::NoteDirty(of)
+        | Call::Read(of)
+        | Call::Write(of)
         | Call::SetDirty(of)
         | Call::ClearDirty(of)
         | Call::SetAccessed(of)

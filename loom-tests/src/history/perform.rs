@@ -1,23 +1,38 @@
 //! What is called, done on the library, and what it answers, in the words of the specification.
 
+use std::cell::RefCell;
+
 use slat::{
-    Attr, Bitmap, Entry, HostPfn, Level, MapError, Mapped, Mapping, Mark, NoteError, Noted,
-    PAGE_BYTES, PageSize, PopulateError, Prot, TranslateError, UnmapError, VacateError,
+    Attr, Bitmap, Entry, Ept, HostPfn, Level, MapError, Mapped, Mapping, Mark, NoteError, Noted,
+    Observer, PAGE_BYTES, PageSize, PopulateError, Prot, Tracking, TranslateError, UnmapError,
+    VacateError,
+    mmu::{Access, Cause},
 };
 
 use super::{
     call::{Answer, Call, Leaf, PAGES, Rights, Span},
-    program::Ground,
+    program::{Ground, Program},
 };
-use crate::world::{Cpu, frame};
+use crate::{
+    sched::Arc,
+    world::{Cpu, Frames, World, frame},
+};
 
 /// A processor on a ground.
-pub(super) struct Doer<'c> {
-    pub(super) cpu: &'c Cpu,
-    pub(super) ground: &'c Ground,
+pub(super) struct Doer {
+    pub(super) cpu: Cpu,
+    ground: Ground,
+    /// For the accesses of its MMU, if there will be some. It has no caches: what those show is told apart from
+    /// what the table is by a flush, and by no order.
+    observer: Option<RefCell<Observer<Ept, Frames>>>,
 }
 
-impl Doer<'_> {
+impl Doer {
+    pub(super) fn new(world: &Arc<World>, program: &Program) -> Self {
+        let observer = program.has_accesses().then(|| RefCell::new(world.table.observer()));
+        Self { cpu: Cpu::new(world), ground: program.ground, observer }
+    }
+
     /// Does what is called.
     pub(super) fn perform(&self, call: Call) -> Answer {
         match call {
@@ -37,6 +52,8 @@ impl Doer<'_> {
             Call::ClearAccessed(page) => {
                 Answer::Bit(self.cpu.pin().slot(self.gpa(page)).unwrap().clear_accessed())
             }
+            Call::Read(page) => self.access(page, Access::READ),
+            Call::Write(page) => self.access(page, Access::WRITE),
             Call::Harvest(span) => self.harvest(span),
             Call::UnmapRange(span) => self.unmap_range(span),
             Call::Translate(span) => self.translate(span),
@@ -100,6 +117,19 @@ impl Doer<'_> {
         let mut written = Bitmap::new(self.ground.range(Span::one(page)));
         written.set(self.gpa(page)).unwrap();
         Answer::Changed(self.cpu.pin().set_dirty(&written).unwrap() as usize)
+    }
+
+    fn access(&self, page: usize, access: Access) -> Answer {
+        let observer = self.observer.as_ref().expect("the program has accesses");
+        let mut observer = observer.borrow_mut();
+        match observer.enter(Tracking::On).mmu().translate(self.gpa(page), access) {
+            Ok(translation) => Answer::Run(number(translation.pfn), 1),
+            Err(fault) => match fault.cause() {
+                Cause::NotPresent => Answer::NotMapped,
+                Cause::Rights => Answer::Denied,
+                cause => panic!("{cause:?}"),
+            },
+        }
     }
 
     fn harvest(&self, span: Span) -> Answer {

@@ -159,6 +159,12 @@ impl Program {
         Self { pinning, ..self }
     }
 
+    /// Tells whether an MMU walks.
+    pub(crate) fn has_accesses(&self) -> bool {
+        let mut calls = self.threads.iter().flatten();
+        calls.any(|call| matches!(call, Call::Read(_) | Call::Write(_)))
+    }
+
     /// Returns how many leaf tables the program can make.
     pub(crate) fn lives(&self) -> u64 {
         let calls = self.threads.iter().flatten();

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     sched::{Arc, Gate, Shared, thread},
-    world::{Cpu, World},
+    world::World,
 };
 
 /// What came of checking histories.
@@ -22,6 +22,8 @@ pub struct Tally {
     pub histories: u64,
     /// How many operations they had.
     pub operations: u64,
+    /// How many pairs of them were under way at the same time.
+    pub pairs: u64,
     /// How many configurations the longest search came to.
     pub longest: usize,
     /// How many needed [`Exception::LateLeaf`].
@@ -35,6 +37,7 @@ impl Tally {
     pub fn add(&mut self, other: Self) {
         self.histories += other.histories;
         self.operations += other.operations;
+        self.pairs += other.pairs;
         self.longest = self.longest.max(other.longest);
         self.late += other.late;
         self.exchanged += other.exchanged;
@@ -43,8 +46,9 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { histories, operations, longest, late, exchanged } = self;
+        let Self { histories, operations, pairs, longest, late, exchanged } = self;
         write!(f, "{histories} histories of {operations} operations are linearizable; ")?;
+        write!(f, "{pairs} pairs were simultaneous; ")?;
         write!(f, "the longest search came to {longest} configurations; ")?;
         write!(f, "{late} met late leaves, {exchanged} exchanged answers of late maps")
     }
@@ -79,7 +83,7 @@ fn schedule(seed: u64, runs: usize, scenario: impl Fn(usize) + Send + Sync + 'st
         scheduler::{PctScheduler, RandomScheduler},
     };
     let config = Config::default();
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         Runner::new(RandomScheduler::new_from_seed(seed, runs), config).run(move || scenario(0));
     } else {
         Runner::new(PctScheduler::new_from_seed(seed, 4, runs), config).run(move || scenario(0));
@@ -94,6 +98,8 @@ fn schedule(_seed: u64, runs: usize, scenario: impl Fn(usize) + Send + Sync + 's
 fn check(program: &Program, pace: u64) -> Tally {
     let history = record(program, pace);
     let operations = history.all().count() as u64;
+    let pairs = history.all().flat_map(|one| history.all().map(move |other| (one, other)));
+    let pairs = pairs.filter(|&(one, other)| history.overlap(one, other)).count() as u64 / 2;
     let checked = history.check().unwrap_or_else(|stuck| {
         let Program { name, ground, pinning, .. } = program;
         panic!("{name}, on {}, pinned {pinning:?}: {stuck}", ground.name);
@@ -101,6 +107,7 @@ fn check(program: &Program, pace: u64) -> Tally {
     Tally {
         histories: 1,
         operations,
+        pairs,
         longest: checked.configurations,
         late: u64::from(checked.needs == Some(Exception::LateLeaf)),
         exchanged: u64::from(checked.needs == Some(Exception::Exchanged)),
@@ -117,39 +124,35 @@ fn record(program: &Program, pace: u64) -> History {
     let world = Arc::new(World::with_lives(program.lives()));
     let clock = Arc::new(Clock::new(count));
     let gate = Arc::new(Gate::new(count));
-    let cpus: Vec<_> = program.threads.iter().map(|_| Cpu::new(&world)).collect();
-    set_up(&cpus[0], program);
-    let mut sides = cpus.into_iter().enumerate().map(|(number, cpu)| {
+    let doers: Vec<_> = program.threads.iter().map(|_| Doer::new(&world, program)).collect();
+    set_up(&doers[0], program);
+    let mut sides = doers.into_iter().enumerate().map(|(number, doer)| {
         let (clock, gate) = (Arc::clone(&clock), Arc::clone(&gate));
-        let (calls, ground, pinning) =
-            (program.threads[number].clone(), program.ground, program.pinning);
-        let mut pace = Pace::new(pace, number);
+        let (calls, pinning) = (program.threads[number].clone(), program.pinning);
         move || {
+            let _pace = Pace::new(pace, number);
             gate.pass();
-            let pin = (pinning == Pinning::Throughout).then(|| cpu.pin());
-            let doer = Doer { cpu: &cpu, ground: &ground };
+            let pin = (pinning == Pinning::Throughout).then(|| doer.cpu.pin());
             let timed = calls.into_iter().map(|call| {
-                pace.wait();
                 let (answer, when) = clock.time(number, || doer.perform(call));
                 (call, answer, when)
             });
             let timed: Vec<Timed> = timed.collect();
             drop(pin);
-            (timed, cpu)
+            (timed, doer)
         }
     });
     let first = sides.next().expect("there is a thread");
     let others: Vec<_> = sides.map(thread::spawn).collect();
     let mut threads = vec![first()];
     threads.extend(others.into_iter().map(|other| other.join().unwrap()));
-    let (timed, cpus): (Vec<_>, Vec<_>) = threads.into_iter().unzip();
-    let last = look(&cpus[0], program, &timed);
+    let (timed, doers): (Vec<_>, Vec<_>) = threads.into_iter().unzip();
+    let last = look(&doers[0], program, &timed);
     assemble(program, &timed, last)
 }
 
 /// Makes the pages what they are at first.
-fn set_up(cpu: &Cpu, program: &Program) {
-    let doer = Doer { cpu, ground: &program.ground };
+fn set_up(doer: &Doer, program: &Program) {
     for page in 0..program.ground.pages {
         if program.start[page] == Page::Unpopulated {
             continue;
@@ -167,13 +170,12 @@ fn set_up(cpu: &Cpu, program: &Program) {
 }
 
 /// Looks at all pages when everything is over: what the history has to come to.
-fn look(cpu: &Cpu, program: &Program, timed: &[Vec<Timed>]) -> Vec<Operation> {
+fn look(doer: &Doer, program: &Program, timed: &[Vec<Timed>]) -> Vec<Operation> {
     let mut seen = [0; THREADS];
     for (seen, timed) in seen.iter_mut().zip(timed) {
         *seen = timed.len();
     }
     let calls = (0..program.ground.pages).map(Call::Look);
-    let doer = Doer { cpu, ground: &program.ground };
     let look = |call| Operation { call, answer: doer.perform(call), seen };
     calls.map(look).collect()
 }

@@ -37,6 +37,8 @@ pub(crate) enum Action {
     ClearDirty,
     SetAccessed,
     ClearAccessed,
+    Read,
+    Write,
     /// Asks for the frame, to write.
     Translate,
     /// Asks whether the page has this frame, to write.
@@ -64,9 +66,8 @@ impl Page {
             (_, Action::SetDirty) => (Answer::Changed(0), self),
             // `Step::fits` takes it with any page's number: there is only the one.
             (Self::Unpopulated, Action::Map(_)) => (Answer::NotPopulated(0), self),
-            (_, Action::Unmap | Action::Lookup | Action::NoteDirty | Action::Translate) => {
-                (Answer::NotMapped, self)
-            }
+            (_, Action::Unmap | Action::Lookup | Action::NoteDirty) => (Answer::NotMapped, self),
+            (_, Action::Read | Action::Write | Action::Translate) => (Answer::NotMapped, self),
         }
     }
 
@@ -93,7 +94,14 @@ impl Page {
             Action::ClearAccessed => {
                 (Answer::Bit(accessed), with(Leaf { accessed: false, ..leaf }))
             }
-            Action::Translate if rights == Rights::Read => (Answer::Denied, with(leaf)),
+            Action::Write | Action::Translate if rights == Rights::Read => {
+                (Answer::Denied, with(leaf))
+            }
+            Action::Read => (Answer::Run(frame, 1), with(Leaf { accessed: true, ..leaf })),
+            Action::Write => {
+                let written = Leaf { accessed: true, dirty: true, ..leaf };
+                (Answer::Run(frame, 1), with(written))
+            }
             Action::Translate => (Answer::Run(frame, 1), with(leaf)),
             Action::Continues(next) => {
                 (Answer::Bit(rights == Rights::All && next == frame), with(leaf))

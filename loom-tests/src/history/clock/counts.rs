@@ -8,7 +8,8 @@
 //! and read with a call. Of such words, too, a load may return old values: in those executions the operation
 //! counts as still under way, and nothing was ordered by the look.
 
-#[cfg_attr(shuttle, expect(clippy::disallowed_types, reason = "outside of the executions"))]
+#![cfg_attr(shuttle, expect(clippy::disallowed_types, reason = "outside of the executions"))]
+
 mod words {
     #[cfg(loom)]
     pub(super) use loom::sync::atomic::{AtomicUsize, Ordering};
@@ -65,7 +66,7 @@ impl Pace {
     pub(crate) fn new(_seed: u64, _thread: usize) -> Self {
         Self
     }
-
-    #[expect(clippy::unused_self, reason = "real threads have something to wait for")]
-    pub(crate) fn wait(&mut self) {}
 }
+
+/// Real threads stop here now and then.
+pub(crate) fn hesitate() {}

@@ -10,7 +10,8 @@
 //! than was so.
 
 use std::{
-    hint,
+    cell::RefCell,
+    hint, thread,
     time::{Duration, Instant},
 };
 
@@ -57,20 +58,38 @@ pub(crate) fn seen(threads: &[Vec<Interval>]) -> Vec<Vec<[usize; THREADS]>> {
     threads.iter().map(|of| of.iter().map(seen).collect()).collect()
 }
 
-/// The pace of a thread: real threads are too fast to meet if nothing holds them up.
+thread_local! {
+    static PACE: RefCell<Option<SmallRng>> = const { RefCell::new(None) };
+}
+
+/// The pace of the thread that made it, while it is there: threads are too fast to meet if nothing holds
+/// them up.
 #[derive(Debug)]
-pub(crate) struct Pace(SmallRng);
+pub(crate) struct Pace;
 
 impl Pace {
     pub(crate) fn new(seed: u64, thread: usize) -> Self {
-        Self(SmallRng::seed_from_u64(seed ^ (thread as u64) << 32))
+        PACE.set(Some(SmallRng::seed_from_u64(seed ^ (thread as u64) << 32)));
+        Self
     }
+}
 
-    /// Waits for a moment, or not.
-    pub(crate) fn wait(&mut self) {
-        let spins = if self.0.random_bool(0.5) { self.0.random_range(0..200) } else { 0 };
-        for _ in 0..spins {
-            hint::spin_loop();
-        }
+impl Drop for Pace {
+    fn drop(&mut self) {
+        PACE.set(None);
     }
+}
+
+/// Stops for a moment, or not, where a walk goes on to the next table; nothing happens in a thread that has
+/// no [`Pace`]. It tells nobody anything, and orders nothing.
+pub(crate) fn hesitate() {
+    PACE.with_borrow_mut(|pace| {
+        let Some(rng) = pace else { return };
+        match rng.random_range(0..64) {
+            // Threads may be more than processors: let another one come.
+            0..=1 => thread::yield_now(),
+            2..=9 => (0..rng.random_range(0..1_000)).for_each(|_| hint::spin_loop()),
+            _ => {}
+        }
+    });
 }

@@ -57,6 +57,7 @@ fn what_is_changed_in_a_late_leaf_perishes_with_it() {
         (Call::Protect(0, Rights::Read), Answer::Changed(1)),
         (Call::NoteDirty(0), Answer::Bit(false)),
         (Call::SetDirty(0), Answer::Changed(1)),
+        (Call::Write(0), Answer::Run(7, 1)),
     ];
     for (call, answer) in changes {
         let needs = needs(EMPTY, &beside(CLEAN, call, answer));

@@ -33,6 +33,8 @@ impl Script {
             Call::ClearDirty(page) => one(page, Action::ClearDirty),
             Call::SetAccessed(page) => one(page, Action::SetAccessed),
             Call::ClearAccessed(page) => one(page, Action::ClearAccessed),
+            Call::Read(page) => one(page, Action::Read),
+            Call::Write(page) => one(page, Action::Write),
             Call::Look(page) => one(page, Action::Look),
             Call::Harvest(span) => Self::harvest(span, answer),
             Call::SetDirty(page) => one(page, Action::SetDirty),

@@ -95,6 +95,9 @@ fn who_asks_for_a_leaf_where_none_is_changes_nothing() {
         for action in [Action::Unmap, Action::Lookup, Action::NoteDirty, Action::Translate] {
             becomes(page, action, Answer::NotMapped, page);
         }
+        for action in [Action::Read, Action::Write] {
+            becomes(page, action, Answer::NotMapped, page);
+        }
         for action in [Action::ClearDirty, Action::SetAccessed, Action::ClearAccessed] {
             becomes(page, action, Answer::Bit(false), page);
         }
@@ -118,6 +121,18 @@ fn a_bit_is_what_was_made_of_it_last() {
     becomes(clean, Action::SetAccessed, Answer::Bit(false), used);
     becomes(used, Action::ClearAccessed, Answer::Bit(true), clean);
     becomes(used, Action::ClearDirty, Answer::Bit(false), used);
+}
+
+#[test]
+fn an_access_reaches_the_frame_and_leaves_its_bits_or_faults_and_leaves_none() {
+    let both = Leaf { accessed: true, ..dirty(7) };
+    let reached = Answer::Run(7, 1);
+    let of = |leaf| Page::Leaf(leaf);
+    assert_eq!(after(of(leaf(7)), Action::Read, reached), Some(of(ACCESSED)));
+    assert_eq!(after(of(leaf(7)), Action::Write, reached), Some(of(both)));
+    assert_eq!(after(of(dirty(7)), Action::Read, reached), Some(of(both)));
+    becomes(of(READ), Action::Write, Answer::Denied, of(READ));
+    assert_eq!(after(of(leaf(7)), Action::Read, Answer::Run(8, 1)), None);
 }
 
 #[test]
