@@ -26,5 +26,6 @@ mod holds;
 mod misuse;
 mod model;
 mod prefault;
+mod random;
 mod regions;
 mod tracking;

@@ -1,12 +1,12 @@
-//! Random sequences of all operations of a space, against maps of pages.
+//! A space and the reference: what each answers to each operation, and that they are the same afterwards.
 //!
-//! `SLAT_MODEL_CASES` and `SLAT_MODEL_LENGTH` scale it.
+//! What is done follows from bytes, which somebody draws at random, or a fuzzer chooses.
 
 mod reference;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use arbitrary::Unstructured;
 use slat::{
     Bitmap, Contiguous, CopyOnWrite, DirtyError, DiscardError, FaultError, Format, GpaRange,
     MapRegionError, PageSize, Prot, ProtectRegionError, ReplaceBackingError, ResizeRegionError,
@@ -15,7 +15,7 @@ use slat::{
 
 use self::reference::{Kind, Reference, Region};
 use crate::{
-    common::{MIB, PAGE, RWX, SMALL, at, every_format, range, scaled},
+    common::{MIB, PAGE, RWX, SMALL, at, range},
     rig::{Audited, Cpu, Rig, addresses, go_on},
 };
 
@@ -23,11 +23,12 @@ use crate::{
 const FIRST: u64 = 2 * MIB / PAGE - 20;
 const PAGES: u64 = 40;
 
-struct Pair<F: Format> {
+pub(crate) struct Pair<'b, F: Format> {
     rig: Rig<F>,
     cpu: Cpu<F>,
     reference: Reference,
-    rng: SmallRng,
+    /// What follows.
+    bytes: Unstructured<'b>,
     /// Whether pages that become resident count as written.
     keeps_bits: bool,
     /// What is written next.
@@ -42,16 +43,16 @@ fn address(page: u64) -> u64 {
     (FIRST + page) * PAGE
 }
 
-impl<F: Format> Pair<F> {
-    fn new(format: F, seed: u64, keeps_bits: bool) -> Self {
+impl<'b, F: Format> Pair<'b, F> {
+    pub(crate) fn new(format: F, bytes: &'b [u8], keeps_bits: bool) -> Self {
         let rig = Rig::new(format);
         let cpu = rig.cpu();
-        let rng = SmallRng::seed_from_u64(seed);
-        Self { rig, cpu, reference: Reference::default(), rng, keeps_bits, word: 0 }
+        let (reference, bytes) = (Reference::default(), Unstructured::new(bytes));
+        Self { rig, cpu, reference, bytes, keeps_bits, word: 0 }
     }
 
     fn below(&mut self, end: u64) -> u64 {
-        self.rng.random_range(0..end)
+        self.bytes.int_in_range(0..=end - 1).expect("where there are no bytes left, it is zero")
     }
 
     /// Some range; often a region's own.
@@ -85,6 +86,18 @@ impl<F: Format> Pair<F> {
             1 if is_free => Kind::Copy,
             _ => Kind::Demand,
         }
+    }
+
+    /// Does something until there are no bytes left, or so many steps; returns how many.
+    pub(crate) fn run(mut self, most: u64) -> u64 {
+        let mut steps = 0;
+        while steps < most && !self.bytes.is_empty() {
+            self.step();
+            self.agree();
+            steps += 1;
+        }
+        self.finish();
+        steps
     }
 
     fn step(&mut self) {
@@ -321,39 +334,14 @@ impl<F: Format> Pair<F> {
             assert_eq!(self.rig.memory.read(leaf.pfn), self.reference.read(page), "page {page}");
         }
     }
-}
 
-every_format! {
-    #![and_without_bits]
-    fn every_operation_answers_as_maps_of_pages_would(format: impl Format) {
-        let (cases, length) = if cfg!(debug_assertions) { (12, 150) } else { (60, 400) };
-        let cases = scaled("SLAT_MODEL_CASES", cases);
-        let length = scaled("SLAT_MODEL_LENGTH", length);
-        let keeps_bits = keeps_bits(format);
-        for seed in 0..cases {
-            let mut pair = Pair::new(format, seed, keeps_bits);
-            for _ in 0..length {
-                pair.step();
-                pair.agree();
-            }
-            let Pair { rig, cpu, .. } = pair;
-            drop(cpu);
-            let everything = area(0, PAGES);
-            // What was put off.
-            let _ = rig.dirty(everything, &mut Bitmap::new(everything));
-            rig.audit();
-        }
+    /// Everything comes back.
+    fn finish(self) {
+        let Self { rig, cpu, .. } = self;
+        drop(cpu);
+        let everything = area(0, PAGES);
+        // What was put off.
+        let _ = rig.dirty(everything, &mut Bitmap::new(everything));
+        rig.audit();
     }
-}
-
-/// Tells whether the MMU keeps dirty bits: if a write that is tracked does not fault.
-fn keeps_bits(format: impl Format) -> bool {
-    let rig = Rig::new(format);
-    rig.map_demand(0, PAGE);
-    rig.cpu().writes(0, 1);
-    rig.track();
-    let mut cpu = rig.cpu();
-    let written = cpu.attempt(0, crate::rig::WRITE, |_, _| ());
-    drop(cpu);
-    written.is_ok()
 }

@@ -2,7 +2,7 @@
 
 use slat::{FixError, Fixed, Format, Gpa, GpaRange, NoteError, Noted, Prot, WatchError};
 
-use crate::reference::{Changed, Reference, join, numbers, page_of};
+use super::reference::{Changed, Reference, join, numbers, page_of};
 
 impl<F: Format> Reference<F> {
     fn may_watch(&self, range: GpaRange) -> Result<(), WatchError> {

@@ -2,10 +2,8 @@
 
 use slat::{CollapseError, EncodeError, Format, Gpa, GpaRange, PageSize, RefineError, SplitError};
 
-use crate::{
-    common::{PAGE, SMALL, at, pfn},
-    reference::{Reference, Room, numbers, page_of},
-};
+use super::reference::{Reference, Room, numbers, page_of};
+use crate::common::{PAGE, SMALL, at, pfn};
 
 impl<F: Format> Reference<F> {
     /// Makes a room, and the leaf in it, into those of the next smaller size.
