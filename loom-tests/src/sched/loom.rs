@@ -49,6 +49,11 @@ pub(crate) fn explore(preemptions: usize, scenario: impl Fn() + Send + Sync + 's
     Runs { executions: executions.load(Ordering::Relaxed), preemptions, took: started.elapsed() }
 }
 
+/// Returns by what an execution makes its choices: the same ones in each.
+pub(crate) fn seed() -> u64 {
+    0
+}
+
 /// A cell whose unordered accesses end the execution.
 #[derive(Debug)]
 pub(crate) struct Cell(loom::cell::UnsafeCell<u64>);
