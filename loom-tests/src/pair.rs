@@ -20,7 +20,7 @@ use std::{cell::Cell, fmt::Debug, sync::Arc as StdArc};
 use slat::{Entry, Format, FrameSource, Level, SLOTS};
 
 use crate::{
-    Outcomes, explore_as, pages,
+    Outcomes, explore_as, name_of, pages,
     sched::{self, Arc, Gate, thread},
     world::{Cpu, Table, World, gpa},
 };
@@ -181,8 +181,7 @@ where
     let mut in_turn = vec![first];
     in_turn.extend((1..=steps).map(|before| once(&scenario, Order::After(before)).0));
     let alone = [Order::OneAlone, Order::TwoAlone].map(|order| once(&scenario, order).0);
-    let name = std::any::type_name::<S>();
-    let seen = explore_as(name, preemptions, move || scenario(&Play::of(Order::Beside)));
+    let seen = explore_as(name_of::<S>(), preemptions, move || scenario(&Play::of(Order::Beside)));
     Pair { in_turn, alone: Vec::from(alone), seen }
 }
 

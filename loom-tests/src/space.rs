@@ -33,7 +33,7 @@ pub const PAGE: u64 = 1;
 
 /// Host memory: the frames from `frame(0)` on, with their contents.
 #[derive(Debug, Default)]
-pub struct Ram([Page; 6]);
+pub struct Ram([Page; 12]);
 
 impl Ram {
     fn page(&self, frame: HostPfn) -> &Page {

@@ -1,4 +1,5 @@
-//! Random interleavings, the same ones in every run.
+//! Random interleavings, the same ones in every run: a thread at random at each step, and by probabilistic
+//! concurrency testing (PCT), where priorities change at a few random steps.
 
 mod cell;
 mod lock;
@@ -13,7 +14,11 @@ use shuttle::sync::{
     Mutex,
     atomic::{AtomicBool, Ordering},
 };
-use shuttle::{Config, Runner, scheduler::RandomScheduler};
+use shuttle::{
+    Config, Runner,
+    rand::{RngCore, thread_rng},
+    scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler},
+};
 pub use shuttle::{sync::Arc, thread};
 
 pub use self::signal::Signal;
@@ -24,26 +29,56 @@ pub(crate) use self::{cell::Cell, lock::Lock};
 pub(crate) type Shared<T> = Arc<std::sync::Mutex<T>>;
 
 pub(crate) struct Runs {
-    executions: usize,
+    random: usize,
+    by_priority: usize,
     took: Duration,
 }
 
 impl fmt::Display for Runs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { executions, took } = self;
-        write!(f, "{executions} random executions, {took:.1?}")
+        let Self { random, by_priority, took } = self;
+        write!(f, "{random} random executions, {by_priority} by priorities, {took:.1?}")
     }
 }
 
 const SEED: u64 = 0x51a7;
 
-/// `SHUTTLE_ITERATIONS` overrides the number of executions.
+/// How many times PCT changes priorities, and one more: of bugs that take so many orderings of two steps it
+/// finds one in some executions, whatever else goes on.
+const DEPTH: usize = 4;
+
+/// Of how many random executions there is one by PCT.
+const RATIO: usize = 4;
+
+/// `SHUTTLE_ITERATIONS` overrides the number of executions, `SHUTTLE_SCHEDULER` (`random` or `pct`) says by which
+/// scheduler alone to go, and `SHUTTLE_REPLAY` names a file with the schedule of the one to go through again.
 pub(crate) fn explore(_preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) -> Runs {
-    let iterations = std::env::var("SHUTTLE_ITERATIONS").map_or(2_000, |n| n.parse().unwrap());
     let started = Instant::now();
-    let scheduler = RandomScheduler::new_from_seed(SEED, iterations);
-    let executions = Runner::new(scheduler, Config::default()).run(scenario);
-    Runs { executions, took: started.elapsed() }
+    let scenario = Arc::new(scenario);
+    let run = |scheduler: Box<dyn Scheduler + Send>| {
+        let scenario = Arc::clone(&scenario);
+        Runner::new(scheduler, Config::default()).run(move || scenario())
+    };
+    if let Ok(file) = std::env::var("SHUTTLE_REPLAY") {
+        let replay = ReplayScheduler::new_from_file(file).unwrap();
+        return Runs { random: run(Box::new(replay)), by_priority: 0, took: started.elapsed() };
+    }
+    let iterations = std::env::var("SHUTTLE_ITERATIONS").map_or(2_000, |n| n.parse().unwrap());
+    let only = std::env::var("SHUTTLE_SCHEDULER").ok();
+    let (random, by_priority) = match only.as_deref() {
+        None => (iterations, iterations / RATIO),
+        Some("random") => (iterations, 0),
+        Some("pct") => (0, iterations),
+        Some(other) => panic!("there is no scheduler {other}"),
+    };
+    let random = run(Box::new(RandomScheduler::new_from_seed(SEED, random)));
+    let by_priority = run(Box::new(PctScheduler::new_from_seed(SEED, DEPTH, by_priority)));
+    Runs { random, by_priority, took: started.elapsed() }
+}
+
+/// Returns by what an execution makes its choices. It is part of the schedule.
+pub(crate) fn seed() -> u64 {
+    thread_rng().next_u64()
 }
 
 /// Runs `scenario` once, which starts no thread.

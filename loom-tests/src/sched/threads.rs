@@ -38,7 +38,9 @@ pub(crate) fn explore(_preemptions: usize, scenario: impl Fn() + Send + Sync + '
     let usual = if cfg!(miri) { 10 } else { 500 };
     let executions = std::env::var("THREAD_RUNS").map_or(usual, |n| n.parse().unwrap());
     let started = Instant::now();
-    for _ in 0..executions {
+    for run in 0..executions {
+        RUN.set(run as u64);
+        let _says = Says(run);
         scenario();
     }
     Runs { executions, took: started.elapsed() }
@@ -47,6 +49,26 @@ pub(crate) fn explore(_preemptions: usize, scenario: impl Fn() + Send + Sync + '
 /// Runs `scenario` once, which starts no thread.
 pub(crate) fn once(scenario: impl Fn() + Send + Sync + 'static) {
     scenario();
+}
+
+thread_local! {
+    static RUN: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// Returns by what a run makes its choices: its number. To be asked on the scenario's own thread.
+pub(crate) fn seed() -> u64 {
+    RUN.get()
+}
+
+/// Says which run fails, if one does.
+struct Says(usize);
+
+impl Drop for Says {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("in run {}", self.0);
+        }
+    }
 }
 
 /// Holds racing threads back until all are there: a thread takes longer to start than to run.

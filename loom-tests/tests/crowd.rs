@@ -1,0 +1,328 @@
+//! Crowds on a few pages: many threads, of which each does many things. Frames are in one hand at a time, the
+//! table's or a member's, and bear a stamp that says for which page; who still reaches a frame that is
+//! somebody else's reads another one, or what nobody ordered.
+
+use std::sync::Arc as StdArc;
+
+use loom_tests::{
+    Arc, Frames, Guest, Page, RWX, World,
+    crowd::{Clock, MEMBERS, Member, Part, STEPS, crowd, explore},
+    frame, gpa, no_kick, pages,
+    sizes::{SMALL, TABLE},
+    space::{Processor, Site, Stopped},
+};
+use slat::{Bitmap, Ept, HostPfn, MapError, Mapped, Mark, OnDemand, Prot, Reader, mmu::Access};
+
+/// The pages that all are about: of two leaf tables.
+const PAGES: [u64; 4] = [0, 1, TABLE, TABLE + 1];
+
+/// The stamp of a frame that nobody has for a page.
+const FREE: u64 = u64::MAX;
+
+/// A table, and what is in the frames behind it.
+#[derive(Debug)]
+struct Memory {
+    world: World,
+    stamps: Vec<Page>,
+}
+
+impl Memory {
+    /// Makes room for all pages, and a frame for each member.
+    fn new() -> Arc<Self> {
+        // Tables that are vacated may wait for a while.
+        let world = World::new(40);
+        world.table.populate(pages(0, 2 * TABLE), SMALL).unwrap();
+        Arc::new(Self { world, stamps: (0..MEMBERS).map(|_| Page::new()).collect() })
+    }
+
+    fn stamp(&self, pfn: HostPfn) -> &Page {
+        &self.stamps[number(pfn) as usize]
+    }
+
+    /// Says that each frame is in one hand, and that what is mapped is what its mapper wrote.
+    fn audit(&self, hands: Vec<Vec<u64>>) {
+        let mut all: Vec<u64> = hands.into_iter().flatten().collect();
+        for leaf in PAGES.into_iter().filter_map(|page| self.world.lookup(page)) {
+            assert_eq!(gpa(self.stamp(leaf.pfn).read()), leaf.gpa);
+            all.push(number(leaf.pfn));
+        }
+        all.sort_unstable();
+        assert_eq!(all, (0..MEMBERS).collect::<Vec<_>>());
+    }
+}
+
+fn number(pfn: HostPfn) -> u64 {
+    pfn.get() - frame(0).get()
+}
+
+/// When a frame that was unmapped is used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reuse {
+    /// At once: no MMU walks.
+    AtOnce,
+    /// When it is shot down.
+    ShotDown,
+}
+
+/// What a member changes memory with.
+#[derive(Debug)]
+struct Hand {
+    memory: Arc<Memory>,
+    reader: Reader<Ept, Frames>,
+    frames: Vec<u64>,
+    reuse: Reuse,
+}
+
+impl Hand {
+    fn new(memory: &Arc<Memory>, frames: Vec<u64>, reuse: Reuse) -> Self {
+        let reader = memory.world.table.reader();
+        Self { memory: Arc::clone(memory), reader, frames, reuse }
+    }
+
+    /// Makes all steps; returns the frames that are left.
+    fn play(mut self, member: &mut Member) -> Vec<u64> {
+        for _ in 0..STEPS {
+            let page = member.one_of(&PAGES);
+            match member.choose(10) {
+                0..=2 => self.map(page),
+                3..=5 => self.unmap(page),
+                6 => self.change_bits(page),
+                7 => drop(self.reader.pin().protect(pages(0, 2 * TABLE), Prot::R).unwrap()),
+                choice => self.change_structure(member, page, choice == 8),
+            }
+        }
+        self.frames
+    }
+
+    fn map(&mut self, page: u64) {
+        let Some(own) = self.frames.pop() else { return };
+        self.memory.stamps[own as usize].write(page);
+        let mapped = self.reader.pin().map(gpa(page), frame(own), SMALL, RWX);
+        match mapped {
+            Ok(Mapped::New) => return,
+            Err(MapError::Vacated { .. }) if self.reuse == Reuse::ShotDown => {
+                // It was there for a moment.
+                self.memory.world.table.flush_all().shootdown().wait(&no_kick).unwrap();
+            }
+            Err(
+                MapError::Occupied(_) | MapError::NotPopulated { .. } | MapError::Vacated { .. },
+            ) => {}
+            other => panic!("{other:?}"),
+        }
+        self.frames.push(own);
+    }
+
+    fn unmap(&mut self, page: u64) {
+        let unmapped = self.reader.pin().unmap(gpa(page));
+        let Ok((old, flush)) = unmapped else { return };
+        let stamp = self.memory.stamp(old.pfn);
+        assert_eq!(stamp.read(), page);
+        if self.reuse == Reuse::ShotDown {
+            flush.shootdown().wait(&no_kick).unwrap();
+        }
+        stamp.write(FREE);
+        self.frames.push(number(old.pfn));
+    }
+
+    fn change_bits(&self, page: u64) {
+        let pin = self.reader.pin();
+        let slot = pin.slot(gpa(page)).unwrap();
+        slot.set_dirty();
+        slot.clear_dirty();
+        let leaf = pin.lookup(gpa(page));
+        assert!(leaf.is_none_or(|leaf| number(leaf.pfn) < MEMBERS), "{leaf:?}");
+    }
+
+    fn change_structure(&self, member: &mut Member, page: u64, goes: bool) {
+        let first = page / TABLE * TABLE;
+        let range = member.one_of(&[pages(page, page + 1), pages(first, first + TABLE)]);
+        let table = &self.memory.world.table;
+        // There already, or not there, or mapped.
+        let _ = if goes {
+            table.vacate(range).map_err(drop)
+        } else {
+            table.populate(range, SMALL).map_err(drop)
+        };
+    }
+}
+
+fn parts<T>(part: impl Fn(u64) -> Part<T>) -> Vec<Part<T>> {
+    (0..MEMBERS).map(part).collect()
+}
+
+#[test]
+fn each_frame_is_in_one_hand_whatever_a_crowd_does() {
+    for outcomes in explore(2, |seed| {
+        let memory = Memory::new();
+        let hands = crowd(
+            seed,
+            parts(|own| {
+                let hand = Hand::new(&memory, vec![own], Reuse::AtOnce);
+                Box::new(move |member| hand.play(member))
+            }),
+        );
+        memory.audit(hands);
+    }) {
+        outcomes.are(&[()]);
+    }
+}
+
+/// Goes in and out, and reads what it reaches.
+fn visit(memory: &Memory, guest: &mut Guest, member: &mut Member) {
+    for _ in 0..STEPS {
+        let mut stay = guest.enter();
+        for _ in 0..=member.choose(2) {
+            let page = member.one_of(&PAGES);
+            if let Ok(reached) = stay.access(page, Access::READ) {
+                assert_eq!(memory.stamp(reached).read(), page);
+            }
+        }
+    }
+}
+
+/// Tables and pages go and come, and guests are inside with caches that go stale.
+#[test]
+fn no_guest_of_a_crowd_reaches_what_was_shot_down() {
+    for outcomes in explore(2, |seed| {
+        let memory = Memory::new();
+        let hands = crowd(
+            seed,
+            parts(|own| -> Part<Vec<u64>> {
+                if own % 2 == 0 {
+                    let frames = (own..MEMBERS.min(own + 2)).collect();
+                    let hand = Hand::new(&memory, frames, Reuse::ShotDown);
+                    return Box::new(move |member| hand.play(member));
+                }
+                let memory = Arc::clone(&memory);
+                let mut guest = Guest::new(&memory.world);
+                Box::new(move |member| {
+                    visit(&memory, &mut guest, member);
+                    Vec::new()
+                })
+            }),
+        );
+        memory.audit(hands);
+    }) {
+        outcomes.are(&[()]);
+    }
+}
+
+/// When each page was last written, and last reported.
+#[derive(Debug, Default)]
+struct Times {
+    written: [u64; 4],
+    reported: [u64; 4],
+}
+
+fn write(clock: &Clock, guest: &mut Guest, member: &mut Member) -> Times {
+    let mut times = Times::default();
+    for _ in 0..STEPS {
+        let page = member.choose(4);
+        let began = clock.tick();
+        if guest.enter().access(page, Access::WRITE).is_ok() {
+            times.written[page as usize] = began;
+        }
+    }
+    times
+}
+
+/// Does rounds of harvests, each with its shoot-down.
+fn harvest(world: &World, clock: &Clock, rounds: u64) -> Times {
+    let mut times = Times::default();
+    for _ in 0..rounds {
+        let mut found = Bitmap::new(pages(0, 4));
+        let (_, flush) = world.table.harvest_round(pages(0, 4), Mark::Dirty, &mut found).unwrap();
+        flush.shootdown().wait(&no_kick).unwrap();
+        let over = clock.tick();
+        for page in (0..4).filter(|&page| found.contains(gpa(page))) {
+            times.reported[page as usize] = over;
+        }
+    }
+    times
+}
+
+/// A page that was written after the shoot-down of a round is reported by a later one.
+#[test]
+fn what_a_crowd_writes_is_reported_by_a_round_that_was_not_over() {
+    for outcomes in explore(2, |seed| {
+        let world = Arc::new(World::new(4).filled(SMALL));
+        let clock = Arc::new(Clock::new());
+        let mut all = crowd(
+            seed,
+            parts(|own| -> Part<Times> {
+                let (world, clock) = (Arc::clone(&world), Arc::clone(&clock));
+                if own == 0 {
+                    return Box::new(move |_| harvest(&world, &clock, STEPS));
+                }
+                let mut guest = Guest::new(&world);
+                Box::new(move |member| write(&clock, &mut guest, member))
+            }),
+        );
+        all.push(harvest(&world, &clock, 3));
+        for page in 0..4 {
+            let last = |times: fn(&Times) -> &[u64; 4]| {
+                all.iter().map(|one| times(one)[page]).max().unwrap()
+            };
+            let (written, reported) = (last(|one| &one.written), last(|one| &one.reported));
+            assert!(written <= reported, "page {page} was written at {written}: {reported}");
+        }
+    }) {
+        outcomes.are(&[()]);
+    }
+}
+
+/// Changes the region of the page, again and again.
+fn change(site: &Site, member: &mut Member, backing: impl Fn() -> StdArc<OnDemand>) {
+    for _ in 0..STEPS {
+        match member.choose(3) {
+            0 => drop(site.discard()),
+            1 => site.replace(backing()),
+            _ => {
+                site.unmap();
+                site.map(backing());
+            }
+        }
+    }
+}
+
+/// Reads the page as a guest, or holds it and reads it as a device.
+fn reach(site: &Site, processor: &mut Processor, member: &mut Member) {
+    for _ in 0..STEPS {
+        if member.choose(3) > 0 {
+            // The frame is read while the guest is inside.
+            let _: Result<_, Stopped> = processor.touch(Access::READ);
+        } else if let Ok(hold) = processor.hold(Prot::R) {
+            let _ = site.ram.read(hold.frame());
+            hold.release();
+        }
+    }
+}
+
+#[test]
+fn no_fault_or_hold_of_a_crowd_reaches_a_frame_that_was_given_back() {
+    for outcomes in explore(1, |seed| {
+        let site = Site::new();
+        let pool = site.pool(0, 12);
+        let backing = {
+            let pool = pool.clone();
+            move || StdArc::new(OnDemand::new(pool.clone(), 1, SMALL))
+        };
+        site.map(backing());
+        let site = Arc::new(site);
+        crowd(
+            seed,
+            parts(|own| -> Part<()> {
+                let (site, backing) = (Arc::clone(&site), backing.clone());
+                if own == 0 {
+                    return Box::new(move |member| change(&site, member, backing));
+                }
+                let mut processor = site.processor();
+                Box::new(move |member| reach(&site, &mut processor, member))
+            }),
+        );
+        site.unmap();
+        assert_eq!((site.space.resident(), pool.taken()), (0, 0));
+    }) {
+        outcomes.are(&[()]);
+    }
+}
