@@ -116,6 +116,8 @@ pub mod docs {
     pub mod formats {}
     #[doc = include_str!("../docs/ORDERING.md")]
     pub mod ordering {}
+    #[doc = include_str!("../docs/PAIRS.md")]
+    pub mod pairs {}
     #[doc = include_str!("../docs/UNSAFE.md")]
     pub mod unsafe_code {}
     #[doc = include_str!("../docs/TESTING.md")]

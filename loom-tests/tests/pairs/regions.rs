@@ -5,9 +5,12 @@ use std::{ops::ControlFlow, sync::Arc as StdArc};
 use loom_tests::{
     Arc, End, Exception, RWX, explore, frame, gpa, no_kick, pages, pair,
     sizes::{LARGE, TABLE},
-    space::{Processor, Site, beside},
+    space::{Pool, Processor, Site, beside},
 };
-use slat::{CollapseError, Contiguous, Fault, FaultError, Gpa, Hold, HoldEnd, Prot, Tracking};
+use slat::{
+    CollapseError, Contiguous, CopyOnWrite, Fault, FaultError, Gpa, Hold, HoldEnd, PAGE_BYTES,
+    Prot, Tracking,
+};
 
 /// A change of the region.
 type Change = fn(&Site);
@@ -89,6 +92,23 @@ fn a_leaf_that_a_fault_maps_beside_the_start_of_tracking_is_small() {
 }
 
 #[test]
+fn a_page_that_is_held_while_its_leaf_is_split_is_held() {
+    pair(2, |play| {
+        let site = Arc::new(large());
+        let (processor, there) = (site.processor(), Arc::clone(&site));
+        assert_eq!(fault(&processor, gpa(2)), Some(true));
+        let track = move || there.space.track_dirty(Tracking::On).unwrap();
+        let hold = || {
+            let hold = processor.vcpu.hold(gpa(1), Prot::R).unwrap();
+            assert_eq!(hold.frame(), frame(1));
+            hold.release()
+        };
+        (play.beside(hold, track), end(&site))
+    })
+    .as_in_turn();
+}
+
+#[test]
 fn two_faults_that_make_room_for_small_leaves_make_it_once() {
     pair(2, |play| {
         let site = tracked();
@@ -112,6 +132,40 @@ fn a_fault_that_makes_room_beside_a_removal_leaves_no_page_behind() {
             assert!(leaf.is_none() || resolved == Some(true));
             assert!(leaf.is_none_or(|leaf| leaf.size == slat::PageSize::Size4K));
             assert_eq!(fault(&processor, gpa(1)).unwrap(), site.space.stats().regions == 1);
+            resolved == Some(true)
+        })
+        .are(&[true, false]);
+    }
+}
+
+/// A region whose pages are copied when they are written, all mapped by one leaf.
+fn shared() -> (Arc<Site>, StdArc<Pool>) {
+    let site = Site::new();
+    let copies = site.pool(4, 6);
+    let pool = StdArc::clone(&copies);
+    site.space
+        .map_region(region(), StdArc::new(CopyOnWrite::new(memory(0), pool)), 0, RWX)
+        .unwrap();
+    // The page that is copied.
+    site.ram.write(frame(1), 0);
+    let processor = site.processor();
+    for page in 0..TABLE {
+        assert_eq!(processor.vcpu.fault(gpa(page), Prot::R).unwrap(), Fault::Resolved);
+    }
+    assert_eq!(collapse(&site), Some(true));
+    (Arc::new(site), copies)
+}
+
+#[test]
+fn a_fault_that_splits_a_leaf_beside_a_removal_leaves_no_page_behind() {
+    for removal in removals().into_iter().take(2) {
+        explore(1, move || {
+            let (site, copies) = shared();
+            let (processor, there) = (site.processor(), Arc::clone(&site));
+            let (resolved, ()) = beside(|| fault(&processor, gpa(1)), move || removal(&there));
+            let mapped = site.space.table().pin().mapped(region()).unwrap();
+            assert_eq!(site.space.resident(), mapped);
+            assert!(copies.taken() <= mapped && (mapped == 0 || resolved == Some(true)));
             resolved == Some(true)
         })
         .are(&[true, false]);

@@ -133,6 +133,39 @@ fn who_looks_through_room_that_is_refined_meets_what_is_mapped_there_by_then() {
     }
 }
 
+/// The second table is linked while they are on their way.
+#[test]
+fn who_goes_through_a_range_beside_a_populate_visits_what_is_there_when_it_comes() {
+    let visits: [fn(&Cpu, GpaRange) -> u64; 4] = [
+        |cpu, range| cpu.pin().unmap_range(range, |_| ()).unwrap().0,
+        |cpu, range| {
+            let mut found = Bitmap::new(range);
+            cpu.pin().harvest(range, Mark::Dirty, &mut found).unwrap().0
+        },
+        |cpu, range| {
+            let mut selection = Bitmap::new(range);
+            selection.set_range(range).unwrap();
+            cpu.pin().set_dirty(&selection).unwrap()
+        },
+        |cpu, range| cpu.pin().unwatch(range).unwrap(),
+    ];
+    for visit in visits {
+        pair(2, move |play| {
+            let world = World::new(2);
+            let [here, there] = [0, TABLE].map(|page| pages(page, page + 1));
+            let attr = RWX;
+            world.table.populate_mapped(here, PageSize::Size4K, frame(0), attr).unwrap();
+            let world = Arc::new(world);
+            let populate = move |cpu: &Cpu| {
+                cpu.table().populate_mapped(there, PageSize::Size4K, frame(9), attr)
+            };
+            let all = pages(0, 2 * TABLE);
+            (play.race(&world, move |cpu| visit(cpu, all), populate), world.end())
+        })
+        .as_in_turn();
+    }
+}
+
 #[test]
 fn a_bit_is_set_in_a_page_of_room_that_is_refined_when_it_is_mapped() {
     pair(3, |play| {
