@@ -32,8 +32,8 @@ struct Memory {
 impl Memory {
     /// Makes room for all pages, of which two are mapped, and a frame for each member.
     fn new() -> Arc<Self> {
-        // Tables that are vacated may wait for a while.
-        let world = World::new(40);
+        // One more than there are at a time, so that those that were vacated are soon used again.
+        let world = World::new(3);
         world.table.populate(pages(0, 2 * TABLE), SMALL).unwrap();
         let stamps: Vec<_> = (0..COUNT).map(|_| Page::new()).collect();
         for (page, own) in PAGES.into_iter().zip(MEMBERS..COUNT) {
