@@ -20,7 +20,7 @@ pub const MEMBERS: u64 = if cfg!(loom) { 2 } else { 7 };
 pub const STEPS: u64 = if cfg!(loom) { 1 } else { 16 };
 
 /// How many seeds are tried where the executions of one are gone through.
-const SEEDS: u64 = 6;
+const SEEDS: u64 = 3;
 
 /// One of a crowd, who chooses what to do.
 #[derive(Debug)]

@@ -19,6 +19,9 @@ const PAGES: [u64; 4] = [0, 1, TABLE, TABLE + 1];
 /// The stamp of a frame that nobody has for a page.
 const FREE: u64 = u64::MAX;
 
+/// How many frames there are: one for each member, and two that are mapped.
+const COUNT: u64 = MEMBERS + 2;
+
 /// A table, and what is in the frames behind it.
 #[derive(Debug)]
 struct Memory {
@@ -27,12 +30,17 @@ struct Memory {
 }
 
 impl Memory {
-    /// Makes room for all pages, and a frame for each member.
+    /// Makes room for all pages, of which two are mapped, and a frame for each member.
     fn new() -> Arc<Self> {
-        // Tables that are vacated may wait for a while.
-        let world = World::new(40);
+        // One more than there are at a time, so that those that were vacated are soon used again.
+        let world = World::new(3);
         world.table.populate(pages(0, 2 * TABLE), SMALL).unwrap();
-        Arc::new(Self { world, stamps: (0..MEMBERS).map(|_| Page::new()).collect() })
+        let stamps: Vec<_> = (0..COUNT).map(|_| Page::new()).collect();
+        for (page, own) in PAGES.into_iter().zip(MEMBERS..COUNT) {
+            stamps[own as usize].write(page);
+            world.table.pin().map(gpa(page), frame(own), SMALL, RWX).unwrap();
+        }
+        Arc::new(Self { world, stamps })
     }
 
     fn stamp(&self, pfn: HostPfn) -> &Page {
@@ -47,7 +55,7 @@ impl Memory {
             all.push(number(leaf.pfn));
         }
         all.sort_unstable();
-        assert_eq!(all, (0..MEMBERS).collect::<Vec<_>>());
+        assert_eq!(all, (0..COUNT).collect::<Vec<_>>());
     }
 }
 
@@ -130,7 +138,7 @@ impl Hand {
         slot.set_dirty();
         slot.clear_dirty();
         let leaf = pin.lookup(gpa(page));
-        assert!(leaf.is_none_or(|leaf| number(leaf.pfn) < MEMBERS), "{leaf:?}");
+        assert!(leaf.is_none_or(|leaf| number(leaf.pfn) < COUNT), "{leaf:?}");
     }
 
     fn change_structure(&self, member: &mut Member, page: u64, goes: bool) {

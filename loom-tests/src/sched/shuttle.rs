@@ -60,7 +60,8 @@ pub(crate) fn explore(_preemptions: usize, scenario: impl Fn() + Send + Sync + '
         Runner::new(scheduler, Config::default()).run(move || scenario())
     };
     if let Ok(file) = std::env::var("SHUTTLE_REPLAY") {
-        let replay = ReplayScheduler::new_from_file(file).unwrap();
+        let schedule = std::fs::read_to_string(file).unwrap();
+        let replay = ReplayScheduler::new_from_encoded(schedule.trim());
         return Runs { random: run(Box::new(replay)), by_priority: 0, took: started.elapsed() };
     }
     let iterations = std::env::var("SHUTTLE_ITERATIONS").map_or(2_000, |n| n.parse().unwrap());
