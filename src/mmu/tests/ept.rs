@@ -253,7 +253,11 @@ fn an_address_beyond_the_width_is_a_violation() {
 #[test]
 fn the_cause_says_what_to_do() {
     let rig = Rig::new(ept(Levels::Four, EVERYTHING));
-    let cause = |access| rig.reach(access).unwrap_err().cause();
+    let cause = |access| {
+        let fault = rig.reach(access).unwrap_err();
+        assert_eq!(fault.gpa(), rig.gpa);
+        fault.cause()
+    };
     assert_eq!(cause(Access::READ), Cause::NotPresent);
     rig.plant_leaf(Level::L1, 1);
     assert_eq!(cause(Access::WRITE), Cause::Rights);
