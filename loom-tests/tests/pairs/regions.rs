@@ -196,7 +196,7 @@ fn a_fault_or_a_hold_beside_a_collapse_finds_its_page() {
             Hold::release_written(hold) == HoldEnd::InPlace
         },
     ];
-    for find in finds {
+    for (find, writes) in finds.into_iter().zip([false, true]) {
         explore(1, move || {
             let site = small();
             let (processor, there) = (site.processor(), Arc::clone(&site));
@@ -205,6 +205,7 @@ fn a_fault_or_a_hold_beside_a_collapse_finds_its_page() {
             let leaf = site.space.table().pin().lookup(gpa(1)).unwrap();
             assert_eq!((leaf.frame_of(gpa(1)), site.space.resident()), (Some(frame(1)), TABLE));
             assert_eq!(leaf.size == LARGE, collapsed == Some(true));
+            assert!(leaf.dirty || !writes);
             collapsed
         })
         .are(&[Some(true), None]);
