@@ -59,13 +59,14 @@ fn a_lookup_beside_an_unmap_finds_the_page_as_the_unmap_returns_it_or_nothing() 
 }
 
 #[test]
-fn a_translation_beside_an_unmap_in_it_ends_before_the_page_or_behind_it() {
+fn a_translation_beside_unmaps_ends_before_the_first_page_that_is_gone() {
     pair(3, |play| {
         let world = World::mapped(1);
         world.table.pin().map(gpa(2), frame(2), PageSize::Size4K, RWX).unwrap();
         let world = Arc::new(world);
-        let translate = |cpu: &Cpu| cpu.pin().translate(gpa(1), 2 * PAGE_BYTES, Prot::R).unwrap();
-        (play.race(&world, |cpu| cpu.unmap(2), translate), world.end())
+        let translate = |cpu: &Cpu| cpu.pin().translate(gpa(1), 2 * PAGE_BYTES, Prot::R);
+        let unmap = |cpu: &Cpu, step| cpu.unmap([2, 1][step]).unwrap();
+        (play.race_steps(&world, translate, 2, unmap), world.end())
     })
     .as_in_turn();
 }

@@ -220,13 +220,15 @@ fn a_reclaim_frees_no_table_that_a_guest_may_be_in() {
 
 #[test]
 fn of_two_guests_that_enter_at_a_time_each_sees_what_came_before() {
-    pair(3, |play| {
+    explore(3, || {
         let (world, mut guest) = warm(Access::READ);
-        let mut other = Guest::new(&world);
+        let mut other = Guest::warm(&world, 1);
         serve(world.table.pin().unmap(gpa(1)).unwrap().1);
-        let read = |_: &Cpu| guest.enter().access(1, Access::READ);
-        let write = move |_: &Cpu| other.enter().access(1, Access::WRITE);
-        (play.race(&world, read, write), world.end())
+        race_unpinned(
+            &world,
+            |_| guest.enter().access(1, Access::READ),
+            move |_| other.enter().access(1, Access::WRITE),
+        )
     })
-    .as_in_turn();
+    .are(&[(Err(Cause::NotPresent), Err(Cause::NotPresent))]);
 }

@@ -3,14 +3,11 @@
 use std::{ops::ControlFlow, sync::Arc as StdArc};
 
 use loom_tests::{
-    Arc, End, Exception, RWX, explore, frame, gpa, no_kick, pages, pair,
+    Arc, End, Exception, Pair, RWX, explore, frame, gpa, no_kick, pages, pair,
     sizes::{LARGE, TABLE},
-    space::{Pool, Processor, Site, beside},
+    space::{Processor, Site, beside},
 };
-use slat::{
-    CollapseError, Contiguous, CopyOnWrite, Fault, FaultError, Gpa, Hold, HoldEnd, PAGE_BYTES,
-    Prot, Tracking,
-};
+use slat::{CollapseError, Contiguous, Fault, FaultError, Gpa, Hold, HoldEnd, Prot, Tracking};
 
 /// A change of the region.
 type Change = fn(&Site);
@@ -138,38 +135,39 @@ fn a_fault_that_makes_room_beside_a_removal_leaves_no_page_behind() {
     }
 }
 
-/// A region whose pages are copied when they are written, all mapped by one leaf.
-fn shared() -> (Arc<Site>, StdArc<Pool>) {
+/// Two regions, with one leaf across both.
+fn across() -> Arc<Site> {
     let site = Site::new();
-    let copies = site.pool(4, 6);
-    let pool = StdArc::clone(&copies);
-    site.space
-        .map_region(region(), StdArc::new(CopyOnWrite::new(memory(0), pool)), 0, RWX)
-        .unwrap();
-    // The page that is copied.
-    site.ram.write(frame(1), 0);
-    let processor = site.processor();
-    for page in 0..TABLE {
-        assert_eq!(processor.vcpu.fault(gpa(page), Prot::R).unwrap(), Fault::Resolved);
+    for range in [pages(0, 2), pages(2, TABLE)] {
+        let backing = StdArc::new(Contiguous::new(frame(0), TABLE).unwrap());
+        site.space.map_region(range, backing, range.start().get(), RWX).unwrap();
+        site.space.prefault(range, |_| ControlFlow::Continue(())).unwrap();
     }
     assert_eq!(collapse(&site), Some(true));
-    (Arc::new(site), copies)
+    Arc::new(site)
+}
+
+/// What a fault says, and the change, and how the space stands in the end.
+type Split = (Option<Option<bool>>, Option<()>, (End, u64));
+
+/// The fault is about one of them, and splits the leaf, as does who takes away what is in that region.
+fn split_beside(removal: Change) -> Pair<Split> {
+    pair(1, move |play| {
+        let site = across();
+        let (processor, there) = (site.processor(), Arc::clone(&site));
+        let (fault, removed) = play.beside(|| fault(&processor, gpa(1)), move || removal(&there));
+        (fault, removed, end(&site))
+    })
 }
 
 #[test]
 fn a_fault_that_splits_a_leaf_beside_a_removal_leaves_no_page_behind() {
-    for removal in removals().into_iter().take(2) {
-        explore(1, move || {
-            let (site, copies) = shared();
-            let (processor, there) = (site.processor(), Arc::clone(&site));
-            let (resolved, ()) = beside(|| fault(&processor, gpa(1)), move || removal(&there));
-            let mapped = site.space.table().pin().mapped(region()).unwrap();
-            assert_eq!(site.space.resident(), mapped);
-            assert!(copies.taken() <= mapped && (mapped == 0 || resolved == Some(true)));
-            resolved == Some(true)
-        })
-        .are(&[true, false]);
-    }
+    split_beside(|site| site.space.unmap_region(pages(0, 2)).unwrap()).as_in_turn();
+    split_beside(|site| site.space.replace_backing(pages(0, 2), memory(TABLE), 0).unwrap())
+        .as_in_turn_but(&[Exception::new(
+            "Retry: the range is closed",
+            |(fault, removed, end)| (*fault == Some(None)).then(|| (None, *removed, end.clone())),
+        )]);
 }
 
 /// What is removed is all there is, whether it was one leaf or many.
@@ -198,7 +196,7 @@ fn a_fault_or_a_hold_beside_a_collapse_finds_its_page() {
             Hold::release_written(hold) == HoldEnd::InPlace
         },
     ];
-    for find in finds {
+    for (find, writes) in finds.into_iter().zip([false, true]) {
         explore(1, move || {
             let site = small();
             let (processor, there) = (site.processor(), Arc::clone(&site));
@@ -207,6 +205,7 @@ fn a_fault_or_a_hold_beside_a_collapse_finds_its_page() {
             let leaf = site.space.table().pin().lookup(gpa(1)).unwrap();
             assert_eq!((leaf.frame_of(gpa(1)), site.space.resident()), (Some(frame(1)), TABLE));
             assert_eq!(leaf.size == LARGE, collapsed == Some(true));
+            assert!(leaf.dirty || !writes);
             collapsed
         })
         .are(&[Some(true), None]);

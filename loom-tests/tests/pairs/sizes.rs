@@ -35,7 +35,7 @@ const fn gave_up<T: Clone>() -> Exception<(Option<Said>, T, End)> {
 fn two_splits_of_one_leaf_make_one_table() {
     for world in [World::new, World::breaking] {
         pair(3, move |play| {
-            let world = Arc::new(world(2).filled(LARGE));
+            let world = Arc::new(world(1).filled(LARGE));
             (play.race(&world, split, split), world.end())
         })
         .as_in_turn();

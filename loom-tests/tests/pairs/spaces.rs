@@ -171,7 +171,7 @@ fn what_a_device_wrote_beside_a_change_goes_with_its_frame() {
 fn a_release_of_a_written_page_and_a_write_of_the_guest_make_it_dirty() {
     pair(2, |play| {
         let (site, _pool) = Site::on_demand();
-        let (device, mut guest) = (site.processor(), site.warm(Access::READ));
+        let (device, mut guest) = (site.processor(), site.processor());
         let hold = device.hold(Prot::W).unwrap();
         let write = move || guest.access_with(Access::WRITE, |_, _| ()).map(drop);
         let said = play.beside(|| hold.release_written(), write);
