@@ -13,8 +13,8 @@ use loom_tests::{
 };
 use slat::{Bitmap, Ept, HostPfn, MapError, Mapped, Mark, OnDemand, Prot, Reader, mmu::Access};
 
-/// The pages that all are about: of two leaf tables.
-const PAGES: [u64; 4] = [0, 1, TABLE, TABLE + 1];
+/// The pages that all are about: of three leaf tables, of which two are there at a time.
+const PAGES: [u64; 4] = [0, TABLE, TABLE + 1, 2 * TABLE];
 
 /// The stamp of a frame that nobody has for a page.
 const FREE: u64 = u64::MAX;
@@ -30,10 +30,10 @@ struct Memory {
 }
 
 impl Memory {
-    /// Makes room for all pages, of which two are mapped, and a frame for each member.
+    /// Makes room for some pages, of which two are mapped, and a frame for each member.
     fn new() -> Arc<Self> {
-        // One more than there are at a time, so that those that were vacated are soon used again.
-        let world = World::new(3);
+        // A table that is vacated is the next one that is populated.
+        let world = World::new(2);
         world.table.populate(pages(0, 2 * TABLE), SMALL).unwrap();
         let stamps: Vec<_> = (0..COUNT).map(|_| Page::new()).collect();
         for (page, own) in PAGES.into_iter().zip(MEMBERS..COUNT) {
@@ -95,7 +95,7 @@ impl Hand {
                 0..=2 => self.map(page),
                 3..=5 => self.unmap(page),
                 6 => self.change_bits(page),
-                7 => drop(self.reader.pin().protect(pages(0, 2 * TABLE), Prot::R).unwrap()),
+                7 => drop(self.reader.pin().protect(pages(0, 3 * TABLE), Prot::R).unwrap()),
                 choice => self.change_structure(member, page, choice == 8),
             }
         }
@@ -145,7 +145,7 @@ impl Hand {
         let first = page / TABLE * TABLE;
         let range = member.one_of(&[pages(page, page + 1), pages(first, first + TABLE)]);
         let table = &self.memory.world.table;
-        // There already, or not there, or mapped.
+        // There already, or not there, or mapped, or no table is free.
         let _ = if goes {
             table.vacate(range).map_err(drop)
         } else {
@@ -175,12 +175,12 @@ fn each_frame_is_in_one_hand_whatever_a_crowd_does() {
     }
 }
 
-/// Goes in and out, and reads what it reaches.
+/// Goes in and out, and while it is inside reads a page again and again.
 fn visit(memory: &Memory, guest: &mut Guest, member: &mut Member) {
     for _ in 0..STEPS {
+        let page = member.one_of(&PAGES);
         let mut stay = guest.enter();
-        for _ in 0..=member.choose(2) {
-            let page = member.one_of(&PAGES);
+        for _ in 0..=member.choose(6) {
             if let Ok(reached) = stay.access(page, Access::READ) {
                 assert_eq!(memory.stamp(reached).read(), page);
             }
@@ -202,7 +202,9 @@ fn no_guest_of_a_crowd_reaches_what_was_shot_down() {
                     return Box::new(move |member| hand.play(member));
                 }
                 let memory = Arc::clone(&memory);
-                let mut guest = Guest::new(&memory.world);
+                // Half of them have caches of the way to leaves alone.
+                let make = if own % 4 == 1 { Guest::forgetful } else { Guest::new };
+                let mut guest = make(&memory.world);
                 Box::new(move |member| {
                     visit(&memory, &mut guest, member);
                     Vec::new()
