@@ -1,6 +1,6 @@
 //! What several threads do at the same time can be explained by doing it one after the other: histories of
 //! maps, unmaps, looks, rights, bits, populates and vacates, checked against a specification that knows
-//! nothing of tables (`loom_tests::history`; docs/TESTING.md, "Linearizability").
+//! nothing of tables (`loom_tests::history`; docs/THEORY.md, "Linearizability").
 //!
 //! `HISTORY_SEED` runs the program of one seed only, `HISTORY_SEEDS` says how many are drawn.
 
@@ -17,7 +17,6 @@ fn map(page: usize, kind: u16) -> Call {
     Call::Map { page, frame: Ground::frame(page, kind), rights: Rights::All }
 }
 
-/// Checks the histories of two threads.
 fn explore(program: &Program) {
     println!("{}: {}", program.name, explore_program(program, 0, RUNS));
 }
@@ -139,6 +138,30 @@ fn ranges_have_an_order_page_by_page() {
     }
 }
 
+/// How often a program is run whose exception is rare.
+const MANY: usize = if cfg!(shuttle) { 20_000 } else { RUNS };
+
+#[test]
+fn a_lookup_may_show_a_leaf_that_comes_too_late() {
+    let threads = vec![vec![Call::Vacate(WHOLE)], vec![map(0, 1)], vec![Call::Lookup(0)]];
+    let program = Program::new("late leaf", Ground::WHOLE, threads);
+    let tally = explore_program(&program, 0, MANY);
+    println!("{}: {tally}", program.name);
+    assert!(tally.late > 0 || cfg!(not(any(loom, shuttle))), "the exception is none");
+}
+
+/// Too deep for loom.
+#[cfg(not(loom))]
+#[test]
+fn two_late_maps_to_one_frame_may_exchange_their_answers() {
+    let again = vec![Call::Unmap(0), map(0, 1)];
+    let threads = vec![vec![Call::Vacate(WHOLE)], vec![map(0, 1)], again];
+    let program = Program::new("exchanged answers", Ground::WHOLE, threads);
+    let tally = explore_program(&program, 0, MANY);
+    println!("{}: {tally}", program.name);
+    assert!(tally.exchanged > 0 || cfg!(not(shuttle)), "the exception is none");
+}
+
 #[cfg(not(loom))]
 mod drawn {
     use loom_tests::history::{Tally, explore_program, program::Program};
@@ -146,7 +169,7 @@ mod drawn {
     use super::RUNS;
 
     /// How many programs are drawn.
-    const SEEDS: u64 = if cfg!(shuttle) { 5_000 } else { 60 };
+    const SEEDS: u64 = if cfg!(shuttle) { 5_000 } else { 100 };
 
     fn number(name: &str) -> Option<u64> {
         std::env::var(name).ok().map(|number| number.parse().unwrap())
