@@ -102,9 +102,9 @@ fn rights_and_bits_of_one_page_have_an_order() {
     explore(&program("rights and bits", Ground::WHOLE, &one, &two).mapped(0));
     let one = [Call::Write(0), Call::Unmap(0)];
     explore(&program("rights, bits, and an MMU", Ground::WHOLE, &one, &two).mapped(0));
-    let one = [Call::NoteDirty(1), Call::SetAccessed(0)];
+    let one = [Call::NoteDirty(1), Call::Unmap(0)];
     let two = [Call::Harvest(PART), Call::ClearAccessed(0)];
-    explore(&program("harvest", Ground::WHOLE, &one, &two).mapped(0).mapped(1));
+    explore(&program("harvest", Ground::WHOLE, &one, &two).used(0).mapped(1));
 }
 
 #[test]
@@ -120,6 +120,28 @@ fn a_vacate_of_a_part_of_a_table_has_its_place_among_maps() {
     explore(&program("part", Ground::WHOLE, &again, &[map(1, 1), Call::Lookup(0)]));
     let two = [Call::Vacate(Span::new(1, 3)), map(0, 1)];
     explore(&program("two vacates", Ground::WHOLE, &again[..1], &two));
+}
+
+#[test]
+fn a_vacate_of_two_tables_has_its_place_among_maps() {
+    let two = [map(0, 1), map(2, 1)];
+    explore(&program("two whole tables", Ground::TWO, &[Call::Vacate(WHOLE)], &two));
+    let ends = [Call::Vacate(Span::new(1, 3))];
+    explore(&program("two ends", Ground::ENDS, &ends, &[map(2, 1), map(1, 1)]));
+}
+
+#[test]
+fn slots_that_are_kept_over_a_vacate_are_those_of_their_pages() {
+    let two = [map(0, 1), Call::Lookup(0)];
+    let kept = program("kept", Ground::WHOLE, &[Call::Vacate(WHOLE)], &two);
+    explore(&kept.pinned(Pinning::Slots));
+}
+
+#[test]
+fn a_vacate_has_its_place_among_what_an_mmu_writes() {
+    let one = [Call::Unmap(0), Call::Vacate(WHOLE)];
+    let two = [Call::Write(0), Call::ClearDirty(0)];
+    explore(&program("written", Ground::WHOLE, &one, &two).mapped(0));
 }
 
 #[test]
@@ -183,7 +205,7 @@ mod drawn {
     use super::RUNS;
 
     /// How many programs are drawn.
-    const SEEDS: u64 = if cfg!(shuttle) { 5_000 } else { 100 };
+    const SEEDS: u64 = if cfg!(shuttle) { 8_000 } else { 200 };
 
     fn number(name: &str) -> Option<u64> {
         std::env::var(name).ok().map(|number| number.parse().unwrap())
