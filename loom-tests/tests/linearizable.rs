@@ -127,7 +127,7 @@ fn a_vacate_of_two_tables_has_its_place_among_maps() {
     let two = [map(0, 1), map(2, 1)];
     explore(&program("two whole tables", Ground::TWO, &[Call::Vacate(WHOLE)], &two));
     let ends = [Call::Vacate(Span::new(1, 3))];
-    explore(&program("two ends", Ground::ENDS, &ends, &[map(2, 1), map(1, 1)]));
+    explore(&program("two ends", Ground::ENDS, &ends, &[map(2, 1), Call::Lookup(1)]));
 }
 
 #[test]

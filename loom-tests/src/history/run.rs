@@ -135,8 +135,8 @@ fn record(program: &Program, pace: u64) -> History {
             let pin = (pinning != Pinning::Each).then(|| doer.pin());
             let slots = pin.as_ref().filter(|_| pinning == Pinning::Slots);
             let slots = slots.map_or(Vec::new(), |pin| doer.slots(pin));
-            let timed = calls.into_iter().map(|call| {
-                let (answer, when) = clock.time(number, || doer.perform(&slots, call));
+            let timed = calls.into_iter().enumerate().map(|(before, call)| {
+                let (answer, when) = clock.time(number, before, || doer.perform(&slots, call));
                 (call, answer, when)
             });
             let timed: Vec<Timed> = timed.collect();
