@@ -132,8 +132,8 @@ fn a_vacate_of_two_tables_has_its_place_among_maps() {
 
 #[test]
 fn slots_that_are_kept_over_a_vacate_are_those_of_their_pages() {
-    let two = [map(0, 1), Call::Lookup(0)];
-    let kept = program("kept", Ground::WHOLE, &[Call::Vacate(WHOLE)], &two);
+    let again = [Call::Vacate(WHOLE), Call::Populate(WHOLE)];
+    let kept = program("kept", Ground::WHOLE, &again, &[map(0, 1)]);
     explore(&kept.pinned(Pinning::Slots));
 }
 
