@@ -27,6 +27,10 @@ use crate::{
 ///
 /// An address may point anywhere into its page.
 ///
+/// Operations take effect one after the other, as docs/THEORY.md says under "Linearizability". Of several under
+/// one pin that is the processor's promise where a bit is reset, or a right granted, and then another
+/// page looked at: x86 keeps it.
+///
 /// A pin stays on its thread, and what it hands out does not outlive it:
 ///
 /// ```compile_fail,E0277
