@@ -247,7 +247,8 @@ impl<F: Format, S: FrameSource> PageTable<F, S> {
     /// pages in it, and unmapped them, again and again.
     ///
     /// # Concurrency
-    /// Takes the writer lock. Takes effect at one moment for the whole range. A [map](Pinned::map) that
+    /// Takes the writer lock. Takes effect at one moment for the whole range. A page that is still mapped may
+    /// be so no more when its address is returned. A [map](Pinned::map) that
     /// comes at the same time either wins, and the range is [still mapped](VacateError::StillMapped),
     /// or is told that there is no memory here; neither waits for the other. Every observer
     /// invalidates what it has cached of the range before it enters again; to drop tables from the

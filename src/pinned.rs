@@ -27,6 +27,10 @@ use crate::{
 ///
 /// An address may point anywhere into its page.
 ///
+/// Operations take effect one after the other, as docs/THEORY.md says under "Linearizability". Of several under
+/// one pin that is the processor's promise where a bit is reset, or a right granted, and then another
+/// page looked at: x86 keeps it.
+///
 /// A pin stays on its thread, and what it hands out does not outlive it:
 ///
 /// ```compile_fail,E0277
@@ -81,6 +85,9 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// Takes effect at one compare-exchange. Of two threads that map one page, one gets
     /// [`Mapped::New`] and the other `Same` or `Occupied`. There is nothing to invalidate: no MMU
     /// caches that nothing is mapped (Intel SDM vol. 3A, 4.10.2, and vol. 3C, 29.4.2).
+    ///
+    /// Of two that map it to the same frame, both too late for a [vacate](crate::PageTable::vacate), with
+    /// an unmap in between, one says `New` and the other `Vacated`, but it may be either.
     #[inline]
     pub fn map(
         &self,
@@ -195,7 +202,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// [`ProtectError`], before anything has changed.
     ///
     /// # Concurrency
-    /// Takes effect leaf by leaf; an accessed or dirty bit that the MMU sets meanwhile is kept.
+    /// Takes effect leaf by leaf; an accessed or dirty bit that the MMU sets meanwhile is kept. May count a
+    /// leaf that is lost, since its map comes too late for a vacate.
     pub fn protect(&self, range: GpaRange, prot: Prot) -> Result<(u64, Flush<'r>), ProtectError> {
         let mut changed = self.collect();
         let pages = self.change().protect(range, prot, &mut changed.covered)?;
@@ -315,7 +323,8 @@ impl<'r, F: Format, S: FrameSource> Pinned<'r, F, S> {
     /// Returns the mapping that translates `gpa`, or `None`.
     ///
     /// # Concurrency
-    /// Takes effect at the load of the leaf's slot. Wait-free.
+    /// Takes effect at the load of the leaf's slot. Wait-free. May show a leaf whose map comes too late for
+    /// a vacate, until that map says so ([`Vacated`](MapError::Vacated)).
     #[inline]
     #[must_use]
     pub fn lookup(&self, gpa: Gpa) -> Option<Mapping> {

@@ -11,7 +11,7 @@
 //! - [`program`] and `draw` make programs, `perform` does a call on the library, and `run` runs and records
 //!   them.
 //!
-//! docs/TESTING.md says what is linearizable ("Linearizability").
+//! docs/THEORY.md says what is linearizable ("Linearizability"), docs/TESTING.md how it is checked.
 
 pub mod call;
 mod diagram;

@@ -1,6 +1,6 @@
 //! What several threads do at the same time can be explained by doing it one after the other: histories of
 //! maps, unmaps, looks, rights, bits, populates and vacates, checked against a specification that knows
-//! nothing of tables (`loom_tests::history`; docs/TESTING.md, "Linearizability").
+//! nothing of tables (`loom_tests::history`; docs/THEORY.md, "Linearizability").
 //!
 //! `HISTORY_SEED` runs the program of one seed only, `HISTORY_SEEDS` says how many are drawn.
 
@@ -17,7 +17,6 @@ fn map(page: usize, kind: u16) -> Call {
     Call::Map { page, frame: Ground::frame(page, kind), rights: Rights::All }
 }
 
-/// Checks the histories of two threads.
 fn explore(program: &Program) {
     println!("{}: {}", program.name, explore_program(program, 0, RUNS));
 }
@@ -103,9 +102,9 @@ fn rights_and_bits_of_one_page_have_an_order() {
     explore(&program("rights and bits", Ground::WHOLE, &one, &two).mapped(0));
     let one = [Call::Write(0), Call::Unmap(0)];
     explore(&program("rights, bits, and an MMU", Ground::WHOLE, &one, &two).mapped(0));
-    let one = [Call::NoteDirty(1), Call::SetAccessed(0)];
+    let one = [Call::NoteDirty(1), Call::Unmap(0)];
     let two = [Call::Harvest(PART), Call::ClearAccessed(0)];
-    explore(&program("harvest", Ground::WHOLE, &one, &two).mapped(0).mapped(1));
+    explore(&program("harvest", Ground::WHOLE, &one, &two).used(0).mapped(1));
 }
 
 #[test]
@@ -124,6 +123,28 @@ fn a_vacate_of_a_part_of_a_table_has_its_place_among_maps() {
 }
 
 #[test]
+fn a_vacate_of_two_tables_has_its_place_among_maps() {
+    let two = [map(0, 1), map(2, 1)];
+    explore(&program("two whole tables", Ground::TWO, &[Call::Vacate(WHOLE)], &two));
+    let ends = [Call::Vacate(Span::new(1, 3))];
+    explore(&program("two ends", Ground::ENDS, &ends, &[map(2, 1), Call::Lookup(1)]));
+}
+
+#[test]
+fn slots_that_are_kept_over_a_vacate_are_those_of_their_pages() {
+    let again = [Call::Vacate(WHOLE), Call::Populate(WHOLE)];
+    let kept = program("kept", Ground::WHOLE, &again, &[map(0, 1)]);
+    explore(&kept.pinned(Pinning::Slots));
+}
+
+#[test]
+fn a_vacate_has_its_place_among_what_an_mmu_writes() {
+    let one = [Call::Unmap(0), Call::Vacate(WHOLE)];
+    let two = [Call::Write(0), Call::ClearDirty(0)];
+    explore(&program("written", Ground::WHOLE, &one, &two).mapped(0));
+}
+
+#[test]
 fn a_populate_of_two_tables_has_its_places_among_maps() {
     let one = [Call::Populate(Span::new(1, 3))];
     for two in [[map(1, 1), map(2, 1)], [map(2, 1), map(1, 1)]] {
@@ -139,6 +160,44 @@ fn ranges_have_an_order_page_by_page() {
     }
 }
 
+/// What comes too late for a vacate. Three threads are too much for loom: it does meet late leaves, in one of
+/// twenty histories of 200,000.
+#[cfg(not(loom))]
+mod late {
+    use loom_tests::history::Tally;
+
+    use super::*;
+
+    /// How often a program is run in which what it is about is rare.
+    const MANY: usize = if cfg!(shuttle) { 20_000 } else { RUNS };
+
+    /// Checks what two threads do beside a vacate.
+    fn beside_a_vacate(name: &str, one: &[Call], two: &[Call]) -> Tally {
+        let threads = vec![vec![Call::Vacate(WHOLE)], one.to_vec(), two.to_vec()];
+        let tally = explore_program(&Program::new(name, Ground::WHOLE, threads), 0, MANY);
+        println!("{name}: {tally}");
+        tally
+    }
+
+    #[test]
+    fn a_lookup_may_show_a_leaf_that_comes_too_late() {
+        let tally = beside_a_vacate("late leaf", &[map(0, 1)], &[Call::Lookup(0)]);
+        assert!(tally.late > 0 || cfg!(not(shuttle)), "nobody met a late leaf");
+    }
+
+    #[test]
+    fn two_late_maps_to_one_frame_may_exchange_their_answers() {
+        let again = [Call::Unmap(0), map(0, 1)];
+        let tally = beside_a_vacate("exchanged answers", &[map(0, 1)], &again);
+        assert!(tally.exchanged > 0 || cfg!(not(shuttle)), "nobody exchanged answers");
+    }
+
+    #[test]
+    fn who_knows_of_a_vacate_unmaps_nothing_that_comes_too_late() {
+        beside_a_vacate("no late unmap", &[map(0, 1)], &[map(0, 2), Call::Unmap(0)]);
+    }
+}
+
 #[cfg(not(loom))]
 mod drawn {
     use loom_tests::history::{Tally, explore_program, program::Program};
@@ -146,7 +205,7 @@ mod drawn {
     use super::RUNS;
 
     /// How many programs are drawn.
-    const SEEDS: u64 = if cfg!(shuttle) { 5_000 } else { 60 };
+    const SEEDS: u64 = if cfg!(shuttle) { 8_000 } else { 200 };
 
     fn number(name: &str) -> Option<u64> {
         std::env::var(name).ok().map(|number| number.parse().unwrap())

@@ -32,6 +32,9 @@ use crate::{
 /// # Concurrency
 /// Clearing a bit does not touch translation caches: until those are invalidated, an MMU may go on
 /// using a cached translation without setting the bit again.
+///
+/// On a leaf whose map comes too late for a vacate, what is changed is lost with it, but for the bits that
+/// [`MapError::Vacated`] tells of.
 pub struct SlotRef<'p, F: Format, S: FrameSource> {
     walker: Walker<'p, F, S>,
     place: Place<'p>,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{At, History, search::Stuck};
+use super::{At, History, THREADS, search::Stuck, spec::Page};
 
 pub(super) fn draw(stuck: &Stuck, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let Stuck { history, done, state } = stuck;
@@ -16,7 +16,7 @@ pub(super) fn draw(stuck: &Stuck, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     all.sort_by_key(|&at| (moments.called(at), at.thread, at.index));
     for at in all {
         let operation = history.get(at);
-        let bar = moments.bar(history, at);
+        let bar = moments.bar(at);
         let mark = if at.index < done[at.thread] { ' ' } else { '?' };
         let (call, answer) = (operation.call.to_string(), operation.answer);
         writeln!(f, "  thread {} {mark} {bar}  {call:<24} -> {answer}", at.thread)?;
@@ -28,11 +28,10 @@ pub(super) fn draw(stuck: &Stuck, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "{}", Pages(&state.pages))
 }
 
-struct Pages<'p>(&'p [super::spec::Page]);
+struct Pages<'p>(&'p [Page]);
 
 impl fmt::Display for Pages<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use super::spec::Page;
         for (number, page) in self.0.iter().enumerate() {
             match page {
                 Page::Unpopulated => write!(f, "[{number}: no memory]")?,
@@ -48,7 +47,7 @@ impl fmt::Display for Pages<'_> {
 /// are called that saw the same ones over.
 struct Moments {
     /// What was over, at each moment.
-    seen: Vec<[usize; super::THREADS]>,
+    seen: Vec<[usize; THREADS]>,
     of: Vec<Vec<usize>>,
 }
 
@@ -66,7 +65,7 @@ impl Moments {
     }
 
     /// Returns what was over when the operation was called, with those of its own thread.
-    fn before(history: &History, at: At) -> [usize; super::THREADS] {
+    fn before(history: &History, at: At) -> [usize; THREADS] {
         let mut seen = history.get(at).seen;
         seen[at.thread] = at.index;
         seen
@@ -77,12 +76,11 @@ impl Moments {
     }
 
     /// Draws when the operation was under way.
-    fn bar(&self, history: &History, at: At) -> String {
+    fn bar(&self, at: At) -> String {
         let over = |moment: usize| self.seen[moment][at.thread] > at.index;
         let first = self.called(at);
         let last = (first..self.seen.len()).take_while(|&moment| !over(moment)).last();
         let last = last.unwrap_or(first);
-        debug_assert!(history.threads.len() <= super::THREADS);
         let mark = |moment: usize| match moment {
             _ if moment < first || moment > last => '.',
             _ if first == last => '#',

@@ -40,7 +40,11 @@ impl Program {
         let start = hand.start();
         let count = hand.rng.random_range(3..=4);
         let threads = (0..count).map(|thread| hand.thread(thread)).collect();
-        let pinning = if hand.rng.random_bool(0.7) { Pinning::Each } else { Pinning::Throughout };
+        let pinning = match hand.rng.random_range(0..10) {
+            0..=5 => Pinning::Each,
+            6..=7 => Pinning::Throughout,
+            _ => Pinning::Slots,
+        };
         Self { name: format!("HISTORY_SEED={seed}"), ground, start, threads, pinning }
     }
 }

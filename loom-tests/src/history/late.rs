@@ -135,12 +135,16 @@ fn late_way(history: &History, at: At, step: Step) -> Option<Step> {
     let nothing = |may: bool| may.then_some(Step::Nothing);
     match (action, said) {
         (Action::Lookup, Answer::Was(leaf)) => nothing(of(leaf.frame)),
-        (Action::Translate | Action::Read | Action::Write, Answer::Run(frame, _)) => {
-            nothing(of(frame))
-        }
+        (Action::Translate, Answer::Run(frame, _)) => nothing(of(frame)),
         (Action::Continues(frame), Answer::Bit(true)) => nothing(of(frame)),
-        (Action::Protect(_) | Action::SetDirty, Answer::Changed(1))
-        | (Action::NoteDirty, Answer::Bit(_))
+        (Action::Read | Action::Write, Answer::Run(frame, _)) => {
+            let told = |map| is_told(history, map, page, action);
+            nothing(met.iter().any(|&(map, of)| of == frame && told(map)))
+        }
+        (Action::SetDirty, Answer::Changed(1)) | (Action::NoteDirty, Answer::Bit(_)) => {
+            nothing(met.iter().any(|&(map, _)| is_told(history, map, page, action)))
+        }
+        (Action::Protect(_), Answer::Changed(1))
         | (Action::ClearDirty | Action::SetAccessed | Action::ClearAccessed, Answer::Bit(true))
         | (Action::Translate | Action::Write, Answer::Denied) => nothing(!met.is_empty()),
         // Who met it before may have left something there.
@@ -156,6 +160,23 @@ fn late_way(history: &History, at: At, step: Step) -> Option<Step> {
         }
         _ => None,
     }
+}
+
+/// Tells whether somebody says of a bit that was set in the late leaf of the map at `map`: the map itself; an
+/// unmap, and then the map is new; or who cleared it.
+fn is_told(history: &History, map: At, page: usize, set: Action) -> bool {
+    let Answer::Vacated { accessed, dirty } = history.get(map).answer else { return true };
+    let by_map = match set {
+        Action::Read => accessed,
+        Action::Write => accessed && dirty,
+        _ => dirty,
+    };
+    let clears = |other| match history.get(other).call {
+        Call::ClearDirty(of) | Call::ClearAccessed(of) => of == page,
+        Call::Harvest(span) => span.contains(page),
+        _ => false,
+    };
+    by_map || history.all().any(|other| clears(other) && history.overlap(other, map))
 }
 
 /// Tells whether the operation at `other` may have changed the late leaf of the map at `map`.

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 
 use slat::{
     Attr, Bitmap, Entry, Ept, HostPfn, Level, MapError, Mapped, Mapping, Mark, NoteError, Noted,
-    Observer, PAGE_BYTES, PageSize, PopulateError, Prot, Tracking, TranslateError, UnmapError,
-    VacateError,
+    Observer, PAGE_BYTES, PageSize, Pinned, PopulateError, Prot, SlotRef, Tracking, TranslateError,
+    UnmapError, VacateError,
     mmu::{Access, Cause},
 };
 
@@ -18,9 +18,11 @@ use crate::{
     world::{Cpu, Frames, World, frame},
 };
 
+type Slot<'p> = SlotRef<'p, Ept, Frames>;
+
 /// A processor on a ground.
 pub(super) struct Doer {
-    pub(super) cpu: Cpu,
+    cpu: Cpu,
     ground: Ground,
     /// For the accesses of its MMU, if there will be some. It has no caches: what those show is told apart from
     /// what the table is by a flush, and by no order.
@@ -33,25 +35,32 @@ impl Doer {
         Self { cpu: Cpu::new(world), ground: program.ground, observer }
     }
 
-    /// Does what is called.
-    pub(super) fn perform(&self, call: Call) -> Answer {
+    pub(super) fn pin(&self) -> Pinned<'_, Ept, Frames> {
+        self.cpu.pin()
+    }
+
+    /// Finds the slots of all pages.
+    pub(super) fn slots<'p>(&self, pin: &'p Pinned<'_, Ept, Frames>) -> Vec<Slot<'p>> {
+        (0..self.ground.pages).map(|page| pin.slot(self.gpa(page)).unwrap()).collect()
+    }
+
+    /// Does what is called; by the slots that were kept, if they were.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the methods are those of slots of one lifetime"
+    )]
+    pub(super) fn perform(&self, slots: &[Slot<'_>], call: Call) -> Answer {
         match call {
-            Call::Map { page, frame, rights } => self.map(page, frame, rights),
+            Call::Map { page, frame, rights } => self.map(slots, page, frame, rights),
             Call::Unmap(page) => self.unmap(page),
-            Call::Lookup(page) => self.lookup(page),
+            Call::Lookup(page) => self.lookup(slots, page),
             Call::Look(page) => self.look(page),
             Call::Protect(page, rights) => self.protect(page, rights),
             Call::NoteDirty(page) => self.note_dirty(page),
             Call::SetDirty(page) => self.set_dirty(page),
-            Call::ClearDirty(page) => {
-                Answer::Bit(self.cpu.pin().slot(self.gpa(page)).unwrap().clear_dirty())
-            }
-            Call::SetAccessed(page) => {
-                Answer::Bit(self.cpu.pin().slot(self.gpa(page)).unwrap().set_accessed())
-            }
-            Call::ClearAccessed(page) => {
-                Answer::Bit(self.cpu.pin().slot(self.gpa(page)).unwrap().clear_accessed())
-            }
+            Call::ClearDirty(page) => self.bit(slots, page, |slot| slot.clear_dirty()),
+            Call::SetAccessed(page) => self.bit(slots, page, |slot| slot.set_accessed()),
+            Call::ClearAccessed(page) => self.bit(slots, page, |slot| slot.clear_accessed()),
             Call::Read(page) => self.access(page, Access::READ),
             Call::Write(page) => self.access(page, Access::WRITE),
             Call::Harvest(span) => self.harvest(span),
@@ -66,9 +75,13 @@ impl Doer {
         self.ground.gpa(page)
     }
 
-    fn map(&self, page: usize, number: u16, rights: Rights) -> Answer {
+    fn map(&self, slots: &[Slot<'_>], page: usize, number: u16, rights: Rights) -> Answer {
         let (host, attr) = (frame(u64::from(number)), Attr::new(prot(rights)));
-        match self.cpu.pin().map(self.gpa(page), host, PageSize::Size4K, attr) {
+        let mapped = match slots.get(page) {
+            Some(slot) => slot.map(host, PageSize::Size4K, attr),
+            None => self.pin().map(self.gpa(page), host, PageSize::Size4K, attr),
+        };
+        match mapped {
             Ok(Mapped::New) => Answer::New,
             Ok(Mapped::Same) => Answer::Same,
             Err(MapError::Occupied(found)) => Answer::Occupied(leaf(found)),
@@ -79,34 +92,44 @@ impl Doer {
     }
 
     fn unmap(&self, page: usize) -> Answer {
-        match self.cpu.pin().unmap(self.gpa(page)) {
+        match self.pin().unmap(self.gpa(page)) {
             Ok((mapping, _flush)) => Answer::Was(leaf(mapping)),
             Err(UnmapError::NotMapped { .. }) => Answer::NotMapped,
             Err(error) => panic!("{error}"),
         }
     }
 
-    fn lookup(&self, page: usize) -> Answer {
-        let found = self.cpu.pin().lookup(self.gpa(page));
+    fn lookup(&self, slots: &[Slot<'_>], page: usize) -> Answer {
+        let found = match slots.get(page) {
+            Some(slot) => slot.mapping(),
+            None => self.pin().lookup(self.gpa(page)),
+        };
         found.map_or(Answer::NotMapped, |mapping| Answer::Was(leaf(mapping)))
     }
 
+    fn bit(&self, slots: &[Slot<'_>], page: usize, change: fn(&Slot<'_>) -> bool) -> Answer {
+        Answer::Bit(match slots.get(page) {
+            Some(slot) => change(slot),
+            None => change(&self.pin().slot(self.gpa(page)).unwrap()),
+        })
+    }
+
     fn look(&self, page: usize) -> Answer {
-        match self.cpu.pin().walk(self.gpa(page), Level::L1).last() {
+        match self.pin().walk(self.gpa(page), Level::L1).last() {
             Some(step) if step.entry == Entry::UNPOPULATED => Answer::Unpopulated,
             Some(step) if step.entry == Entry::EMPTY => Answer::Empty,
-            _ => self.lookup(page),
+            _ => self.lookup(&[], page),
         }
     }
 
     fn protect(&self, page: usize, rights: Rights) -> Answer {
         let range = self.ground.range(Span::one(page));
-        let (pages, _flush) = self.cpu.pin().protect(range, prot(rights)).unwrap();
+        let (pages, _flush) = self.pin().protect(range, prot(rights)).unwrap();
         Answer::Changed(pages as usize)
     }
 
     fn note_dirty(&self, page: usize) -> Answer {
-        match self.cpu.pin().note_dirty(self.gpa(page)) {
+        match self.pin().note_dirty(self.gpa(page)) {
             Ok(noted) => Answer::Bit(noted == Noted::Already),
             Err(NoteError::NotMapped { .. }) => Answer::NotMapped,
             Err(error) => panic!("{error}"),
@@ -116,7 +139,7 @@ impl Doer {
     fn set_dirty(&self, page: usize) -> Answer {
         let mut written = Bitmap::new(self.ground.range(Span::one(page)));
         written.set(self.gpa(page)).unwrap();
-        Answer::Changed(self.cpu.pin().set_dirty(&written).unwrap() as usize)
+        Answer::Changed(self.pin().set_dirty(&written).unwrap() as usize)
     }
 
     fn access(&self, page: usize, access: Access) -> Answer {
@@ -135,7 +158,7 @@ impl Doer {
     fn harvest(&self, span: Span) -> Answer {
         let range = self.ground.range(span);
         let mut found = Bitmap::new(range);
-        let (pages, _flush) = self.cpu.pin().harvest(range, Mark::Dirty, &mut found).unwrap();
+        let (pages, _flush) = self.pin().harvest(range, Mark::Dirty, &mut found).unwrap();
         assert_eq!(pages, found.count());
         let mut marks = [false; PAGES];
         for page in span.pages() {
@@ -150,14 +173,14 @@ impl Doer {
             let old = leaves[self.ground.page_of(mapping.gpa)].replace(leaf(mapping));
             assert_eq!(old, None, "a page was unmapped twice by one call");
         };
-        let (pages, _flush) = self.cpu.pin().unmap_range(self.ground.range(span), take).unwrap();
+        let (pages, _flush) = self.pin().unmap_range(self.ground.range(span), take).unwrap();
         assert_eq!(pages, leaves.iter().flatten().count() as u64);
         Answer::Leaves(leaves)
     }
 
     fn translate(&self, span: Span) -> Answer {
         let len = (span.end - span.first) as u64 * PAGE_BYTES;
-        match self.cpu.pin().translate(self.gpa(span.first), len, Prot::W) {
+        match self.pin().translate(self.gpa(span.first), len, Prot::W) {
             Ok(run) => Answer::Run(number(run.pfn), (run.len / PAGE_BYTES) as usize),
             Err(TranslateError::NotMapped { .. }) => Answer::NotMapped,
             Err(TranslateError::Denied { have: Prot::R, .. }) => Answer::Denied,

@@ -91,13 +91,15 @@ impl Ground {
     }
 }
 
-/// Whether the pins that the operations take are all there is.
+/// What a thread holds from one operation to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pinning {
-    /// They are: what is vacated may be freed, and used again, amid the history.
+    /// Nothing: each operation takes a pin, and what is vacated may be freed, and used again, amid the history.
     Each,
     /// Each thread holds one throughout.
     Throughout,
+    /// Each thread holds one throughout, and the slots that it found at first: what can be done by them is.
+    Slots,
 }
 
 /// What some threads call.

@@ -132,12 +132,15 @@ fn record(program: &Program, pace: u64) -> History {
         move || {
             let _pace = Pace::new(pace, number);
             gate.pass();
-            let pin = (pinning == Pinning::Throughout).then(|| doer.cpu.pin());
-            let timed = calls.into_iter().map(|call| {
-                let (answer, when) = clock.time(number, || doer.perform(call));
+            let pin = (pinning != Pinning::Each).then(|| doer.pin());
+            let slots = pin.as_ref().filter(|_| pinning == Pinning::Slots);
+            let slots = slots.map_or(Vec::new(), |pin| doer.slots(pin));
+            let timed = calls.into_iter().enumerate().map(|(before, call)| {
+                let (answer, when) = clock.time(number, before, || doer.perform(&slots, call));
                 (call, answer, when)
             });
             let timed: Vec<Timed> = timed.collect();
+            drop(slots);
             drop(pin);
             (timed, doer)
         }
@@ -157,14 +160,14 @@ fn set_up(doer: &Doer, program: &Program) {
         if program.start[page] == Page::Unpopulated {
             continue;
         }
-        doer.perform(Call::Populate(Span::one(page)));
+        doer.perform(&[], Call::Populate(Span::one(page)));
         let Page::Leaf(leaf) = program.start[page] else { continue };
-        doer.perform(Call::Map { page, frame: leaf.frame, rights: leaf.rights });
+        doer.perform(&[], Call::Map { page, frame: leaf.frame, rights: leaf.rights });
         if leaf.accessed {
-            doer.perform(Call::SetAccessed(page));
+            doer.perform(&[], Call::SetAccessed(page));
         }
         if leaf.dirty {
-            doer.perform(Call::NoteDirty(page));
+            doer.perform(&[], Call::NoteDirty(page));
         }
     }
 }
@@ -176,7 +179,7 @@ fn look(doer: &Doer, program: &Program, timed: &[Vec<Timed>]) -> Vec<Operation> 
         *seen = timed.len();
     }
     let calls = (0..program.ground.pages).map(Call::Look);
-    let look = |call| Operation { call, answer: doer.perform(call), seen };
+    let look = |call| Operation { call, answer: doer.perform(&[], call), seen };
     calls.map(look).collect()
 }
 

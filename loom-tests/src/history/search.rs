@@ -13,6 +13,8 @@ use super::{
     spec::{Order, Script, State},
 };
 
+#[cfg(all(test, not(loom)))]
+mod orders;
 #[cfg(test)]
 mod tests;
 

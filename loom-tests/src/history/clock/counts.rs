@@ -37,18 +37,22 @@ impl Clock {
         Self { over: array::from_fn(|_| AtomicUsize::new(0)), threads }
     }
 
-    /// Does `operation` as the next of `thread`.
-    pub(crate) fn time<T>(&self, thread: usize, operation: impl FnOnce() -> T) -> (T, Interval) {
+    /// Does `operation`, of which this thread has done so many before.
+    pub(crate) fn time<T>(
+        &self,
+        thread: usize,
+        before: usize,
+        operation: impl FnOnce() -> T,
+    ) -> (T, Interval) {
         let mut seen = [0; THREADS];
         for other in (0..self.threads).filter(|&other| other != thread) {
             // Acquire: what is over happens before the call; pairs with the store below.
             seen[other] = self.over[other].load(Ordering::Acquire);
         }
         let answer = operation();
-        // Release: what was answered is over; pairs with the load above.
-        // Relaxed: nobody else writes it.
-        let over = self.over[thread].load(Ordering::Relaxed) + 1;
-        self.over[thread].store(over, Ordering::Release);
+        // Release: what was answered is over; pairs with the load above. It is not read here, to be incremented:
+        //   loom would take that for the access which a look of another thread has to be tried before.
+        self.over[thread].store(before + 1, Ordering::Release);
         (answer, seen)
     }
 }

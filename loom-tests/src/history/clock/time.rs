@@ -7,7 +7,8 @@
 //! A clock is less exact: a processor may begin the operation's loads while it still reads the time, and
 //! clocks of two processors may differ a little. So intervals are widened at both ends by more than that:
 //! operations that follow each other closely count as simultaneous, which explains more, and never less,
-//! than was so.
+//! than was so. That what was answered is to be seen by then is the processor's promise: on x86, whose changes
+//! are locked exchanges.
 
 use std::{
     cell::RefCell,
@@ -22,7 +23,7 @@ use crate::history::THREADS;
 /// How much later than it says, or earlier, a moment may have been.
 const SLACK: Duration = Duration::from_nanos(40);
 
-/// When an operation was called, at the latest, and answered, at the earliest.
+/// When an operation was called and answered, by the clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Interval {
     called: Instant,
@@ -40,7 +41,12 @@ impl Clock {
 
     /// Does `operation`, whichever thread's it is.
     #[expect(clippy::unused_self, reason = "the other schedulers have counts")]
-    pub(crate) fn time<T>(&self, _thread: usize, operation: impl FnOnce() -> T) -> (T, Interval) {
+    pub(crate) fn time<T>(
+        &self,
+        _thread: usize,
+        _before: usize,
+        operation: impl FnOnce() -> T,
+    ) -> (T, Interval) {
         let called = Instant::now();
         let answer = operation();
         let answered = Instant::now();

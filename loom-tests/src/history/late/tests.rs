@@ -52,25 +52,27 @@ fn a_lookup_may_show_a_late_leaf_and_no_other() {
 }
 
 #[test]
-fn what_is_changed_in_a_late_leaf_perishes_with_it() {
+fn what_is_changed_in_a_late_leaf_perishes_with_it_but_for_the_bits_that_the_map_tells_of() {
+    let written = Answer::Vacated { accessed: true, dirty: true };
     let changes = [
-        (Call::Protect(0, Rights::Read), Answer::Changed(1)),
-        (Call::NoteDirty(0), Answer::Bit(false)),
-        (Call::SetDirty(0), Answer::Changed(1)),
-        (Call::Write(0), Answer::Run(7, 1)),
+        (Call::Protect(0, Rights::Read), Answer::Changed(1), CLEAN),
+        (Call::NoteDirty(0), Answer::Bit(false), WRITTEN),
+        (Call::SetDirty(0), Answer::Changed(1), WRITTEN),
+        (Call::Write(0), Answer::Run(7, 1), written),
     ];
-    for (call, answer) in changes {
-        let needs = needs(EMPTY, &beside(CLEAN, call, answer));
-        assert_eq!(needs, Some(Exception::LateLeaf), "{call}");
+    for (call, answer, told) in changes {
+        let lines = beside(told, call, answer);
+        assert_eq!(needs(EMPTY, &lines), Some(Exception::LateLeaf), "{call}");
         assert!(!explained(EMPTY, &[(2, [3, 8], call, answer)]));
+        // What is told was left there by somebody, and what was left there is told.
+        assert_eq!(explained(EMPTY, &lines[..2]), told == CLEAN, "{call}");
+        if told != CLEAN {
+            assert!(!explained(EMPTY, &beside(CLEAN, call, answer)), "{call}");
+            let cleared = (3, [3, 8], Call::ClearDirty(0), Answer::Bit(true));
+            let [vacate, map, set] = beside(CLEAN, call, answer);
+            assert!(explained(EMPTY, &[vacate, map, set, cleared]), "{call}");
+        }
     }
-}
-
-#[test]
-fn a_late_map_tells_of_bits_that_somebody_set() {
-    let lines = beside(WRITTEN, Call::NoteDirty(0), Answer::Bit(false));
-    assert_eq!(needs(EMPTY, &lines), Some(Exception::LateLeaf));
-    assert!(!explained(EMPTY, &lines[..2]));
 }
 
 /// The map says that it is new, since an unmap has taken its late leaf; both are done before the vacate. A
