@@ -1,7 +1,6 @@
 //! What somebody sees who debugs: each handle says what it is of, without a lock that its owner may hold, and
 //! without walking.
 #![cfg(not(any(loom, shuttle)))]
-#![expect(clippy::disallowed_types, reason = "no model runs these")]
 
 use std::{fmt::Debug, sync::Arc};
 
