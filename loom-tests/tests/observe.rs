@@ -196,6 +196,32 @@ fn a_flush_is_served_by_another_ones_shootdown_only_if_that_began_later() {
     .are(&[(false, true), (false, false), (true, false)]);
 }
 
+/// The guest comes behind the shoot-down, and before the page goes: nobody has told it of that.
+#[test]
+fn a_page_of_a_range_is_used_again_only_if_a_shootdown_began_behind_its_unmap() {
+    explore(2, || {
+        let (world, mut guest) = warm(1);
+        let (reached, used) = race(
+            &world,
+            move |cpu| {
+                cpu.table().flush_all().shootdown().wait(&no_kick).unwrap();
+                visit(cpu, &mut guest).is_ok()
+            },
+            |cpu| {
+                let (_, flush) = cpu.pin().unmap_range(pages(1, 2), |_| ()).unwrap();
+                let used = flush.is_served();
+                if used {
+                    cpu.page(1).write(99);
+                }
+                mem::forget(flush);
+                used
+            },
+        );
+        (reached, used)
+    })
+    .are(&[(true, false), (false, false), (false, true)]);
+}
+
 /// The guest was told of one page, and not of the other.
 #[test]
 fn a_shootdown_of_another_page_does_not_serve_a_flush() {

@@ -1,7 +1,7 @@
 //! Ranges and batches against single pages.
 
 use loom_tests::{Arc, RWX, World, explore, frame, gpa, pages, race};
-use slat::{Entry, MapError, MapRangeError, Mapped, MappedRange, PageSize, SLOTS};
+use slat::{Entry, MapError, MapRangeError, Mapped, MappedRange, PageSize, SLOTS, VacateError};
 
 /// The last page of the first leaf table.
 const LAST: u64 = SLOTS as u64 - 1;
@@ -164,4 +164,31 @@ fn a_batch_of_unmaps_and_a_batch_of_maps_keep_account() {
         (mapped[0], unmapped[1].is_some())
     })
     .are(&[(false, false), (false, true), (true, false), (true, true)]);
+}
+
+/// The range's cursor keeps the path to its table: what it maps there stands only if the table is the tree's.
+#[test]
+fn a_range_beside_a_vacate_of_its_table_is_mapped_where_the_pages_are() {
+    explore(2, || {
+        let world = Arc::new(World::populated());
+        let (ranged, vacated) = race(
+            &world,
+            |cpu| cpu.pin().map_range(pages(1, 3), frame(7), RWX),
+            |cpu| cpu.table().vacate(pages(0, NEXT)),
+        );
+        let mapped = [1, 2].map(|page| world.lookup(page).is_some());
+        match vacated {
+            Ok(()) => {
+                assert_eq!(mapped, [false; 2]);
+                let Err(MapRangeError::Page { source, .. }) = ranged else { panic!("{ranged:?}") };
+                matches!(source, MapError::Vacated { .. })
+            }
+            Err(VacateError::StillMapped { .. }) => {
+                assert_eq!((ranged, mapped), (Ok(MappedRange { new: 2, same: 0 }), [true; 2]));
+                false
+            }
+            Err(error) => panic!("{error}"),
+        }
+    })
+    .are(&[true, false]);
 }

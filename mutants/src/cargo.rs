@@ -25,12 +25,11 @@ use crate::{
 };
 
 /// What rustc is told, as cargo takes it.
-const PROFILE: [&str; 4] = [
-    "profile.test.opt-level=0",
-    "profile.test.debug=false",
-    "profile.test.incremental=true",
-    "profile.test.package.\"*\".opt-level=3",
-];
+const PROFILE: [&str; 3] =
+    ["profile.test.opt-level=0", "profile.test.debug=false", "profile.test.incremental=true"];
+
+/// The same for what is not ours, where a checker is among it.
+const CHECKER: &str = "profile.test.package.\"*\".opt-level=3";
 
 /// The cargo of one copy of the tree.
 #[derive(Debug)]
@@ -102,7 +101,8 @@ impl Cargo {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
         command.args(["test", "--quiet", "--no-run", "--message-format=json-render-diagnostics"]);
-        for setting in PROFILE {
+        let checker = (scheduler != Scheduler::Machine).then_some(CHECKER);
+        for setting in PROFILE.into_iter().chain(checker) {
             command.args(["--config", setting]);
         }
         command

@@ -74,9 +74,13 @@ fn print_verdict(verdict: &Verdict) {
                 }
             }
         }
-        Verdict::Argued(why) => println!("    {why}"),
-        Verdict::Wrong(mistake) => println!("    {mistake}"),
+        Verdict::Argued(why) => print_indented(why),
+        Verdict::Wrong(mistake) => print_indented(&mistake.to_string()),
     }
+}
+
+fn print_indented(text: &str) {
+    text.lines().for_each(|line| println!("    {line}"));
 }
 
 /// Prints what the list holds.

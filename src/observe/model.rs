@@ -257,6 +257,21 @@ fn a_flush_that_was_dropped_reaches_whoever_enters_later() {
     });
 }
 
+/// Else what is logged of one would pass for all that became stale in both.
+#[test]
+fn of_two_who_begin_a_generation_each_has_its_own() {
+    check(3, || {
+        let world = World::new();
+        let before = world.hub.now();
+        let other = Arc::clone(&world);
+        let announcer =
+            thread::spawn(move || other.hub.announce(Stale::new(PAGE, Scope::Structure)));
+        let dropped = world.hub.bump();
+        assert_ne!(dropped, announcer.join().unwrap());
+        assert_eq!(world.hub.due(before, world.hub.now()), Due::All);
+    });
+}
+
 #[test]
 fn a_cell_of_the_log_is_of_one_generation() {
     check(4, || {

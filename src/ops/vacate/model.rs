@@ -124,3 +124,43 @@ fn a_claim_of_a_part_is_broken_after_the_scan_or_committed() {
     let ends = rounds(pages(1, 3));
     are(&ends, &[Round::Seen, Round::BrokenAfter, Round::Committed]);
 }
+
+/// It is its mapper's to take out, also if the table is unlinked and the claim closed while somebody looks
+/// whether the leaf is one of the tree.
+#[test]
+fn a_walk_that_began_behind_the_commit_does_not_take_a_late_leaf_out() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let domain = Arc::new(Domain::new(EPT, HeapFrames::new(2)).unwrap());
+        let range = pages(0, SLOTS as u64);
+        domain.populate(range, PageSize::Size4K).unwrap();
+        let [here, there] = [(); 2].map(|()| domain.tree().epoch().join());
+        let pin = here.pin();
+        let walker = domain.tree().walk_to_change(&pin);
+        let late = walker.descend(1).place;
+        let structure = domain.lock();
+        let writer = structure.writer();
+        let claim = writer.claim(range);
+        let mut scan = Scan::new(writer, &claim);
+        let (root, level) = walker.root();
+        scan.part(root, level, range).unwrap();
+        let plan = scan.plan;
+        assert!(claim.commit());
+        let leaf = EPT.leaf(PageSize::Size4K, HostPfn::new(7), Attr::new(Prot::RWX)).unwrap();
+        walker.commit(late.slot, late.level, Entry::EMPTY, leaf).unwrap();
+        let other = Arc::clone(&domain);
+        let unmapper = thread::spawn(move || {
+            let pin = there.pin();
+            let walker = other.tree().walk_to_change(&pin);
+            assert_eq!(walker.update(walker.top(1), 1, |_, _| Some(Entry::EMPTY)), None);
+            drop(pin);
+            there
+        });
+        // Its frame goes with the frame source.
+        drop(plan.carry_out(writer));
+        drop(claim);
+        let _participant = unmapper.join().unwrap();
+        assert_eq!(late.slot.load(), leaf);
+    });
+}

@@ -44,5 +44,6 @@ fn a_page_beyond_the_end_fails_and_a_leaf_that_goes_on_past_it_is_too_large() {
     let whole = Want::new(0, PageSize::Size2M, Prot::R);
     assert!(check(&whole, 512).is_ok());
     smaller(&check(&whole, 511).unwrap_err());
+    smaller(&check(&Want::new(1, PageSize::Size2M, Prot::R), 512).unwrap_err());
     smaller(&check_small(&whole, 512).unwrap_err());
 }
