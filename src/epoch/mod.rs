@@ -25,9 +25,6 @@ use self::passed::Passed;
 pub(crate) use self::snapshot::Snapshot;
 use crate::sync::Arc;
 
-#[cfg(all(test, loom))]
-mod model;
-
 /// How often [`Epoch::advance`] tries. A round advances the epoch by one, if no pin prevents it, and two
 /// end a grace period; but it looks through eight bags of notes only, and each participant that went
 /// has left one. Where more have piled up, behind a pin that was held for long, the next call goes on.
