@@ -101,6 +101,8 @@ pub fn stop<W: Send + Sync + 'static>(
     let runs = Control::clone(&control);
     let mut config = Config::new();
     config.silence_warnings = true;
+    // A failure is told on the stack of the thread that fails.
+    config.stack_size = 1 << 18;
     Runner::new(Stopping::new(&control), config).run(move || {
         let _says = Says(&control, first.name, other.name);
         let world = Arc::new(world());

@@ -302,6 +302,8 @@ fn reach(site: &Site, processor: &mut Processor, member: &mut Member) {
             // The frame is read while the guest is inside.
             let _: Result<_, Stopped> = processor.touch(Access::READ);
         } else if let Ok(hold) = processor.hold(Prot::R) {
+            // However long that takes, the frame stays.
+            let _: Result<_, Stopped> = processor.touch(Access::READ);
             let _ = site.ram.read(hold.frame());
             hold.release();
         }

@@ -7,6 +7,7 @@ mod signal;
 
 use std::{
     fmt,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -17,7 +18,9 @@ use shuttle::sync::{
 use shuttle::{
     Config, Runner,
     rand::{RngCore, thread_rng},
-    scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler},
+    scheduler::{
+        PctScheduler, RandomScheduler, ReplayScheduler, Schedule, Scheduler, Task, TaskId,
+    },
 };
 pub use shuttle::{sync::Arc, thread};
 
@@ -55,26 +58,63 @@ const RATIO: usize = 4;
 pub(crate) fn explore(_preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) -> Runs {
     let started = Instant::now();
     let scenario = Arc::new(scenario);
-    let run = |scheduler: Box<dyn Scheduler + Send>| {
-        let scenario = Arc::clone(&scenario);
-        Runner::new(scheduler, Config::default()).run(move || scenario())
-    };
     if let Ok(file) = std::env::var("SHUTTLE_REPLAY") {
         let schedule = std::fs::read_to_string(file).unwrap();
-        let replay = ReplayScheduler::new_from_encoded(schedule.trim());
-        return Runs { random: run(Box::new(replay)), by_priority: 0, took: started.elapsed() };
+        let random = run(ReplayScheduler::new_from_encoded(schedule.trim()), &scenario);
+        return Runs { random, by_priority: 0, took: started.elapsed() };
     }
     let iterations = std::env::var("SHUTTLE_ITERATIONS").map_or(2_000, |n| n.parse().unwrap());
     let only = std::env::var("SHUTTLE_SCHEDULER").ok();
     let (random, by_priority) = match only.as_deref() {
         None => (iterations, iterations / RATIO),
         Some("random") => (iterations, 0),
-        Some("pct") => (0, iterations),
+        // One to see whether there is a choice.
+        Some("pct") => (1, iterations),
         Some(other) => panic!("there is no scheduler {other}"),
     };
-    let random = run(Box::new(RandomScheduler::new_from_seed(SEED, random)));
-    let by_priority = run(Box::new(PctScheduler::new_from_seed(SEED, DEPTH, by_priority)));
+    let has_choice = Rc::new(std::cell::Cell::new(false));
+    let inner = RandomScheduler::new_from_seed(SEED, random);
+    let random = run(Choosing { inner, has_choice: Rc::clone(&has_choice) }, &scenario);
+    // Where one thread runs at a time there are no priorities.
+    let by_priority = if has_choice.get() { by_priority } else { 0 };
+    let by_priority = run(PctScheduler::new_from_seed(SEED, DEPTH, by_priority), &scenario);
     Runs { random, by_priority, took: started.elapsed() }
+}
+
+fn run(
+    scheduler: impl Scheduler + 'static,
+    scenario: &Arc<impl Fn() + Send + Sync + 'static>,
+) -> usize {
+    let scenario = Arc::clone(scenario);
+    Runner::new(scheduler, Config::default()).run(move || scenario())
+}
+
+/// Random choices, and whether there was one to make.
+struct Choosing {
+    inner: RandomScheduler,
+    has_choice: Rc<std::cell::Cell<bool>>,
+}
+
+impl Scheduler for Choosing {
+    fn new_execution(&mut self) -> Option<Schedule> {
+        self.inner.new_execution()
+    }
+
+    fn next_task(
+        &mut self,
+        runnable: &[&Task],
+        current: Option<TaskId>,
+        is_yielding: bool,
+    ) -> Option<TaskId> {
+        if runnable.len() > 1 {
+            self.has_choice.set(true);
+        }
+        self.inner.next_task(runnable, current, is_yielding)
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        self.inner.next_u64()
+    }
 }
 
 /// Returns by what an execution makes its choices. It is part of the schedule.

@@ -150,7 +150,10 @@ impl State {
                 self.at = Some(step);
                 self.phase = Phase::Other;
             }
-            (Phase::First, FIRST) => self.made += 1,
+            (Phase::First, FIRST) => {
+                self.made += 1;
+                assert!(self.made < MANY, "it goes on for ever, alone");
+            }
             (Phase::Other, OTHER) => {
                 self.steps += 1;
                 self.ahead = step.or(self.ahead);
