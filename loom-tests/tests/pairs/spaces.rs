@@ -40,9 +40,9 @@ fn read(site: &Site, processor: &Processor) -> Option<u64> {
     Some(site.ram.read(leaf.pfn))
 }
 
-/// How the space stands when all is over, and how many pages are resident.
-fn end(site: &Site) -> (End, u64) {
-    (End::of(site.space.table()), site.space.resident())
+/// How the space stands when all is over: its table, how many pages are resident, and how many regions there are.
+fn end(site: &Site) -> (End, u64, u64) {
+    (End::of(site.space.table()), site.space.resident(), site.space.stats().regions)
 }
 
 fn is_allowed<T>(result: Result<T, FaultError>) -> bool {
@@ -172,6 +172,7 @@ fn a_release_of_a_written_page_and_a_write_of_the_guest_make_it_dirty() {
     pair(2, |play| {
         let (site, _pool) = Site::on_demand();
         let (device, mut guest) = (site.processor(), site.processor());
+        site.space.track_dirty(Tracking::On).unwrap();
         let hold = device.hold(Prot::W).unwrap();
         let write = move || guest.access_with(Access::WRITE, |_, _| ()).map(drop);
         let said = play.beside(|| hold.release_written(), write);

@@ -272,10 +272,14 @@ fn a_map_in_a_table_that_was_vacated_leaves_nothing_for_its_next_life() {
     .are(&[(false, false), (false, true), (true, false), (true, true)]);
 }
 
-/// A table of two leaf tables, the first of which was vacated, and waits for nobody any more.
+/// A table of two leaf tables, the first of which was vacated, and waits for nobody any more; behind them is
+/// room for a large leaf, and one.
 fn waiting() -> World {
     let world = World::new(2);
+    let [room, large] = [2, 3].map(|number| pages(number * TABLE, (number + 1) * TABLE));
     world.table.populate(pages(0, 2 * TABLE), PageSize::Size4K).unwrap();
+    world.table.populate(room, PageSize::Size2M).unwrap();
+    world.table.populate_mapped(large, PageSize::Size2M, frame(0), RWX).unwrap();
     let pin = world.table.pin();
     world.table.vacate(pages(0, TABLE)).unwrap();
     drop(pin);
@@ -320,11 +324,7 @@ fn who_wants_the_frame_that_is_being_reclaimed_gets_it() {
     ];
     for want in wants {
         pair(3, move |play| {
-            let world = waiting();
-            let [room, large] = [2, 3].map(|number| pages(number * TABLE, (number + 1) * TABLE));
-            world.table.populate(room, PageSize::Size2M).unwrap();
-            world.table.populate_mapped(large, PageSize::Size2M, frame(0), RWX).unwrap();
-            let world = Arc::new(world);
+            let world = Arc::new(waiting());
             let (_, wanted) = play.race(&world, reclaim, want);
             assert!(wanted.is_none_or(|got| got));
             (wanted, world.end())
