@@ -63,7 +63,11 @@ fn tests(folder: &Path, prefix: &str) -> BTreeSet<String> {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
-        let inner = if name == "mod" { prefix.to_owned() } else { format!("{prefix}{name}::") };
+        let inner = if name == "mod" || name == "main" {
+            prefix.to_owned()
+        } else {
+            format!("{prefix}{name}::")
+        };
         if path.is_dir() {
             found.extend(tests(&path, &inner));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -77,8 +81,10 @@ fn tests(folder: &Path, prefix: &str) -> BTreeSet<String> {
 fn tests_of(path: &PathBuf) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
     let after = text.split("#[test]\n").skip(1);
-    let name =
-        |after: &str| Some(after.trim_start().strip_prefix("fn ")?.split_once('(')?.0.to_owned());
+    let name = |after: &str| {
+        let line = after.lines().map(str::trim).find(|line| !line.starts_with('#'))?;
+        Some(line.strip_prefix("fn ")?.split_once('(')?.0.to_owned())
+    };
     after.filter_map(name).collect()
 }
 

@@ -74,6 +74,8 @@ pub(crate) enum Class {
     NoWait,
     /// A lock is not taken, or not long enough
     NoLock,
+    /// Something lock-free waits for another thread
+    Waits,
     /// What processors have cached is not flushed
     NoFlush,
     /// Who waits is not woken
