@@ -107,7 +107,8 @@ impl<F: Format, S: FrameSource> Hold<F, S> {
     /// Makes the page dirty, and goes on holding it.
     ///
     /// # Concurrency
-    /// As [`Pinned::note_dirty`](crate::Pinned::note_dirty).
+    /// As [`Pinned::note_dirty`](crate::Pinned::note_dirty), under a lock of the space that is taken for a moment before and
+    /// behind it.
     pub fn mark_written(&self) -> HoldEnd {
         self.shared.with_agent(|agent| self.held().note(&self.shared, agent, Noting::Written))
     }
@@ -115,7 +116,7 @@ impl<F: Format, S: FrameSource> Hold<F, S> {
     /// Releases the page, which was not written.
     ///
     /// # Concurrency
-    /// Takes a lock that holds of the same region share.
+    /// Takes a lock that holds of the same region share, and one of the space for a moment before and behind it.
     pub fn release(mut self) -> HoldEnd {
         self.end(Noting::Nothing)
     }
