@@ -114,14 +114,19 @@ impl Wide {
     /// Takes a bit from two slots; returns those that had it.
     #[inline]
     fn take_pair(self, pair: Pair<'_>, take: Take) -> u64 {
-        let Pair([first, second]) = pair;
         // Relaxed: what is wrong here makes the exchange fail.
-        let seen = [first, second].map(|slot| slot.0.load(Ordering::Relaxed));
+        self.take_seen(pair, pair.0.each_ref().map(|slot| slot.0.load(Ordering::Relaxed)), take)
+    }
+
+    /// As [`Self::take_pair`], of two slots that were as `seen` a moment ago.
+    #[inline]
+    fn take_seen(self, pair: Pair<'_>, seen: [u64; 2], take: Take) -> u64 {
         let next = seen.map(|word| take.from(Entry::from_raw(word)).raw());
         if seen[0] & seen[1] & take.bit() != 0 && self.exchange(pair, seen, next) {
             return 0b11;
         }
         // One of them changed meanwhile, or has lost the bit: each by itself.
+        let [first, second] = pair.0;
         u64::from(took(first, take)) | u64::from(took(second, take)) << 1
     }
 
@@ -211,3 +216,6 @@ fn load(four: &[Slot; LOAD]) -> __m256i {
     }
     words
 }
+
+#[cfg(test)]
+mod tests;
