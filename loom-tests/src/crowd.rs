@@ -10,7 +10,8 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
     Outcomes,
-    sched::{self, Arc, Gate, Lock, thread},
+    sched::{self, Lock},
+    sides,
 };
 
 /// How many there are.
@@ -66,25 +67,11 @@ where
 /// # Panics
 /// If one of them does, or if there are none.
 pub fn crowd<T: Send + 'static>(seed: u64, parts: Vec<Part<T>>) -> Vec<T> {
-    let gate = Arc::new(Gate::new(parts.len()));
     let members = (0..).map(|number| Member {
         choices: SmallRng::seed_from_u64(seed.wrapping_mul(MEMBERS).wrapping_add(number)),
     });
-    let mut parts = parts.into_iter().zip(members);
-    let (first, mut own) = parts.next().expect("somebody is there");
-    let others: Vec<_> = parts
-        .map(|(part, mut member)| {
-            let gate = Arc::clone(&gate);
-            thread::spawn(move || {
-                gate.pass();
-                part(&mut member)
-            })
-        })
-        .collect();
-    gate.pass();
-    let mut done = vec![first(&mut own)];
-    done.extend(others.into_iter().map(|other| other.join().unwrap()));
-    done
+    let parts = parts.into_iter().zip(members).map(|(part, mut member)| move || part(&mut member));
+    sides::all(parts.collect())
 }
 
 /// A clock that all share: what is ordered by it is ordered.

@@ -11,7 +11,8 @@ use super::{
     spec::Page,
 };
 use crate::{
-    sched::{Arc, Gate, Shared, thread},
+    sched::{Arc, Shared},
+    sides,
     world::World,
 };
 
@@ -123,15 +124,13 @@ fn record(program: &Program, pace: u64) -> History {
     assert!(count < THREADS, "one is left for the look in the end");
     let world = Arc::new(World::with_lives(program.lives()));
     let clock = Arc::new(Clock::new(count));
-    let gate = Arc::new(Gate::new(count));
     let doers: Vec<_> = program.threads.iter().map(|_| Doer::new(&world, program)).collect();
     set_up(&doers[0], program);
-    let mut sides = doers.into_iter().enumerate().map(|(number, doer)| {
-        let (clock, gate) = (Arc::clone(&clock), Arc::clone(&gate));
+    let threads = doers.into_iter().enumerate().map(|(number, doer)| {
+        let clock = Arc::clone(&clock);
         let (calls, pinning) = (program.threads[number].clone(), program.pinning);
         move || {
             let _pace = Pace::new(pace, number);
-            gate.pass();
             let pin = (pinning != Pinning::Each).then(|| doer.pin());
             let slots = pin.as_ref().filter(|_| pinning == Pinning::Slots);
             let slots = slots.map_or(Vec::new(), |pin| doer.slots(pin));
@@ -145,11 +144,7 @@ fn record(program: &Program, pace: u64) -> History {
             (timed, doer)
         }
     });
-    let first = sides.next().expect("there is a thread");
-    let others: Vec<_> = sides.map(thread::spawn).collect();
-    let mut threads = vec![first()];
-    threads.extend(others.into_iter().map(|other| other.join().unwrap()));
-    let (timed, doers): (Vec<_>, Vec<_>) = threads.into_iter().unzip();
+    let (timed, doers): (Vec<_>, Vec<_>) = sides::all(threads.collect()).into_iter().unzip();
     let last = look(&doers[0], program, &timed);
     assemble(program, &timed, last)
 }

@@ -7,14 +7,12 @@ use std::mem;
 
 use loom_tests::{
     Arc, Cpu, Guest, RWX, World, explore, frame, gpa, no_kick, pages, pair, race_unpinned,
+    sizes::TABLE,
 };
 use slat::{
-    Flush, PageSize, Prot, SLOTS,
+    Flush, PageSize, Prot,
     mmu::{Access, Cause},
 };
-
-/// The pages of one leaf table.
-const TABLE: u64 = SLOTS as u64;
 
 /// Page 1, mapped, and a guest that has accessed it.
 fn warm(access: Access) -> (Arc<World>, Guest) {
@@ -205,8 +203,8 @@ fn a_reclaim_frees_no_table_that_a_guest_may_be_in() {
                 cpu.table().vacate(pages(0, TABLE)).unwrap();
                 let freed = cpu.table().reclaim(&no_kick).waiting == 0;
                 let next = pages(TABLE, 2 * TABLE);
-                let attr = RWX;
-                (freed, cpu.table().populate_mapped(next, PageSize::Size4K, frame(0), attr).is_ok())
+                let populated = cpu.table().populate_mapped(next, PageSize::Size4K, frame(0), RWX);
+                (freed, populated.is_ok())
             },
             move |_| guest.enter().access(2, Access::READ),
         );

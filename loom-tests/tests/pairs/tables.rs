@@ -1,13 +1,12 @@
 //! Tables that come and go: populate, vacate and refine against each other, and against who walks in them.
 
-use loom_tests::{Arc, Cpu, RWX, World, explore, frame, gpa, no_kick, pages, pair, race_unpinned};
+use loom_tests::{
+    Arc, Cpu, RWX, World, explore, frame, gpa, no_kick, pages, pair, race_unpinned, sizes::TABLE,
+};
 use slat::{
-    Bitmap, GpaRange, MapError, Mapped, Mark, PageSize, PopulateError, Prot, RefineError, SLOTS,
+    Bitmap, GpaRange, MapError, Mapped, Mark, PageSize, PopulateError, Prot, RefineError,
     VacateError,
 };
-
-/// The pages of one leaf table.
-const TABLE: u64 = SLOTS as u64;
 
 fn populate(cpu: &Cpu, range: GpaRange) -> Result<(), PopulateError> {
     cpu.table().populate(range, PageSize::Size4K)
@@ -153,11 +152,10 @@ fn who_goes_through_a_range_beside_a_populate_visits_what_is_there_when_it_comes
         pair(2, move |play| {
             let world = World::new(2);
             let [here, there] = [0, TABLE].map(|page| pages(page, page + 1));
-            let attr = RWX;
-            world.table.populate_mapped(here, PageSize::Size4K, frame(0), attr).unwrap();
+            world.table.populate_mapped(here, PageSize::Size4K, frame(0), RWX).unwrap();
             let world = Arc::new(world);
             let populate = move |cpu: &Cpu| {
-                cpu.table().populate_mapped(there, PageSize::Size4K, frame(9), attr)
+                cpu.table().populate_mapped(there, PageSize::Size4K, frame(9), RWX)
             };
             let all = pages(0, 2 * TABLE);
             (play.race(&world, move |cpu| visit(cpu, all), populate), world.end())
