@@ -125,7 +125,7 @@ impl World {
     /// If the library fails.
     #[must_use]
     pub fn with_lives(lives: u64) -> Self {
-        Self::with_frames(1 + lives * u64::from(format().levels().count() - 1))
+        Self::of(format(), 1 + lives * u64::from(format().levels().count() - 1))
     }
 
     /// Makes a table in which nothing is populated, with frames for `leaf_tables` leaf tables, for a
@@ -146,10 +146,6 @@ impl World {
     pub fn in_format(format: Ept, leaf_tables: u64) -> Self {
         // The scenarios stay within 1 GiB: one table each of the levels above the leaf tables.
         Self::of(format, u64::from(format.levels().count() - 1) + leaf_tables)
-    }
-
-    fn with_frames(frames: u64) -> Self {
-        Self::of(format(), frames)
     }
 
     fn of(format: Ept, frames: u64) -> Self {

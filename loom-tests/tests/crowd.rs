@@ -5,13 +5,15 @@
 use std::sync::Arc as StdArc;
 
 use loom_tests::{
-    Arc, Frames, Guest, Page, RWX, World,
+    Arc, Frames, Guest, Page, RWX, Table, World,
     crowd::{Clock, MEMBERS, Member, Part, STEPS, crowd, explore},
     frame, gpa, no_kick, pages,
     sizes::{SMALL, TABLE},
     space::{Processor, Site, Stopped},
 };
-use slat::{Bitmap, Ept, HostPfn, MapError, Mapped, Mark, OnDemand, Prot, Reader, mmu::Access};
+use slat::{
+    Bitmap, Ept, GpaRange, HostPfn, MapError, Mapped, Mark, OnDemand, Prot, Reader, mmu::Access,
+};
 
 /// The pages that all are about: of three leaf tables, of which two are there at a time.
 const PAGES: [u64; 4] = [0, TABLE, TABLE + 1, 2 * TABLE];
@@ -96,10 +98,16 @@ impl Hand {
                 3..=5 => self.unmap(page),
                 6 => self.change_bits(page),
                 7 => drop(self.reader.pin().protect(pages(0, 3 * TABLE), Prot::R).unwrap()),
-                choice => self.change_structure(member, page, choice == 8),
+                // It is there already, or not there, or mapped, or no table is free.
+                8 => drop(self.table().vacate(around(member, page))),
+                _ => drop(self.table().populate(around(member, page), SMALL)),
             }
         }
         self.frames
+    }
+
+    fn table(&self) -> &Table {
+        &self.memory.world.table
     }
 
     fn map(&mut self, page: u64) {
@@ -110,7 +118,7 @@ impl Hand {
             Ok(Mapped::New) => return,
             Err(MapError::Vacated { .. }) if self.reuse == Reuse::ShotDown => {
                 // It was there for a moment.
-                self.memory.world.table.flush_all().shootdown().wait(&no_kick).unwrap();
+                self.table().flush_all().shootdown().wait(&no_kick).unwrap();
             }
             Err(
                 MapError::Occupied(_) | MapError::NotPopulated { .. } | MapError::Vacated { .. },
@@ -140,18 +148,12 @@ impl Hand {
         let leaf = pin.lookup(gpa(page));
         assert!(leaf.is_none_or(|leaf| number(leaf.pfn) < COUNT), "{leaf:?}");
     }
+}
 
-    fn change_structure(&self, member: &mut Member, page: u64, goes: bool) {
-        let first = page / TABLE * TABLE;
-        let range = member.one_of(&[pages(page, page + 1), pages(first, first + TABLE)]);
-        let table = &self.memory.world.table;
-        // There already, or not there, or mapped, or no table is free.
-        let _ = if goes {
-            table.vacate(range).map_err(drop)
-        } else {
-            table.populate(range, SMALL).map_err(drop)
-        };
-    }
+/// Returns the page, or all of its leaf table.
+fn around(member: &mut Member, page: u64) -> GpaRange {
+    let first = page / TABLE * TABLE;
+    member.one_of(&[pages(page, page + 1), pages(first, first + TABLE)])
 }
 
 fn parts<T>(part: impl Fn(u64) -> Part<T>) -> Vec<Part<T>> {

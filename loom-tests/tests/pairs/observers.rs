@@ -6,8 +6,8 @@
 use std::mem;
 
 use loom_tests::{
-    Arc, Cpu, Guest, RWX, World, explore, frame, gpa, no_kick, pages, pair, race_unpinned,
-    sizes::TABLE,
+    Arc, Cpu, Guest, RWX, World, explore, frame, gpa, leaf::clear_dirty, no_kick, pages, pair,
+    race_unpinned, sizes::TABLE,
 };
 use slat::{
     Flush, PageSize, Prot,
@@ -118,7 +118,7 @@ fn behind_the_shootdown_of_a_reset_no_write_goes_unnoticed() {
         let (copied, unnoticed) = race_unpinned(
             &world,
             |cpu| {
-                assert!(cpu.pin().slot(gpa(1)).unwrap().clear_dirty());
+                assert!(clear_dirty(cpu));
                 serve(cpu.table().flush_all());
                 cpu.page(1).read()
             },

@@ -1,7 +1,8 @@
 //! Tables that come and go: populate, vacate and refine against each other, and against who walks in them.
 
 use loom_tests::{
-    Arc, Cpu, RWX, World, explore, frame, gpa, no_kick, pages, pair, race_unpinned, sizes::TABLE,
+    Arc, Cpu, RWX, World, explore, frame, gpa, leaf::clear_dirty, no_kick, pages, pair,
+    race_unpinned, sizes::TABLE,
 };
 use slat::{
     Bitmap, GpaRange, MapError, Mapped, Mark, PageSize, PopulateError, Prot, RefineError,
@@ -200,7 +201,7 @@ fn visits() -> [fn(&Cpu) -> bool; 8] {
         |cpu| cpu.pin().translate(gpa(1), 8, Prot::R).is_ok(),
         |cpu| cpu.unmap(1).is_ok(),
         |cpu| cpu.pin().protect(pages(0, TABLE), Prot::R).unwrap().0 > 0,
-        |cpu| cpu.pin().slot(gpa(1)).unwrap().clear_dirty(),
+        clear_dirty,
         |cpu| cpu.pin().note_dirty(gpa(1)).is_ok(),
         |cpu| cpu.pin().watch(pages(0, TABLE)).unwrap().0 > 0,
         |cpu| {
