@@ -11,7 +11,7 @@ use super::{
     spec::Page,
 };
 use crate::{
-    sched::{Arc, Shared},
+    sched::{self, Arc, Shared},
     sides,
     world::World,
 };
@@ -63,37 +63,11 @@ impl fmt::Display for Tally {
 pub fn explore_program(program: &Program, seed: u64, runs: usize) -> Tally {
     let tally = Shared::<Tally>::default();
     let (seen, program) = (Shared::clone(&tally), program.clone());
-    schedule(seed, runs, move |run| {
+    sched::sample(seed, runs, move |run| {
         let checked = check(&program, seed.wrapping_add(run as u64));
         seen.lock().unwrap().add(checked);
     });
     *tally.lock().unwrap()
-}
-
-/// Everything, up to a bound.
-#[cfg(loom)]
-fn schedule(_seed: u64, _runs: usize, scenario: impl Fn(usize) + Send + Sync + 'static) {
-    let _runs = crate::sched::explore(2, move || scenario(0));
-}
-
-/// At random, and by priorities that change a few times, in turn.
-#[cfg(shuttle)]
-fn schedule(seed: u64, runs: usize, scenario: impl Fn(usize) + Send + Sync + 'static) {
-    use shuttle::{
-        Config, Runner,
-        scheduler::{PctScheduler, RandomScheduler},
-    };
-    let config = Config::default();
-    if seed.is_multiple_of(2) {
-        Runner::new(RandomScheduler::new_from_seed(seed, runs), config).run(move || scenario(0));
-    } else {
-        Runner::new(PctScheduler::new_from_seed(seed, 4, runs), config).run(move || scenario(0));
-    }
-}
-
-#[cfg(not(any(loom, shuttle)))]
-fn schedule(_seed: u64, runs: usize, scenario: impl Fn(usize) + Send + Sync + 'static) {
-    (0..runs).for_each(scenario);
 }
 
 fn check(program: &Program, pace: u64) -> Tally {
