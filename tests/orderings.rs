@@ -2,12 +2,12 @@
 //! and docs/ORDERING.md has a row for each, with scenarios that are there.
 #![cfg(not(any(loom, shuttle)))]
 
-use std::{
-    collections::BTreeSet,
-    ffi::OsStr,
-    fs,
-    path::{Path, PathBuf},
-};
+#[path = "common/scenarios.rs"]
+mod scenarios;
+
+use std::{collections::BTreeSet, ffi::OsStr, fs, path::Path};
+
+use scenarios::{files, quoted, root, scenarios, tests};
 
 const STRONG: [&str; 5] = [
     "Ordering::Acquire",
@@ -21,18 +21,8 @@ const FENCES: &str = "src/sync/fence.rs";
 /// How many lines an access may stand below the comment that speaks of it.
 const REACH: usize = 12;
 
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// Returns the files below `folder`.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 /// Tells whether a source is of a test, or a model.
@@ -67,25 +57,18 @@ fn comments_above(lines: &[&str], index: usize) -> String {
     comments.join(" ")
 }
 
-/// Returns the names in backticks in a text.
-fn quoted(text: &str) -> impl Iterator<Item = &str> {
-    text.split('`').skip(1).step_by(2)
-}
-
-/// Tells whether there is a test of this path: in a file of loom-tests, or somewhere in the library.
-fn is_scenario(path: &str) -> bool {
-    let (module, name) = path.rsplit_once("::").unwrap();
-    let files = if module.contains("::") {
-        files(&root().join("src"))
-    } else {
-        vec![root().join(format!("loom-tests/tests/{module}.rs"))]
+/// Checks that each is the path of a test: of a scenario's, or in the library.
+fn are_there(paths: &[&str]) {
+    let (scenarios, library) = (scenarios(), tests(&root().join("src")));
+    // A module of the library's may be called otherwise than its file.
+    let library: BTreeSet<_> = library.iter().filter_map(|path| path.rsplit("::").next()).collect();
+    let is_in_library = |path: &str| {
+        path.rsplit_once("::")
+            .is_some_and(|(module, name)| module.contains("::") && library.contains(name))
     };
-    let head = format!("fn {name}() {{");
-    files.iter().any(|file| {
-        let text = read(file);
-        let lines: Vec<_> = text.lines().map(str::trim).collect();
-        lines.windows(2).any(|pair| pair == ["#[test]", &head])
-    })
+    for path in paths {
+        assert!(scenarios.contains(*path) || is_in_library(path), "{path} is not there");
+    }
 }
 
 /// The rows of the tables of edges and of pairs: name, and what is said of it.
@@ -129,12 +112,10 @@ fn every_row_names_a_scenario_and_every_scenario_is_there() {
     let rows = rows();
     assert!(rows.len() > 15, "{} rows", rows.len());
     for (name, said) in rows {
-        let (_, scenarios) = said.trim_end_matches(" |").rsplit_once(" | ").unwrap();
-        let scenarios: Vec<_> = quoted(scenarios).filter(|quoted| quoted.contains("::")).collect();
-        assert!(!scenarios.is_empty(), "{name} has no scenario");
-        for scenario in scenarios {
-            assert!(is_scenario(scenario), "{name} names {scenario}, which is not there");
-        }
+        let (_, last) = said.trim_end_matches(" |").rsplit_once(" | ").unwrap();
+        let paths: Vec<_> = quoted(last).filter(|quoted| quoted.contains("::")).collect();
+        assert!(!paths.is_empty(), "{name} has no scenario");
+        are_there(&paths);
     }
 }
 
@@ -146,11 +127,7 @@ fn the_scenarios_of_the_other_tables_are_there() {
     let last = rest.lines().filter_map(|line| line.trim_end_matches(" |").rsplit_once(" | "));
     let quoted = last.flat_map(|(_, scenarios)| quoted(scenarios));
     // What is named otherwise is a function of the library.
-    let scenarios = quoted.filter(|name| name.matches('_').count() > 3);
-    let mut count = 0;
-    for scenario in scenarios {
-        assert!(is_scenario(scenario), "{scenario} is not there");
-        count += 1;
-    }
-    assert!(count > 10, "{count} scenarios");
+    let paths: Vec<_> = quoted.filter(|name| name.matches('_').count() > 3).collect();
+    are_there(&paths);
+    assert!(paths.len() > 10, "{} scenarios", paths.len());
 }

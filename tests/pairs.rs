@@ -1,15 +1,15 @@
 //! That docs/PAIRS.md has every pair of operations once, and every scenario.
 #![cfg(not(any(loom, shuttle)))]
 
+#[path = "common/scenarios.rs"]
+mod scenarios;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
 };
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use scenarios::{quoted, root, scenarios, tests};
 
 fn list() -> String {
     fs::read_to_string(root().join("docs/PAIRS.md")).unwrap()
@@ -19,11 +19,6 @@ fn list() -> String {
 fn row(line: &str) -> Option<(&str, &str)> {
     let (first, second) = line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | ")?;
     (!first.starts_with("---")).then_some((first, second))
-}
-
-/// What stands in backquotes.
-fn quoted(text: &str) -> impl Iterator<Item = &str> {
-    text.split('`').skip(1).step_by(2)
 }
 
 /// Tells whether this is the name of a scenario, and not of a function of the library.
@@ -55,43 +50,6 @@ fn read(list: &str) -> (Vec<&str>, Vec<Row<'_>>) {
         }
     }
     (operations, rows)
-}
-
-/// The tests in a folder, as they are named in the list, which begins with `prefix`.
-fn tests(folder: &Path, prefix: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_stem().unwrap().to_str().unwrap();
-        let inner = if name == "mod" || name == "main" {
-            prefix.to_owned()
-        } else {
-            format!("{prefix}{name}::")
-        };
-        if path.is_dir() {
-            found.extend(tests(&path, &inner));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.extend(tests_of(&path).into_iter().map(|test| inner.clone() + &test));
-        }
-    }
-    found
-}
-
-/// The names of the tests in a file.
-fn tests_of(path: &PathBuf) -> Vec<String> {
-    let text = fs::read_to_string(path).unwrap();
-    let after = text.split("#[test]\n").skip(1);
-    let name = |after: &str| {
-        let line = after.lines().map(str::trim).find(|line| !line.starts_with('#'))?;
-        Some(line.strip_prefix("fn ")?.split_once('(')?.0.to_owned())
-    };
-    after.filter_map(name).collect()
-}
-
-fn scenarios() -> BTreeSet<String> {
-    let found = tests(&root().join("loom-tests/tests"), "");
-    assert!(found.len() > 200, "{}", found.len());
-    found
 }
 
 #[test]
@@ -131,11 +89,14 @@ fn every_row_names_a_scenario_or_says_why_the_two_are_apart() {
 
 #[test]
 fn every_scenario_that_is_named_is_there() {
-    let library = tests(&root().join("src"), "slat::");
+    let library = tests(&root().join("src"));
     let scenarios = scenarios();
     let list = list();
     for name in quoted(&list).filter(|name| is_scenario(name)) {
-        let is_there = scenarios.contains(name) || library.contains(name);
+        let is_there = match name.strip_prefix("slat::") {
+            None => scenarios.contains(name),
+            Some(name) => library.contains(name),
+        };
         assert!(is_there, "{name} is not there");
     }
 }

@@ -4,13 +4,11 @@
 //! chooses at random, by a seed of the execution: under loom by a few fixed ones, under shuttle by one that is
 //! part of the schedule, and as plain threads by the number of the run.
 
-use std::fmt::Debug;
-
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
-    Outcomes,
-    sched::{self, Arc, Gate, Lock, thread},
+    sched::{self, Lock},
+    sides,
 };
 
 /// How many there are.
@@ -47,18 +45,15 @@ pub type Part<T> = Box<dyn FnOnce(&mut Member) -> T + Send>;
 ///
 /// # Panics
 /// If the scenario does.
-pub fn explore<T, S>(preemptions: usize, scenario: S) -> Vec<Outcomes<T>>
+pub fn explore<S>(preemptions: usize, scenario: S)
 where
-    T: PartialEq + Debug + Send + 'static,
-    S: Fn(u64) -> T + Copy + Send + Sync + 'static,
+    S: Fn(u64) + Copy + Send + Sync + 'static,
 {
     let seeds = if cfg!(loom) { 0..SEEDS } else { 0..1 };
-    let run = |seed| {
-        crate::explore_as(crate::name_of::<S>(), preemptions, move || {
-            scenario(sched::seed().wrapping_add(seed))
-        })
-    };
-    seeds.map(run).collect()
+    for seed in seeds {
+        let run = move || scenario(sched::seed().wrapping_add(seed));
+        crate::explore_as(crate::name_of::<S>(), preemptions, run).are(&[()]);
+    }
 }
 
 /// Runs all parts at the same time, each on a thread of its own; returns what came of them, in order.
@@ -66,25 +61,11 @@ where
 /// # Panics
 /// If one of them does, or if there are none.
 pub fn crowd<T: Send + 'static>(seed: u64, parts: Vec<Part<T>>) -> Vec<T> {
-    let gate = Arc::new(Gate::new(parts.len()));
     let members = (0..).map(|number| Member {
         choices: SmallRng::seed_from_u64(seed.wrapping_mul(MEMBERS).wrapping_add(number)),
     });
-    let mut parts = parts.into_iter().zip(members);
-    let (first, mut own) = parts.next().expect("somebody is there");
-    let others: Vec<_> = parts
-        .map(|(part, mut member)| {
-            let gate = Arc::clone(&gate);
-            thread::spawn(move || {
-                gate.pass();
-                part(&mut member)
-            })
-        })
-        .collect();
-    gate.pass();
-    let mut done = vec![first(&mut own)];
-    done.extend(others.into_iter().map(|other| other.join().unwrap()));
-    done
+    let parts = parts.into_iter().zip(members).map(|(part, mut member)| move || part(&mut member));
+    sides::all(parts.collect())
 }
 
 /// A clock that all share: what is ordered by it is ordered.

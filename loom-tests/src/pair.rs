@@ -21,7 +21,8 @@ use slat::{Entry, Format, FrameSource, Level, SLOTS};
 
 use crate::{
     Outcomes, explore_as, name_of, pages,
-    sched::{self, Arc, Gate, thread},
+    sched::{self, Arc},
+    sides::beside,
     world::{Cpu, Table, World, gpa},
 };
 
@@ -114,18 +115,11 @@ impl Play {
         self.steps.set(steps);
         match self.order {
             Order::Beside => {
-                let gate = Arc::new(Gate::new(2));
-                let there = Arc::clone(&gate);
-                let second = thread::spawn(move || {
-                    there.pass();
+                let (one, (two, _taken)) = beside(one, move || {
                     let said: Vec<_> = (0..steps).map(&mut two).collect();
-                    // What it has taken with it is dropped when all is over.
                     (said, two)
                 });
-                gate.pass();
-                let said = one();
-                let (two, _taken) = second.join().unwrap();
-                (Some(said), two)
+                (Some(one), two)
             }
             Order::After(before) => {
                 let mut said: Vec<_> = (0..before).map(&mut two).collect();

@@ -14,10 +14,7 @@ use slat::{
 };
 
 pub use self::backing::{Lot, Pool};
-use crate::{
-    Frames, Page, RWX, Stay, format, frame, gpa, no_kick, pages,
-    sched::{Arc, Gate, thread},
-};
+use crate::{Frames, Page, RWX, Stay, format, frame, gpa, no_kick, pages, sched::Arc};
 
 /// What is in a frame that nobody owns.
 pub const GONE: u64 = u64::MAX;
@@ -324,53 +321,4 @@ const fn needed(access: Access) -> Prot {
         AccessKind::Write => Prot::W,
         AccessKind::Fetch => Prot::X,
     }
-}
-
-/// Runs both at the same time, each on a thread of its own.
-///
-/// What a side has taken with it, it gives back with its result, so that it is dropped when all is over.
-///
-/// # Panics
-/// If one of them does.
-pub fn beside<A, B>(one: impl FnOnce() -> A, two: impl FnOnce() -> B + Send + 'static) -> (A, B)
-where
-    B: Send + 'static,
-{
-    let gate = Arc::new(Gate::new(2));
-    let second = start(&gate, two);
-    gate.pass();
-    let first = one();
-    (first, second.join().unwrap())
-}
-
-/// Runs all three at the same time, each on a thread of its own.
-///
-/// # Panics
-/// If one of them does.
-pub fn beside2<A, B, C>(
-    one: impl FnOnce() -> A,
-    two: impl FnOnce() -> B + Send + 'static,
-    three: impl FnOnce() -> C + Send + 'static,
-) -> (A, B, C)
-where
-    B: Send + 'static,
-    C: Send + 'static,
-{
-    let gate = Arc::new(Gate::new(3));
-    let second = start(&gate, two);
-    let third = start(&gate, three);
-    gate.pass();
-    let first = one();
-    (first, second.join().unwrap(), third.join().unwrap())
-}
-
-fn start<T: Send + 'static>(
-    gate: &Arc<Gate>,
-    run: impl FnOnce() -> T + Send + 'static,
-) -> thread::JoinHandle<T> {
-    let gate = Arc::clone(gate);
-    thread::spawn(move || {
-        gate.pass();
-        run()
-    })
 }

@@ -14,7 +14,8 @@ use slat::{
 use crate::{
     history::hesitate,
     page::Page,
-    sched::{Arc, Gate, thread},
+    sched::{Arc, Gate},
+    sides::{beside, start},
 };
 
 /// The table of all scenarios.
@@ -124,7 +125,7 @@ impl World {
     /// If the library fails.
     #[must_use]
     pub fn with_lives(lives: u64) -> Self {
-        Self::with_frames(1 + lives * u64::from(format().levels().count() - 1))
+        Self::of(format(), 1 + lives * u64::from(format().levels().count() - 1))
     }
 
     /// Makes a table in which nothing is populated, with frames for `leaf_tables` leaf tables, for a
@@ -145,10 +146,6 @@ impl World {
     pub fn in_format(format: Ept, leaf_tables: u64) -> Self {
         // The scenarios stay within 1 GiB: one table each of the levels above the leaf tables.
         Self::of(format, u64::from(format.levels().count() - 1) + leaf_tables)
-    }
-
-    fn with_frames(frames: u64) -> Self {
-        Self::of(format(), frames)
     }
 
     fn of(format: Ept, frames: u64) -> Self {
@@ -340,12 +337,8 @@ pub fn race_unpinned<A, B>(
 where
     B: Send + 'static,
 {
-    let gate = Arc::new(Gate::new(2));
     let (here, there) = (Cpu::new(world), Cpu::new(world));
-    let second = start(&gate, there, two);
-    gate.pass();
-    let first = one(&here);
-    let (second, _cpu) = second.join().unwrap();
+    let (first, (second, _cpu)) = beside(|| one(&here), move || (two(&there), there));
     (first, second)
 }
 
@@ -381,26 +374,12 @@ where
     C: Send + 'static,
 {
     let gate = Arc::new(Gate::new(3));
-    let cpus = [Cpu::new(world), Cpu::new(world), Cpu::new(world)];
-    let [here, there, yonder] = cpus;
-    let second = start(&gate, there, two);
-    let third = start(&gate, yonder, three);
+    let [here, there, yonder] = [Cpu::new(world), Cpu::new(world), Cpu::new(world)];
+    let second = start(&gate, move || (two(&there), there));
+    let third = start(&gate, move || (three(&yonder), yonder));
     gate.pass();
     let first = one(&here);
     let (second, _cpu) = second.join().unwrap();
     let (third, _cpu) = third.join().unwrap();
     (first, second, third)
-}
-
-/// Hands the processor back with the result: it is dropped when all is over.
-fn start<T: Send + 'static>(
-    gate: &Arc<Gate>,
-    cpu: Cpu,
-    run: impl FnOnce(&Cpu) -> T + Send + 'static,
-) -> thread::JoinHandle<(T, Cpu)> {
-    let gate = Arc::clone(gate);
-    thread::spawn(move || {
-        gate.pass();
-        (run(&cpu), cpu)
-    })
 }

@@ -1,29 +1,11 @@
 //! Accessed and dirty bits that software sets and clears, and rights, against each other and unmap.
 
-use loom_tests::{Arc, Cpu, World, explore, frame, gpa, pages, race};
+use loom_tests::{
+    Arc, World, explore, frame, gpa,
+    leaf::{clear_dirty, dirty, protect, set_dirty},
+    race,
+};
 use slat::{Entry, Mapped, Prot};
-
-fn set_dirty(cpu: &Cpu) -> bool {
-    cpu.pin().slot(gpa(1)).unwrap().set_dirty()
-}
-
-fn clear_dirty(cpu: &Cpu) -> bool {
-    cpu.pin().slot(gpa(1)).unwrap().clear_dirty()
-}
-
-fn protect(cpu: &Cpu, prot: Prot) -> u64 {
-    cpu.pin().protect(pages(1, 2), prot).unwrap().0
-}
-
-/// Page 1, mapped, accessed and dirty.
-fn dirty() -> Arc<World> {
-    let world = World::mapped(1);
-    let pin = world.table.pin();
-    let slot = pin.slot(gpa(1)).unwrap();
-    assert_eq!((slot.set_accessed(), slot.set_dirty()), (false, false));
-    drop(pin);
-    Arc::new(world)
-}
 
 #[test]
 fn a_dirty_bit_is_never_set_in_a_page_that_is_not_mapped() {

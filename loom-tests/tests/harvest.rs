@@ -1,11 +1,8 @@
 //! Harvests beside the MMU, unmap, each other, software that sets bits, vacate and split: each mark is
 //! reported once, or is still there.
 
-use loom_tests::{Arc, Cpu, RWX, World, explore, frame, gpa, no_kick, pages, race};
-use slat::{Bitmap, Entry, GpaRange, Mark, PageSize, SLOTS, mmu::Access};
-
-/// The pages of one leaf table.
-const TABLE: u64 = SLOTS as u64;
+use loom_tests::{Arc, Cpu, RWX, World, explore, frame, gpa, no_kick, pages, race, sizes::TABLE};
+use slat::{Bitmap, Entry, GpaRange, Mark, PageSize, mmu::Access};
 
 /// Harvests `range`.
 fn harvest_of(cpu: &Cpu, range: GpaRange, mark: Mark) -> Bitmap {

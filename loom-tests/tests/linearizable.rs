@@ -2,7 +2,8 @@
 //! maps, unmaps, looks, rights, bits, populates and vacates, checked against a specification that knows
 //! nothing of tables (`loom_tests::history`; docs/THEORY.md, "Linearizability").
 //!
-//! `HISTORY_SEED` runs the program of one seed only, `HISTORY_SEEDS` says how many are drawn.
+//! `HISTORY_SEED` runs the program of one seed only, `HISTORY_SEEDS` says how many are drawn. Under shuttle the former
+//! with `SHUTTLE_REPLAY` is one execution.
 
 use loom_tests::history::{
     call::{Call, Rights, Span},

@@ -1,6 +1,8 @@
 //! The MMU, which takes no part in any protocol: it walks, and sets accessed and dirty bits.
 
-use loom_tests::{Arc, Cpu, RWX, World, explore, frame, gpa, pages, race, race3};
+use loom_tests::{
+    Arc, Cpu, RWX, World, explore, frame, gpa, leaf::clear_dirty, pages, race, race3,
+};
 use slat::{
     Entry, HostPfn, Level, Mapped, PageSize, Prot, SLOTS,
     mmu::{Access, Cause},
@@ -12,10 +14,6 @@ fn write(cpu: &Cpu) -> Result<HostPfn, Cause> {
 
 fn read(cpu: &Cpu) -> Result<HostPfn, Cause> {
     cpu.access(1, Access::READ)
-}
-
-fn clear_dirty(cpu: &Cpu) -> bool {
-    cpu.pin().slot(gpa(1)).unwrap().clear_dirty()
 }
 
 #[test]

@@ -7,14 +7,12 @@ use std::mem;
 
 use loom_tests::{
     Arc, Cpu, Guest, RWX, World, explore, frame, gpa, no_kick, pages, race, race_unpinned, race3,
+    sizes::TABLE,
 };
 use slat::{
-    HostPfn, MapError, Mapped, PageSize, Progress, SLOTS,
+    HostPfn, MapError, Mapped, PageSize, Progress,
     mmu::{Access, Cause},
 };
-
-/// The pages of one leaf table.
-const TABLE: u64 = SLOTS as u64;
 
 /// Makes a table in which nothing is mapped, and a guest whose paging-structure cache knows its leaf
 /// table.

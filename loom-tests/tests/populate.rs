@@ -1,12 +1,7 @@
 //! Populate beside itself and beside everything that takes no lock.
 
-use loom_tests::{Arc, Cpu, RWX, World, explore, frame, gpa, pages, race, race3};
-use slat::{
-    Entry, FrameSource, GpaRange, Level, MapError, Mapped, PageSize, PopulateError, Prot, SLOTS,
-};
-
-/// The pages of one leaf table.
-const TABLE: u64 = SLOTS as u64;
+use loom_tests::{Arc, Cpu, RWX, World, explore, frame, gpa, pages, race, race3, sizes::TABLE};
+use slat::{Entry, FrameSource, GpaRange, Level, MapError, Mapped, PageSize, PopulateError, Prot};
 
 fn populate(range: GpaRange) -> impl Fn(&Cpu) -> Result<(), PopulateError> + Copy {
     move |cpu| cpu.table().populate(range, PageSize::Size4K)

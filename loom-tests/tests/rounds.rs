@@ -3,12 +3,9 @@
 
 use loom_tests::{
     Arc, Cpu, Guest, RWX, Table, World, explore, frame, gpa, no_kick, pages, race, race_unpinned,
-    race3_unpinned,
+    race3_unpinned, sizes::TABLE,
 };
-use slat::{Bitmap, CollapseError, Mark, PageSize, SLOTS, mmu::Access};
-
-/// The pages of one leaf table.
-const TABLE: u64 = SLOTS as u64;
+use slat::{Bitmap, CollapseError, Mark, PageSize, mmu::Access};
 
 /// Does a round over one leaf table; returns what it reports. Nobody waits for its flush.
 fn round_of(table: &Table, mark: Mark) -> Bitmap {

@@ -4,8 +4,8 @@
 //! still reads a layout that was replaced, and freed.
 
 use loom_tests::{
-    Arc, explore, frame, gpa, pages,
-    space::{PAGE, Processor, Site, Stopped, beside, resolved},
+    Arc, beside, explore, frame, gpa, pages,
+    space::{PAGE, Processor, Site, Stopped, resolved},
 };
 use slat::{Prot, mmu::Access};
 

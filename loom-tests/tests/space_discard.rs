@@ -3,8 +3,8 @@
 use std::sync::Arc as StdArc;
 
 use loom_tests::{
-    Arc, explore, frame,
-    space::{Site, Stopped, beside, resolved},
+    Arc, beside, explore, frame,
+    space::{Site, Stopped, resolved},
 };
 use slat::{CopyOnWrite, OnDemand, PageSize, Prot, mmu::Access};
 

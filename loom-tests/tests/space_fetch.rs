@@ -3,8 +3,8 @@
 use std::sync::Arc as StdArc;
 
 use loom_tests::{
-    Arc, Signal, explore, frame, gpa,
-    space::{Lot, PAGE, Site, Stopped, WRITTEN, beside, resolved},
+    Arc, Signal, beside, explore, frame, gpa,
+    space::{Lot, PAGE, Site, Stopped, WRITTEN, resolved},
 };
 use slat::{
     Prot,

@@ -5,8 +5,8 @@
 use std::sync::Arc as StdArc;
 
 use loom_tests::{
-    Arc, explore, frame,
-    space::{PAGE, Processor, Site, Stopped, beside},
+    Arc, beside, explore, frame,
+    space::{PAGE, Processor, Site, Stopped},
 };
 use slat::{HoldEnd, HostPfn, Prot};
 

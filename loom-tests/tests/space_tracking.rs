@@ -3,8 +3,8 @@
 use std::sync::Arc as StdArc;
 
 use loom_tests::{
-    Arc, Signal, explore, format_with,
-    space::{PAGE, Processor, Site, WRITTEN, beside},
+    Arc, Signal, beside, explore, format_with,
+    space::{PAGE, Processor, Site, WRITTEN},
 };
 use slat::{Ept, EptCaps, Fault, HoldEnd, OnDemand, PageSize, Prot, Tracking, mmu::Access};
 

@@ -3,11 +3,8 @@
 //! Ranges of whole leaf tables are claimed by the claim word, ranges within one by marks in its slots:
 //! most scenarios are there for both.
 
-use loom_tests::{Arc, Cpu, RWX, World, explore, frame, gpa, pages, race, race3};
-use slat::{Entry, GpaRange, Level, MapError, Mapped, PageSize, SLOTS, VacateError};
-
-/// The pages of one leaf table.
-const TABLE: u64 = SLOTS as u64;
+use loom_tests::{Arc, Cpu, RWX, World, explore, frame, gpa, pages, race, race3, sizes::TABLE};
+use slat::{Entry, GpaRange, Level, MapError, Mapped, PageSize, VacateError};
 
 /// What a map came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

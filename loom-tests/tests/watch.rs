@@ -3,7 +3,9 @@
 //! Throughout, a watched leaf that is writable is dirty: `Entry::may_become` refuses another at each commit.
 
 use loom_tests::{
-    Arc, Cpu, Guest, World, explore, frame, gpa, no_kick, pages, race, race_unpinned, race3,
+    Arc, Cpu, Guest, World, explore, frame, gpa,
+    leaf::{clear_dirty, protect, watch},
+    no_kick, pages, race, race_unpinned, race3,
 };
 use slat::{
     Bitmap, Entry, FixError, Fixed, Flush, MapError, Mapped, Mark, NoteError, Noted, PageSize,
@@ -19,23 +21,8 @@ fn note(cpu: &Cpu) -> Result<Noted, NoteError> {
     cpu.pin().note_dirty(gpa(1))
 }
 
-fn clean(cpu: &Cpu) -> bool {
-    cpu.pin().slot(gpa(1)).unwrap().clear_dirty()
-}
-
-/// Watches page 1; tells whether it was mapped and not watched, and whether a right was taken.
-fn watch(cpu: &Cpu) -> (bool, bool) {
-    let pin = cpu.pin();
-    let (count, flush) = pin.watch(pages(1, 2)).unwrap();
-    (count == 1, !flush.is_empty())
-}
-
 fn unwatch(cpu: &Cpu) -> bool {
     cpu.pin().unwatch(pages(1, 2)).unwrap() == 1
-}
-
-fn protect(cpu: &Cpu, prot: Prot) -> u64 {
-    cpu.pin().protect(pages(1, 2), prot).unwrap().0
 }
 
 const NOT_MAPPED: FixError = FixError::NotMapped { gpa: gpa(1) };
@@ -151,7 +138,7 @@ fn a_page_is_fixed_or_not_watched_any_more() {
 fn a_page_that_is_cleaned_beside_a_fix_is_clean_and_read_only_or_dirty() {
     explore(5, || {
         let world = Arc::new(dirty());
-        let (cleaned, fixed) = race(&world, clean, fix);
+        let (cleaned, fixed) = race(&world, clear_dirty, fix);
         assert!(cleaned);
         let expected = if fixed == Ok(Fixed::Dirtied) { DIRTY } else { CLEAN };
         assert_eq!(state(&world), expected);
@@ -164,7 +151,7 @@ fn a_page_that_is_cleaned_beside_a_fix_is_clean_and_read_only_or_dirty() {
 fn each_fix_is_reported_by_one_of_two_who_clean() {
     explore(3, || {
         let world = Arc::new(watched());
-        let (one, two, fixed) = race3(&world, clean, clean, fix);
+        let (one, two, fixed) = race3(&world, clear_dirty, clear_dirty, fix);
         assert_eq!(fixed, Ok(Fixed::Dirtied));
         assert!(!(one && two));
         assert_eq!(state(&world), if one || two { CLEAN } else { DIRTY });
@@ -179,7 +166,7 @@ fn a_page_that_is_cleaned_beside_a_watch_is_never_left_writable() {
         let world = World::mapped(1);
         assert!(!world.table.pin().slot(gpa(1)).unwrap().set_dirty());
         let world = Arc::new(world);
-        let ((new, taken), cleaned) = race(&world, watch, clean);
+        let ((new, taken), cleaned) = race(&world, watch, clear_dirty);
         assert!(new && cleaned);
         assert_eq!(state(&world), CLEAN);
         taken
@@ -191,7 +178,7 @@ fn a_page_that_is_cleaned_beside_a_watch_is_never_left_writable() {
 fn a_page_that_is_cleaned_beside_an_unwatch_keeps_the_right_to_write() {
     explore(5, || {
         let world = Arc::new(dirty());
-        let (was_watched, cleaned) = race(&world, unwatch, clean);
+        let (was_watched, cleaned) = race(&world, unwatch, clear_dirty);
         assert!(was_watched && cleaned);
         assert_eq!(state(&world), (false, true, false));
         assert_eq!(world.lookup(1).unwrap().attr.prot(), Prot::RWX);

@@ -38,7 +38,6 @@ impl Claims {
     pub(crate) fn of(tree: &Tree) -> Self {
         let mut files = BTreeMap::new();
         for path in tree.files() {
-            // Also TOML: it is edited too.
             if let Some(text) = path.to_str().and_then(|path| tree.text(path)) {
                 files.insert(path.clone(), text);
             }

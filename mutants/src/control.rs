@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     killer::{self, Killer},
-    mutant::{Class, Mutant},
+    mutant::Mutant,
 };
 
 /// How long the killers of one executable may take, which go all of their way.
@@ -19,17 +19,10 @@ pub(crate) fn controls(mutants: &[&Mutant]) -> Vec<Mutant> {
             killers.push(killer.clone());
         }
     }
-    let row = |(target, killers)| Mutant {
-        name: format!("nothing is broken: {}", killer::arguments(&[target]).join(" ")),
-        class: Class::Model,
-        shared: Vec::new(),
-        hidden_by: Vec::new(),
-        uncover: Vec::new(),
-        edits: Vec::new(),
-        killers,
-        seconds: SECONDS,
-        hangs: false,
-        survives: Some("nothing is broken".to_owned()),
+    let row = |(target, killers)| {
+        let name = format!("nothing is broken: {}", killer::arguments(&[target]).join(" "));
+        let survives = Some("nothing is broken".to_owned());
+        Mutant { seconds: SECONDS, survives, ..Mutant::unbroken(name, killers) }
     };
     by_target.into_iter().map(row).collect()
 }

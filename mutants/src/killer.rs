@@ -71,6 +71,8 @@ pub(crate) enum KillerError {
     Option(String),
     #[error("`{0}` is no number of preemptions")]
     Preemptions(String),
+    #[error("`{0}`: preemptions are for loom alone to count")]
+    Uncounted(String),
 }
 
 impl Package {
@@ -128,6 +130,9 @@ impl Killer {
         let shape = || KillerError::Shape(text.to_owned());
         let (name, preemptions) = match words.split_once('@') {
             None => (words, USUAL_PREEMPTIONS),
+            Some(_) if scheduler != Scheduler::Loom => {
+                return Err(KillerError::Uncounted(text.to_owned()));
+            }
             Some((name, number)) => {
                 let wrong = |_| KillerError::Preemptions(number.to_owned());
                 (name, number.parse().map_err(wrong)?)

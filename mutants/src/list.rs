@@ -22,8 +22,8 @@
 //! ```
 
 use std::{
-    collections::BTreeMap,
-    fs, io,
+    collections::{BTreeMap, BTreeSet},
+    fs, io, mem,
     path::{Path, PathBuf},
 };
 
@@ -100,9 +100,9 @@ impl List {
             }
             mutants.extend(chapter.mutants);
         }
-        let mut names = BTreeMap::new();
+        let mut names = BTreeSet::new();
         for mutant in &mut mutants {
-            if names.insert(mutant.name.clone(), ()).is_some() {
+            if !names.insert(mutant.name.clone()) {
                 return Err(ListError::TwoMutants(mutant.name.clone()));
             }
             mutant.take_shared(&shared)?;
@@ -128,7 +128,7 @@ impl Mutant {
         };
         let uncover = self.hidden_by.iter().map(find).collect::<Result<Vec<_>, _>>()?;
         let shared = self.shared.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-        let own = std::mem::take(&mut self.edits);
+        let own = mem::take(&mut self.edits);
         self.edits = uncover.iter().cloned().chain(shared).chain(own).collect();
         self.uncover = uncover;
         if self.killers.is_empty() {

@@ -43,12 +43,12 @@ fn main() -> ExitCode {
 }
 
 fn try_main(options: &Options) -> anyhow::Result<ExitCode> {
-    let tree = Tree::of_the_workspace().context("the workspace cannot be read")?;
+    let tree = Tree::of_the_workspace()?;
     let list = List::read(&tree.root().join("mutants/list")).context("the list is wrong")?;
     let chosen = options.choose(&list, tree.root())?;
     let mode = options.mode();
     if mode == Mode::List {
-        report::print_rows(&chosen);
+        report::print_rows(&chosen)?;
         return Ok(ExitCode::SUCCESS);
     }
     // Cheap beside a single build: what is wrong with the list shows before anything is built.
@@ -63,7 +63,7 @@ fn try_main(options: &Options) -> anyhow::Result<ExitCode> {
     }
     let controls = control::controls(&chosen);
     let wanted = if mode == Mode::Unbroken { controls.iter().collect() } else { chosen };
-    let findings = run::run_all(&tree, &wanted, options.jobs)?;
+    let findings = run::run_all(&tree, &wanted, options.jobs.get())?;
     report::print_summary(&findings, list.mutants.len());
     let bad = findings.iter().any(|finding| finding.verdict.is_bad());
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })

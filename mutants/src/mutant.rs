@@ -45,6 +45,22 @@ const fn usual_limit() -> u64 {
 }
 
 impl Mutant {
+    /// Makes a row that breaks nothing.
+    pub(crate) fn unbroken(name: String, killers: Vec<Killer>) -> Self {
+        Self {
+            name,
+            class: Class::Model,
+            shared: Vec::new(),
+            hidden_by: Vec::new(),
+            uncover: Vec::new(),
+            edits: Vec::new(),
+            killers,
+            seconds: usual_limit(),
+            hangs: false,
+            survives: None,
+        }
+    }
+
     pub(crate) const fn limit(&self) -> Duration {
         Duration::from_secs(self.seconds)
     }

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::Path;
+use std::{num::NonZeroUsize, path::Path};
 
 use anyhow::Context;
 use clap::Parser;
@@ -15,7 +15,8 @@ use crate::{
 /// it fail. That they pass as long as nothing is broken is for the other scripts to say.
 ///
 /// Exits with status 0 if each mutant was killed, or survives for a reason that its row gives; 1 if one
-/// survived, or the list is wrong; and 2 for bad options, or where something else failed.
+/// survived, or its row is wrong; and 2 for bad options, a list that cannot be read, or where something else
+/// failed.
 #[derive(Debug, Parser)]
 #[command(name = "mutants", version)]
 pub(crate) struct Options {
@@ -29,7 +30,7 @@ pub(crate) struct Options {
 
     /// Take so many of those, which follow from the commit: others next time
     #[arg(long, value_name = "N")]
-    sample: Option<usize>,
+    sample: Option<NonZeroUsize>,
 
     /// Print what the list holds, and do nothing
     #[arg(long, conflicts_with = "check")]
@@ -44,8 +45,8 @@ pub(crate) struct Options {
     unbroken: bool,
 
     /// How many are built and run at a time, each in a copy of the tree of its own
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = some_jobs)]
-    pub(crate) jobs: usize,
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
+    pub(crate) jobs: NonZeroUsize,
 }
 
 /// What is to be done with the mutants that were chosen.
@@ -57,16 +58,13 @@ pub(crate) enum Mode {
     Run,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("no mutant's name contains `{0}`")]
-pub(crate) struct NoSuchWord(String);
-
-fn some_jobs(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("somebody has to do it".to_owned()),
-        Ok(jobs) => Ok(jobs),
-        Err(error) => Err(format!("{error}")),
-    }
+/// Why there is nothing to do: what picks nothing would be taken for a list that holds.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NothingChosen {
+    #[error("no mutant's name contains `{0}`")]
+    Word(String),
+    #[error("of the mutants with these words none is of such a class")]
+    Class,
 }
 
 impl Options {
@@ -85,22 +83,25 @@ impl Options {
         list: &'l List,
         root: &Path,
     ) -> anyhow::Result<Vec<&'l Mutant>> {
-        // A word that picks nothing is a mistake, and would be taken for a list that holds.
-        for word in &self.words {
-            let known = list.mutants.iter().any(|mutant| mutant.name.contains(word));
-            known.then_some(()).ok_or_else(|| NoSuchWord(word.clone()))?;
+        let is_known =
+            |word: &&String| list.mutants.iter().any(|mutant| mutant.name.contains(*word));
+        if let Some(word) = self.words.iter().find(|word| !is_known(word)) {
+            return Err(NothingChosen::Word(word.clone()).into());
         }
         let named = |mutant: &Mutant| {
             self.words.is_empty() || self.words.iter().any(|word| mutant.name.contains(word))
         };
         let classed = |mutant: &Mutant| self.class.is_empty() || self.class.contains(&mutant.class);
-        let chosen =
+        let chosen: Vec<_> =
             list.mutants.iter().filter(|mutant| named(mutant) && classed(mutant)).collect();
+        if chosen.is_empty() {
+            return Err(NothingChosen::Class.into());
+        }
         match self.sample {
             None => Ok(chosen),
             Some(count) => {
                 let commit = sample::commit(root).context("a sample follows from the commit")?;
-                Ok(sample::pick(chosen, count, &commit))
+                Ok(sample::pick(chosen, count.get(), &commit))
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::{self, Write},
     time::{Duration, Instant},
 };
 
@@ -83,18 +84,19 @@ fn print_indented(text: &str) {
     text.lines().for_each(|line| println!("    {line}"));
 }
 
-/// Prints what the list holds.
-pub(crate) fn print_rows(mutants: &[&Mutant]) {
+/// Prints what the list holds. Who reads it may have seen enough amid it, for which `println` would panic.
+pub(crate) fn print_rows(mutants: &[&Mutant]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
     for mutant in mutants {
-        println!("{:<17} {}", mutant.class.name(), mutant.name);
+        writeln!(out, "{:<17} {}", mutant.class.name(), mutant.name)?;
         for killer in &mutant.killers {
-            println!("{:<17}     by {}", "", killer.text());
+            writeln!(out, "{:<17}     by {}", "", killer.text())?;
         }
         if let Some(why) = &mutant.survives {
-            println!("{:<17}     survives: {why}", "");
+            writeln!(out, "{:<17}     survives: {why}", "")?;
         }
     }
-    println!("{} mutants", mutants.len());
+    writeln!(out, "{} mutants", mutants.len())
 }
 
 pub(crate) fn print_faults(faults: &[Fault]) {

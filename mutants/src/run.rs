@@ -47,19 +47,15 @@ pub(crate) fn run_all<'l>(
         for job in 0..jobs {
             let (tell, rest) = (tell.clone(), &rest);
             scope.spawn(move || {
-                let worker = Worker::new(tree, job, threads);
-                let mut worker = match worker {
+                // Where it ends before its time, nobody listens any more: another one has failed.
+                let tell = |finding| tell.send(finding).ok();
+                let mut worker = match Worker::new(tree, job, threads) {
                     Ok(worker) => worker,
-                    Err(error) => return tell.send(Err(error)).unwrap_or_default(),
+                    Err(error) => return tell(Err(error)),
                 };
                 loop {
-                    let next = rest.lock().next();
-                    let Some((index, mutant)) = next else { return };
-                    // Nobody listens any more when another one has failed.
-                    let finding = worker.examine(mutant).map(|finding| (index, finding));
-                    if tell.send(finding).is_err() {
-                        return;
-                    }
+                    let (index, mutant) = rest.lock().next()?;
+                    tell(worker.examine(mutant).map(|finding| (index, finding)))?;
                 }
             });
         }

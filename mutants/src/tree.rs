@@ -1,10 +1,11 @@
 //! The workspace's files: those that git would not ignore.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
+use anyhow::Context;
 use ignore::WalkBuilder;
 
 /// The tree that mutants are made of.
@@ -18,7 +19,8 @@ pub(crate) struct Tree {
 impl Tree {
     /// Looks through the workspace that this program belongs to.
     pub(crate) fn of_the_workspace() -> anyhow::Result<Self> {
-        Self::at(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        Self::at(&root).with_context(|| format!("{} cannot be read", root.display()))
     }
 
     pub(crate) fn at(root: &Path) -> anyhow::Result<Self> {
@@ -67,14 +69,10 @@ impl Tree {
             if let Some(folder) = to.parent() {
                 fs::create_dir_all(folder)?;
             }
-            write(&to, &content)?;
+            fs::write(&to, &content)?;
         }
         Ok(())
     }
-}
-
-fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    fs::write(path, content)
 }
 
 #[cfg(test)]

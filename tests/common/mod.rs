@@ -52,7 +52,13 @@ pub(crate) fn range(start: u64, bytes: u64) -> GpaRange {
 
 /// Returns the value of an environment variable that scales a test, or `default`.
 pub(crate) fn scaled(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+    number(variable).unwrap_or(default)
+}
+
+/// Returns the number that a variable of the environment holds, if it is set.
+pub(crate) fn number(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value} is no number")))
 }
 
 thread_local! {

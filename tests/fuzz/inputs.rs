@@ -1,7 +1,7 @@
 //! What is made of an input: a format, and what is done in it, until there are no bytes left.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use slat::{AnyFormat, Format, Levels};
+use slat::{AnyFormat, Levels};
 
 use crate::{
     common::{any, ept, ept_without_bits, long_mode, npt},
@@ -48,8 +48,7 @@ pub(crate) fn table(bytes: &[u8]) {
 pub(crate) fn space(bytes: &[u8]) {
     let mut unstructured = Unstructured::new(bytes);
     let Ok(format) = format(&mut unstructured) else { return };
-    let pair = SpacePair::new(format, unstructured.take_rest(), format.keeps_bits());
-    pair.run(LONGEST as u64);
+    SpacePair::new(format, unstructured.take_rest()).run(LONGEST as u64);
 }
 
 /// Values of entries, of all sorts: what a format makes of them, and what a software MMU does.

@@ -23,7 +23,7 @@ mod table;
 
 use std::{fs, path::Path, thread};
 
-use common::scaled;
+use common::{number, scaled};
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 
 /// Says of an input, if it fails, how to have it again.
@@ -65,7 +65,7 @@ fn replay(name: &str, folder: &str, run: fn(&[u8])) -> u64 {
 
 /// Runs all of that: of inputs that are drawn so many, each of so many bytes at most.
 fn all(name: &str, cases: u64, longest: usize, run: fn(&[u8])) {
-    if let Some(seed) = std::env::var("SLAT_FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()) {
+    if let Some(seed) = number("SLAT_FUZZ_SEED") {
         return draw(name, seed, longest, run);
     }
     assert!(replay(name, "seeds", run) > 0, "no inputs are kept for {name}");
@@ -75,16 +75,16 @@ fn all(name: &str, cases: u64, longest: usize, run: fn(&[u8])) {
 }
 
 #[test]
-fn table() {
+fn table_and_reference_agree_whatever_the_bytes_say() {
     all("table", 100, 1000, inputs::table);
 }
 
 #[test]
-fn space() {
+fn space_and_reference_agree_whatever_the_bytes_say() {
     all("space", 100, 1000, inputs::space);
 }
 
 #[test]
-fn formats() {
+fn formats_keep_their_rules_whatever_the_bytes_say() {
     all("formats", 2000, 400, inputs::formats);
 }

@@ -3,12 +3,10 @@
 //! `SLAT_MODEL_CASES` and `SLAT_MODEL_LENGTH` scale it.
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use slat::Format;
 
 use crate::{
-    common::{PAGE, every_format, scaled},
+    common::{every_format, scaled},
     model::Pair,
-    rig::{Rig, WRITE},
 };
 
 /// More than any step takes.
@@ -20,23 +18,10 @@ every_format! {
         let (cases, length) = if cfg!(debug_assertions) { (12, 150) } else { (60, 400) };
         let cases = scaled("SLAT_MODEL_CASES", cases);
         let length = scaled("SLAT_MODEL_LENGTH", length);
-        let keeps_bits = keeps_bits(format);
         for seed in 0..cases {
             let mut bytes = vec![0; (length * BYTES) as usize];
             SmallRng::seed_from_u64(seed).fill_bytes(&mut bytes);
-            assert_eq!(Pair::new(format, &bytes, keeps_bits).run(length), length);
+            assert_eq!(Pair::new(format, &bytes).run(length), length);
         }
     }
-}
-
-/// Tells whether the MMU keeps dirty bits: if a write that is tracked does not fault.
-fn keeps_bits(format: impl Format) -> bool {
-    let rig = Rig::new(format);
-    rig.map_demand(0, PAGE);
-    rig.cpu().writes(0, 1);
-    rig.track();
-    let mut cpu = rig.cpu();
-    let written = cpu.attempt(0, WRITE, |_, _| ());
-    drop(cpu);
-    written.is_ok()
 }

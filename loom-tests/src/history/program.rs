@@ -1,15 +1,15 @@
 //! Programs: what each thread calls, and on what ground.
 
-use slat::{Gpa, GpaRange, SLOTS};
+use slat::{Gpa, GpaRange};
 
 use super::{
     call::{Call, Leaf, PAGES, Rights, Span},
     spec::{Page, Tables},
 };
-use crate::world::{gpa, pages};
-
-/// The pages of one leaf table.
-const TABLE: u64 = SLOTS as u64;
+use crate::{
+    sizes::TABLE,
+    world::{gpa, pages},
+};
 
 /// Where the pages of a history are.
 ///

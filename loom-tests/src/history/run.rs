@@ -11,7 +11,8 @@ use super::{
     spec::Page,
 };
 use crate::{
-    sched::{Arc, Gate, Shared, thread},
+    sched::{self, Arc, Shared},
+    sides,
     world::World,
 };
 
@@ -62,37 +63,11 @@ impl fmt::Display for Tally {
 pub fn explore_program(program: &Program, seed: u64, runs: usize) -> Tally {
     let tally = Shared::<Tally>::default();
     let (seen, program) = (Shared::clone(&tally), program.clone());
-    schedule(seed, runs, move |run| {
+    sched::sample(seed, runs, move |run| {
         let checked = check(&program, seed.wrapping_add(run as u64));
         seen.lock().unwrap().add(checked);
     });
     *tally.lock().unwrap()
-}
-
-/// Everything, up to a bound.
-#[cfg(loom)]
-fn schedule(_seed: u64, _runs: usize, scenario: impl Fn(usize) + Send + Sync + 'static) {
-    let _runs = crate::sched::explore(2, move || scenario(0));
-}
-
-/// At random, and by priorities that change a few times, in turn.
-#[cfg(shuttle)]
-fn schedule(seed: u64, runs: usize, scenario: impl Fn(usize) + Send + Sync + 'static) {
-    use shuttle::{
-        Config, Runner,
-        scheduler::{PctScheduler, RandomScheduler},
-    };
-    let config = Config::default();
-    if seed.is_multiple_of(2) {
-        Runner::new(RandomScheduler::new_from_seed(seed, runs), config).run(move || scenario(0));
-    } else {
-        Runner::new(PctScheduler::new_from_seed(seed, 4, runs), config).run(move || scenario(0));
-    }
-}
-
-#[cfg(not(any(loom, shuttle)))]
-fn schedule(_seed: u64, runs: usize, scenario: impl Fn(usize) + Send + Sync + 'static) {
-    (0..runs).for_each(scenario);
 }
 
 fn check(program: &Program, pace: u64) -> Tally {
@@ -123,15 +98,13 @@ fn record(program: &Program, pace: u64) -> History {
     assert!(count < THREADS, "one is left for the look in the end");
     let world = Arc::new(World::with_lives(program.lives()));
     let clock = Arc::new(Clock::new(count));
-    let gate = Arc::new(Gate::new(count));
     let doers: Vec<_> = program.threads.iter().map(|_| Doer::new(&world, program)).collect();
     set_up(&doers[0], program);
-    let mut sides = doers.into_iter().enumerate().map(|(number, doer)| {
-        let (clock, gate) = (Arc::clone(&clock), Arc::clone(&gate));
+    let threads = doers.into_iter().enumerate().map(|(number, doer)| {
+        let clock = Arc::clone(&clock);
         let (calls, pinning) = (program.threads[number].clone(), program.pinning);
         move || {
             let _pace = Pace::new(pace, number);
-            gate.pass();
             let pin = (pinning != Pinning::Each).then(|| doer.pin());
             let slots = pin.as_ref().filter(|_| pinning == Pinning::Slots);
             let slots = slots.map_or(Vec::new(), |pin| doer.slots(pin));
@@ -145,11 +118,7 @@ fn record(program: &Program, pace: u64) -> History {
             (timed, doer)
         }
     });
-    let first = sides.next().expect("there is a thread");
-    let others: Vec<_> = sides.map(thread::spawn).collect();
-    let mut threads = vec![first()];
-    threads.extend(others.into_iter().map(|other| other.join().unwrap()));
-    let (timed, doers): (Vec<_>, Vec<_>) = threads.into_iter().unzip();
+    let (timed, doers): (Vec<_>, Vec<_>) = sides::all(threads.collect()).into_iter().unzip();
     let last = look(&doers[0], program, &timed);
     assemble(program, &timed, last)
 }

@@ -49,6 +49,11 @@ pub(crate) fn explore(preemptions: usize, scenario: impl Fn() + Send + Sync + 's
     Runs { executions: executions.load(Ordering::Relaxed), preemptions, took: started.elapsed() }
 }
 
+/// Runs `scenario` in every way, up to a bound; how often, and from which seed, is for the others.
+pub(crate) fn sample(_seed: u64, _runs: usize, scenario: impl Fn(usize) + Send + Sync + 'static) {
+    explore(2, move || scenario(0));
+}
+
 /// Runs `scenario` once, which starts no thread.
 pub(crate) fn once(scenario: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();

@@ -58,9 +58,7 @@ const RATIO: usize = 4;
 pub(crate) fn explore(_preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) -> Runs {
     let started = Instant::now();
     let scenario = Arc::new(scenario);
-    if let Ok(file) = std::env::var("SHUTTLE_REPLAY") {
-        let schedule = std::fs::read_to_string(file).unwrap();
-        let random = run(ReplayScheduler::new_from_encoded(schedule.trim()), &scenario);
+    if let Some(random) = replay(&scenario) {
         return Runs { random, by_priority: 0, took: started.elapsed() };
     }
     let iterations = std::env::var("SHUTTLE_ITERATIONS").map_or(2_000, |n| n.parse().unwrap());
@@ -79,6 +77,27 @@ pub(crate) fn explore(_preemptions: usize, scenario: impl Fn() + Send + Sync + '
     let by_priority = if has_choice.get() { by_priority } else { 0 };
     let by_priority = run(PctScheduler::new_from_seed(SEED, DEPTH, by_priority), &scenario);
     Runs { random, by_priority, took: started.elapsed() }
+}
+
+/// Runs `scenario` so often, at random if the seed is even, and by priorities if it is odd. `SHUTTLE_REPLAY` is as
+/// for [`explore`].
+pub(crate) fn sample(seed: u64, runs: usize, scenario: impl Fn(usize) + Send + Sync + 'static) {
+    let scenario = Arc::new(move || scenario(0));
+    if replay(&scenario).is_some() {
+        return;
+    }
+    if seed.is_multiple_of(2) {
+        run(RandomScheduler::new_from_seed(seed, runs), &scenario);
+    } else {
+        run(PctScheduler::new_from_seed(seed, DEPTH, runs), &scenario);
+    }
+}
+
+/// Goes through the one execution that is asked for, if one is; returns how many that were.
+fn replay(scenario: &Arc<impl Fn() + Send + Sync + 'static>) -> Option<usize> {
+    let file = std::env::var("SHUTTLE_REPLAY").ok()?;
+    let schedule = std::fs::read_to_string(file).unwrap();
+    Some(run(ReplayScheduler::new_from_encoded(schedule.trim()), scenario))
 }
 
 fn run(

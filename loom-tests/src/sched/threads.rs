@@ -46,6 +46,11 @@ pub(crate) fn explore(_preemptions: usize, scenario: impl Fn() + Send + Sync + '
     Runs { executions, took: started.elapsed() }
 }
 
+/// Runs `scenario` so often, and tells it in which run it is; the seed is for the others.
+pub(crate) fn sample(_seed: u64, runs: usize, scenario: impl Fn(usize) + Send + Sync + 'static) {
+    (0..runs).for_each(scenario);
+}
+
 /// Runs `scenario` once, which starts no thread.
 pub(crate) fn once(scenario: impl Fn() + Send + Sync + 'static) {
     scenario();

@@ -1,15 +1,11 @@
 //! Leaves: what changes one, and what looks at one.
 
-use loom_tests::{Arc, Cpu, RWX, World, frame, gpa, pages, pair};
+use loom_tests::{
+    Arc, Cpu, RWX, World, frame, gpa,
+    leaf::{dirty, protect, set_dirty, watch},
+    pages, pair,
+};
 use slat::{Bitmap, Mark, PAGE_BYTES, PageSize, Prot, mmu::Access};
-
-fn protect(cpu: &Cpu, prot: Prot) -> u64 {
-    cpu.pin().protect(pages(1, 2), prot).unwrap().0
-}
-
-fn set_dirty(cpu: &Cpu) -> bool {
-    cpu.pin().slot(gpa(1)).unwrap().set_dirty()
-}
 
 /// Harvests page 1; tells whether it had the mark, and whether something is to be invalidated.
 fn harvest(cpu: &Cpu, mark: Mark) -> (bool, bool) {
@@ -17,23 +13,6 @@ fn harvest(cpu: &Cpu, mark: Mark) -> (bool, bool) {
     let pin = cpu.pin();
     let (count, flush) = pin.harvest(pages(1, 2), mark, &mut found).unwrap();
     (count == 1, !flush.is_empty())
-}
-
-/// Watches page 1; tells whether it was mapped and not watched, and whether something is to be invalidated.
-fn watch(cpu: &Cpu) -> (bool, bool) {
-    let pin = cpu.pin();
-    let (count, flush) = pin.watch(pages(1, 2)).unwrap();
-    (count == 1, !flush.is_empty())
-}
-
-/// Page 1, mapped, accessed and dirty.
-fn dirty() -> Arc<World> {
-    let world = World::mapped(1);
-    let pin = world.table.pin();
-    let slot = pin.slot(gpa(1)).unwrap();
-    assert!(!slot.set_accessed() && !slot.set_dirty());
-    drop(pin);
-    Arc::new(world)
 }
 
 #[test]

@@ -6,15 +6,13 @@
 use std::mem;
 
 use loom_tests::{
-    Arc, Cpu, Guest, RWX, World, explore, frame, gpa, no_kick, pages, pair, race_unpinned,
+    Arc, Cpu, Guest, RWX, World, explore, frame, gpa, leaf::clear_dirty, no_kick, pages, pair,
+    race_unpinned, sizes::TABLE,
 };
 use slat::{
-    Flush, PageSize, Prot, SLOTS,
+    Flush, PageSize, Prot,
     mmu::{Access, Cause},
 };
-
-/// The pages of one leaf table.
-const TABLE: u64 = SLOTS as u64;
 
 /// Page 1, mapped, and a guest that has accessed it.
 fn warm(access: Access) -> (Arc<World>, Guest) {
@@ -120,7 +118,7 @@ fn behind_the_shootdown_of_a_reset_no_write_goes_unnoticed() {
         let (copied, unnoticed) = race_unpinned(
             &world,
             |cpu| {
-                assert!(cpu.pin().slot(gpa(1)).unwrap().clear_dirty());
+                assert!(clear_dirty(cpu));
                 serve(cpu.table().flush_all());
                 cpu.page(1).read()
             },
@@ -205,8 +203,8 @@ fn a_reclaim_frees_no_table_that_a_guest_may_be_in() {
                 cpu.table().vacate(pages(0, TABLE)).unwrap();
                 let freed = cpu.table().reclaim(&no_kick).waiting == 0;
                 let next = pages(TABLE, 2 * TABLE);
-                let attr = RWX;
-                (freed, cpu.table().populate_mapped(next, PageSize::Size4K, frame(0), attr).is_ok())
+                let populated = cpu.table().populate_mapped(next, PageSize::Size4K, frame(0), RWX);
+                (freed, populated.is_ok())
             },
             move |_| guest.enter().access(2, Access::READ),
         );

@@ -3,9 +3,9 @@
 use std::{ops::ControlFlow, sync::Arc as StdArc};
 
 use loom_tests::{
-    Arc, End, Exception, Pair, RWX, explore, frame, gpa, no_kick, pages, pair,
+    Arc, End, Exception, Pair, RWX, beside, explore, frame, gpa, no_kick, pages, pair,
     sizes::{LARGE, TABLE},
-    space::{Processor, Site, beside},
+    space::{Processor, Site},
 };
 use slat::{CollapseError, Contiguous, Fault, FaultError, Gpa, Hold, HoldEnd, Prot, Tracking};
 

@@ -1,7 +1,9 @@
 //! Sizes: split, collapse and refine, against each other and against tables that come and go.
 
 use loom_tests::{
-    Arc, Cpu, End, Exception, RWX, World, explore, frame, gpa, no_kick, pages, pair, race_unpinned,
+    Arc, Cpu, End, Exception, RWX, World, explore, frame, gpa,
+    leaf::clear_dirty,
+    no_kick, pages, pair, race_unpinned,
     sizes::{LARGE, SMALL, TABLE, collapse, split},
 };
 use slat::{Bitmap, CollapseError, Mark, PAGE_BYTES, Prot};
@@ -121,15 +123,12 @@ fn of_a_split_and_a_populate_that_have_a_frame_for_one_the_other_changes_nothing
 /// Whoever takes a bit from a table that is being replaced reports it; the leaf may have it as well.
 #[test]
 fn a_dirty_bit_taken_beside_a_collapse_is_reported_or_still_there() {
-    let takes: [fn(&Cpu) -> bool; 2] = [
-        |cpu| cpu.pin().slot(gpa(1)).unwrap().clear_dirty(),
-        |cpu| {
-            let mut found = Bitmap::new(pages(0, TABLE));
-            let (_, flush) = cpu.pin().harvest(pages(0, TABLE), Mark::Dirty, &mut found).unwrap();
-            drop(flush);
-            found.contains(gpa(1))
-        },
-    ];
+    let takes: [fn(&Cpu) -> bool; 2] = [clear_dirty, |cpu| {
+        let mut found = Bitmap::new(pages(0, TABLE));
+        let (_, flush) = cpu.pin().harvest(pages(0, TABLE), Mark::Dirty, &mut found).unwrap();
+        drop(flush);
+        found.contains(gpa(1))
+    }];
     for take in takes {
         explore(2, move || {
             let world = World::new(1).filled(SMALL);

@@ -3,8 +3,8 @@
 use std::sync::Arc as StdArc;
 
 use loom_tests::{
-    Arc, End, explore, gpa, no_kick, pages, pair,
-    space::{Lot, PAGE, Processor, Site, WRITTEN, beside},
+    Arc, End, beside, explore, gpa, no_kick, pages, pair,
+    space::{Lot, PAGE, Processor, Site, WRITTEN},
 };
 use slat::{FaultError, Hold, HoldEnd, Prot, Tracking, mmu::Access};
 

@@ -1,13 +1,13 @@
 //! Tables that come and go: populate, vacate and refine against each other, and against who walks in them.
 
-use loom_tests::{Arc, Cpu, RWX, World, explore, frame, gpa, no_kick, pages, pair, race_unpinned};
+use loom_tests::{
+    Arc, Cpu, RWX, World, explore, frame, gpa, leaf::clear_dirty, no_kick, pages, pair,
+    race_unpinned, sizes::TABLE,
+};
 use slat::{
-    Bitmap, GpaRange, MapError, Mapped, Mark, PageSize, PopulateError, Prot, RefineError, SLOTS,
+    Bitmap, GpaRange, MapError, Mapped, Mark, PageSize, PopulateError, Prot, RefineError,
     VacateError,
 };
-
-/// The pages of one leaf table.
-const TABLE: u64 = SLOTS as u64;
 
 fn populate(cpu: &Cpu, range: GpaRange) -> Result<(), PopulateError> {
     cpu.table().populate(range, PageSize::Size4K)
@@ -153,11 +153,10 @@ fn who_goes_through_a_range_beside_a_populate_visits_what_is_there_when_it_comes
         pair(2, move |play| {
             let world = World::new(2);
             let [here, there] = [0, TABLE].map(|page| pages(page, page + 1));
-            let attr = RWX;
-            world.table.populate_mapped(here, PageSize::Size4K, frame(0), attr).unwrap();
+            world.table.populate_mapped(here, PageSize::Size4K, frame(0), RWX).unwrap();
             let world = Arc::new(world);
             let populate = move |cpu: &Cpu| {
-                cpu.table().populate_mapped(there, PageSize::Size4K, frame(9), attr)
+                cpu.table().populate_mapped(there, PageSize::Size4K, frame(9), RWX)
             };
             let all = pages(0, 2 * TABLE);
             (play.race(&world, move |cpu| visit(cpu, all), populate), world.end())
@@ -202,7 +201,7 @@ fn visits() -> [fn(&Cpu) -> bool; 8] {
         |cpu| cpu.pin().translate(gpa(1), 8, Prot::R).is_ok(),
         |cpu| cpu.unmap(1).is_ok(),
         |cpu| cpu.pin().protect(pages(0, TABLE), Prot::R).unwrap().0 > 0,
-        |cpu| cpu.pin().slot(gpa(1)).unwrap().clear_dirty(),
+        clear_dirty,
         |cpu| cpu.pin().note_dirty(gpa(1)).is_ok(),
         |cpu| cpu.pin().watch(pages(0, TABLE)).unwrap().0 > 0,
         |cpu| {

@@ -6,13 +6,17 @@
 //! what would come out if one was done before the other, page by page.
 #![cfg(shuttle)]
 
+mod facts;
 mod spaces;
 mod sweep;
 mod table;
 mod tables;
 mod waits;
 
-use loom_tests::stopped::Act;
+use loom_tests::{
+    Arc,
+    stopped::{Act, Job},
+};
 
 /// A world to stop in.
 pub(crate) struct Scene<W> {
@@ -104,6 +108,23 @@ impl<W> Clone for Deed<W> {
 }
 
 impl<W> Copy for Deed<W> {}
+
+type Ready<W> = fn(&Arc<W>) -> Job;
+
+/// Something that takes effect at one moment.
+pub(crate) const fn deed<W>(group: Group, name: &'static str, ready: Ready<W>) -> Deed<W> {
+    Deed { group, effect: Effect::Whole, act: Act { name, ready } }
+}
+
+/// Something that goes page by page.
+pub(crate) const fn parts<W>(group: Group, name: &'static str, ready: Ready<W>) -> Deed<W> {
+    Deed { effect: Effect::Parts, ..deed(group, name, ready) }
+}
+
+/// Something that comes about otherwise.
+pub(crate) const fn otherwise<W>(group: Group, name: &'static str, ready: Ready<W>) -> Deed<W> {
+    Deed { effect: Effect::Otherwise, ..deed(group, name, ready) }
+}
 
 /// The most steps that a lock-free operation made beside a thread that stopped.
 const BOUND: usize = 100;

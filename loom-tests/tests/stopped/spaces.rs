@@ -3,7 +3,6 @@
 #![expect(clippy::disallowed_types, reason = "a pool whose own word is no place to stop at")]
 
 use std::{
-    fmt::Debug,
     ops::ControlFlow,
     sync::{
         Arc as StdArc,
@@ -15,14 +14,18 @@ use loom_tests::{
     Arc, Frames, RWX, World, format, format_with, frame, gpa, no_kick, pages,
     sizes::TABLE,
     space::Memory,
-    stopped::{self, Act, Done, Facts, Job},
+    stopped::{self, Done, Facts, Job},
 };
 use slat::{
     Backing, Bitmap, Contiguous, CopyOnWrite, CopyPool, Ept, EptCaps, FramePool, GpaRange, HostPfn,
     OnDemand, PageSize, Prot, Space, Supplied, Tracking, Vcpu, mmu::Access,
 };
 
-use super::{Deed, Effect, Group, Scene};
+use super::{
+    Deed, Group, Scene, deed,
+    facts::{one, refused, went},
+    otherwise, parts,
+};
 
 /// The page that all are about.
 const PAGE: u64 = 1;
@@ -165,20 +168,6 @@ pub(crate) fn look(place: &Place) -> Facts {
         .collect()
 }
 
-/// Returns what it came to: the answer, or the error's name.
-fn one<T: Debug, E: Debug>(result: Result<T, E>) -> Facts {
-    let text = match result {
-        Ok(value) => return vec![format!("{value:?}")],
-        Err(error) => format!("{error:?}"),
-    };
-    let end = text.find(|letter: char| !letter.is_alphanumeric()).unwrap_or(text.len());
-    vec![text[..end].into()]
-}
-
-fn went<T, E: Debug>(result: Result<T, E>) -> Facts {
-    one(result.map(drop))
-}
-
 type Processor = Vcpu<Ept, Frames>;
 
 fn vcpu(place: &Arc<Place>, act: fn(&mut Processor) -> Facts) -> Job {
@@ -216,20 +205,6 @@ fn hold(vcpu: &Processor, access: Prot) -> Facts {
     one(vcpu
         .hold(gpa(PAGE), access)
         .map(|hold| if access.contains(Prot::W) { hold.release_written() } else { hold.release() }))
-}
-
-type Ready = fn(&Arc<Place>) -> Job;
-
-const fn deed(group: Group, name: &'static str, ready: Ready) -> Deed<Place> {
-    Deed { group, effect: Effect::Whole, act: Act { name, ready } }
-}
-
-const fn parts(group: Group, name: &'static str, ready: Ready) -> Deed<Place> {
-    Deed { effect: Effect::Parts, ..deed(group, name, ready) }
-}
-
-const fn otherwise(group: Group, name: &'static str, ready: Ready) -> Deed<Place> {
-    Deed { effect: Effect::Otherwise, ..deed(group, name, ready) }
 }
 
 const FAULTS: &[Deed<Place>] = &[
@@ -296,7 +271,7 @@ const CHANGES: &[Deed<Place>] = &[
             let mut found = Bitmap::new(place.region);
             match place.space.dirty(place.region, &mut found) {
                 Ok(_) => (0..TABLE).map(|page| found.contains(gpa(page)).to_string()).collect(),
-                Err(error) => one(Err::<(), _>(error)),
+                Err(error) => vec![refused(&error)],
             }
         })
     }),

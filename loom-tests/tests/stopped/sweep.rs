@@ -192,9 +192,7 @@ impl Sweep {
         assert!(wrong.is_empty(), "others wait than those that are listed, or for other things");
         assert!(self.strange.is_empty(), "{:#?}", self.strange);
     }
-}
 
-impl Sweep {
     /// Returns where deeds of the second group first waited, one of the first having stopped.
     fn examples(&self, (first, other): (Group, Group)) -> impl Iterator<Item = &str> {
         let rows = self.rows.iter().filter(move |row| row.group == first);

@@ -5,14 +5,18 @@ use std::fmt::Debug;
 use loom_tests::{
     Arc, Frames, Guest, RWX, Table, World, frame, gpa, no_kick, pages,
     sizes::{LARGE, SMALL, TABLE},
-    stopped::{Act, Done, Facts, Job, place},
+    stopped::{Done, Facts, Job, place},
 };
 use slat::{
     Bitmap, Ept, Gpa, GpaRange, Level, Mapped, Mapping, Mark, PageSize, Pinned, Prot, SlotRef,
     mmu::Access,
 };
 
-use super::{Deed, Effect, Group, Scene};
+use super::{
+    Deed, Group, Scene, deed,
+    facts::{one, refused, went},
+    otherwise, parts,
+};
 
 type Pin<'p> = Pinned<'p, Ept, Frames>;
 
@@ -93,30 +97,6 @@ fn found(leaf: Option<Mapping>) -> String {
     })
 }
 
-/// Returns what a mapping, or its removal, came to.
-fn one<T: Debug, E: Debug>(result: Result<T, E>) -> Facts {
-    vec![match result {
-        Ok(value) => format!("{value:?}"),
-        Err(error) => refused(&error),
-    }]
-}
-
-/// Returns why: the error's name.
-fn refused(error: &impl Debug) -> String {
-    let text = format!("{error:?}");
-    let end = text.find(|letter: char| !letter.is_alphanumeric()).unwrap_or(text.len());
-    match &text[..end] {
-        // There is no memory any more.
-        "Vacated" => "NotPopulated".into(),
-        name => name.into(),
-    }
-}
-
-/// Returns that it went, or why not; what it came to is left in the table, page by page.
-fn went<T, E: Debug>(result: Result<T, E>) -> Facts {
-    one(result.map(drop))
-}
-
 /// Returns which pages are in a bitmap that was filled.
 fn reported<T, E: Debug>(run: impl FnOnce(&mut Bitmap) -> Result<T, E>) -> Facts {
     let mut bits = Bitmap::new(all());
@@ -174,20 +154,6 @@ fn selected() -> Bitmap {
 
 fn each() -> impl Iterator<Item = Gpa> {
     (0..TABLE).map(gpa)
-}
-
-type Ready = fn(&Arc<World>) -> Job;
-
-const fn deed(group: Group, name: &'static str, ready: Ready) -> Deed<World> {
-    Deed { group, effect: Effect::Whole, act: Act { name, ready } }
-}
-
-const fn parts(group: Group, name: &'static str, ready: Ready) -> Deed<World> {
-    Deed { effect: Effect::Parts, ..deed(group, name, ready) }
-}
-
-const fn otherwise(group: Group, name: &'static str, ready: Ready) -> Deed<World> {
-    Deed { effect: Effect::Otherwise, ..deed(group, name, ready) }
 }
 
 /// What maps.

@@ -6,18 +6,7 @@ use crate::{
 
 fn mutant(killers: &[&str]) -> Mutant {
     let killers = killers.iter().map(|text| Killer::try_from((*text).to_owned()).unwrap());
-    Mutant {
-        name: "a mutant".to_owned(),
-        class: Class::Ordering,
-        shared: Vec::new(),
-        hidden_by: Vec::new(),
-        uncover: Vec::new(),
-        edits: Vec::new(),
-        killers: killers.collect(),
-        seconds: 1,
-        hangs: false,
-        survives: None,
-    }
+    Mutant::unbroken("a mutant".to_owned(), killers.collect())
 }
 
 #[test]

@@ -18,6 +18,8 @@ fn a_scenario_may_need_more_preemptions() {
     let killer = read("vacate::one_wins@3").unwrap();
     assert_eq!((&*killer.test, killer.preemptions), ("one_wins", 3));
     assert_eq!(read("vacate::one_wins@x"), Err(KillerError::Preemptions("x".to_owned())));
+    let elsewhere = "shuttle vacate::one_wins@3";
+    assert_eq!(read(elsewhere), Err(KillerError::Uncounted(elsewhere.to_owned())));
 }
 
 #[test]

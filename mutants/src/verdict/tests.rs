@@ -1,20 +1,10 @@
 use super::*;
-use crate::mutant::Class;
 
 fn mutant(hangs: bool, survives: Option<&str>) -> Mutant {
     let killers = ["map::one", "map::two"];
-    Mutant {
-        name: "a mutant".to_owned(),
-        class: Class::Ordering,
-        shared: Vec::new(),
-        hidden_by: Vec::new(),
-        uncover: Vec::new(),
-        edits: Vec::new(),
-        killers: killers.map(|text| Killer::try_from(text.to_owned()).unwrap()).to_vec(),
-        seconds: 1,
-        hangs,
-        survives: survives.map(str::to_owned),
-    }
+    let killers = killers.map(|text| Killer::try_from(text.to_owned()).unwrap()).to_vec();
+    let survives = survives.map(str::to_owned);
+    Mutant { hangs, survives, ..Mutant::unbroken("a mutant".to_owned(), killers) }
 }
 
 fn unnoticed(killer: &str, why: Blind) -> Unnoticed {

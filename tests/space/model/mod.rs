@@ -29,7 +29,8 @@ pub(crate) struct Pair<'b, F: Format> {
     reference: Reference,
     /// What follows.
     bytes: Unstructured<'b>,
-    /// Whether pages that become resident count as written.
+    /// Whether the MMU keeps dirty bits. Where it does not, a page counts as written when it becomes resident and
+    /// may be.
     keeps_bits: bool,
     /// What is written next.
     word: u64,
@@ -44,7 +45,8 @@ fn address(page: u64) -> u64 {
 }
 
 impl<'b, F: Format> Pair<'b, F> {
-    pub(crate) fn new(format: F, bytes: &'b [u8], keeps_bits: bool) -> Self {
+    pub(crate) fn new(format: F, bytes: &'b [u8]) -> Self {
+        let keeps_bits = format.keeps_bits();
         let rig = Rig::new(format);
         let cpu = rig.cpu();
         let (reference, bytes) = (Reference::default(), Unstructured::new(bytes));
