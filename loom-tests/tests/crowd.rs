@@ -6,13 +6,14 @@ use std::sync::Arc as StdArc;
 
 use loom_tests::{
     Arc, Frames, Guest, Page, RWX, Table, World,
-    crowd::{Clock, MEMBERS, Member, Part, STEPS, crowd, explore},
+    crowd::{Clock, MEMBERS, Member, Part, STEPS, Wanted, crowd, explore},
     frame, gpa, no_kick, pages,
     sizes::{SMALL, TABLE},
     space::{Processor, Site, Stopped},
 };
 use slat::{
-    Bitmap, Ept, GpaRange, HostPfn, MapError, Mapped, Mark, OnDemand, Prot, Reader, mmu::Access,
+    Bitmap, Ept, GpaRange, HoldEnd, HostPfn, MapError, Mapped, Mark, OnDemand, Prot, Reader,
+    mmu::Access,
 };
 
 /// The pages that all are about: of three leaf tables, of which two are there at a time.
@@ -94,13 +95,12 @@ impl Hand {
         for _ in 0..STEPS {
             let page = member.one_of(&PAGES);
             match member.choose(10) {
-                0..=2 => self.map(page),
-                3..=5 => self.unmap(page),
-                6 => self.change_bits(page),
-                7 => drop(self.reader.pin().protect(pages(0, 3 * TABLE), Prot::R).unwrap()),
-                // It is there already, or not there, or mapped, or no table is free.
-                8 => drop(self.table().vacate(around(member, page))),
-                _ => drop(self.table().populate(around(member, page), SMALL)),
+                0..=2 => self.map(member, page),
+                3..=5 => self.unmap(member, page),
+                6 => self.change_bits(member, page),
+                7 => self.protect(member),
+                8 => self.vacate(member, page),
+                _ => self.populate(member, page),
             }
         }
         self.frames
@@ -110,25 +110,27 @@ impl Hand {
         &self.memory.world.table
     }
 
-    fn map(&mut self, page: u64) {
+    fn map(&mut self, member: &mut Member, page: u64) {
         let Some(own) = self.frames.pop() else { return };
         self.memory.stamps[own as usize].write(page);
         let mapped = self.reader.pin().map(gpa(page), frame(own), SMALL, RWX);
         match mapped {
-            Ok(Mapped::New) => return,
-            Err(MapError::Vacated { .. }) if self.reuse == Reuse::ShotDown => {
-                // It was there for a moment.
-                self.table().flush_all().shootdown().wait(&no_kick).unwrap();
+            Ok(Mapped::New) => return member.did("map"),
+            Err(MapError::Vacated { .. }) => {
+                member.did("map too late");
+                if self.reuse == Reuse::ShotDown {
+                    // It was there for a moment.
+                    self.table().flush_all().shootdown().wait(&no_kick).unwrap();
+                }
             }
-            Err(
-                MapError::Occupied(_) | MapError::NotPopulated { .. } | MapError::Vacated { .. },
-            ) => {}
+            Err(MapError::Occupied(_)) => member.did("find it occupied"),
+            Err(MapError::NotPopulated { .. }) => member.did("find no room"),
             other => panic!("{other:?}"),
         }
         self.frames.push(own);
     }
 
-    fn unmap(&mut self, page: u64) {
+    fn unmap(&mut self, member: &mut Member, page: u64) {
         let unmapped = self.reader.pin().unmap(gpa(page));
         let Ok((old, flush)) = unmapped else { return };
         let stamp = self.memory.stamp(old.pfn);
@@ -138,15 +140,39 @@ impl Hand {
         }
         stamp.write(FREE);
         self.frames.push(number(old.pfn));
+        member.did("unmap");
     }
 
-    fn change_bits(&self, page: u64) {
+    fn protect(&self, member: &mut Member) {
+        let (changed, _flush) = self.reader.pin().protect(pages(0, 3 * TABLE), Prot::R).unwrap();
+        if changed > 0 {
+            member.did("protect");
+        }
+    }
+
+    fn change_bits(&self, member: &mut Member, page: u64) {
         let pin = self.reader.pin();
         let slot = pin.slot(gpa(page)).unwrap();
         slot.set_dirty();
-        slot.clear_dirty();
+        if slot.clear_dirty() {
+            member.did("clear a bit");
+        }
         let leaf = pin.lookup(gpa(page));
         assert!(leaf.is_none_or(|leaf| number(leaf.pfn) < COUNT), "{leaf:?}");
+    }
+
+    fn vacate(&self, member: &mut Member, page: u64) {
+        // It is mapped, or not there.
+        if self.table().vacate(around(member, page)).is_ok() {
+            member.did("vacate");
+        }
+    }
+
+    fn populate(&self, member: &mut Member, page: u64) {
+        // It is there already, or no table is free.
+        if self.table().populate(around(member, page), SMALL).is_ok() {
+            member.did("populate");
+        }
     }
 }
 
@@ -156,13 +182,44 @@ fn around(member: &mut Member, page: u64) -> GpaRange {
     member.one_of(&[pages(page, page + 1), pages(first, first + TABLE)])
 }
 
+/// What many hands do; under shuttle some come too late for a vacate as well.
+const CHANGES: [&str; 9] = [
+    "map",
+    if cfg!(shuttle) { "map too late" } else { "map" },
+    "find it occupied",
+    "find no room",
+    "unmap",
+    "protect",
+    "clear a bit",
+    "vacate",
+    "populate",
+];
+
+/// What comes of faults and holds beside changes, and of these.
+const REACHES: [&str; 8] = [
+    "read",
+    "fault again",
+    "find no region",
+    "hold",
+    "hold what went",
+    "discard",
+    "replace",
+    "unmap",
+];
+
 fn parts<T>(part: impl Fn(u64) -> Part<T>) -> Vec<Part<T>> {
     (0..MEMBERS).map(part).collect()
 }
 
 #[test]
 fn each_frame_is_in_one_hand_whatever_a_crowd_does() {
-    explore(2, |seed| {
+    // A vacate of a table beside an unmap in it, and of a page beside a populate of it; a map beside an unmap.
+    let wanted = Wanted {
+        by_many: &CHANGES,
+        by_two: &["map", "unmap", "vacate", "populate"],
+        seeds: &[99, 135, 650],
+    };
+    explore(2, &wanted, |seed| {
         let memory = Memory::new();
         let hands = crowd(
             seed,
@@ -183,6 +240,9 @@ fn visit(memory: &Memory, guest: &mut Guest, member: &mut Member) {
         for _ in 0..=member.choose(6) {
             if let Ok(reached) = stay.access(page, Access::READ) {
                 assert_eq!(memory.stamp(reached).read(), page);
+                member.did("read");
+            } else {
+                member.did("fault");
             }
         }
     }
@@ -191,7 +251,13 @@ fn visit(memory: &Memory, guest: &mut Guest, member: &mut Member) {
 /// Tables and pages go and come, and guests are inside with caches that go stale.
 #[test]
 fn no_guest_of_a_crowd_reaches_what_was_shot_down() {
-    explore(2, |seed| {
+    // An unmap, a vacate and a map of the page that the guest reads again and again.
+    let wanted = Wanted {
+        by_many: &[&CHANGES[..], &["read", "fault"]].concat(),
+        by_two: &["unmap", "vacate", "map", "read", "fault"],
+        seeds: &[57, 117, 67],
+    };
+    explore(2, &wanted, |seed| {
         let memory = Memory::new();
         let hands = crowd(
             seed,
@@ -229,13 +295,14 @@ fn write(clock: &Clock, guest: &mut Guest, member: &mut Member) -> Times {
         let began = clock.tick();
         if guest.enter().access(page, Access::WRITE).is_ok() {
             times.written[page as usize] = began;
+            member.did("write");
         }
     }
     times
 }
 
 /// Does rounds of harvests, each with its shoot-down.
-fn harvest(world: &World, clock: &Clock, rounds: u64) -> Times {
+fn harvest(world: &World, clock: &Clock, rounds: u64, mut tell: impl FnMut()) -> Times {
     let mut times = Times::default();
     for _ in 0..rounds {
         let mut found = Bitmap::new(pages(0, 4));
@@ -244,6 +311,7 @@ fn harvest(world: &World, clock: &Clock, rounds: u64) -> Times {
         let over = clock.tick();
         for page in (0..4).filter(|&page| found.contains(gpa(page))) {
             times.reported[page as usize] = over;
+            tell();
         }
     }
     times
@@ -252,7 +320,9 @@ fn harvest(world: &World, clock: &Clock, rounds: u64) -> Times {
 /// A page that was written after the shoot-down of a round is reported by a later one.
 #[test]
 fn what_a_crowd_writes_is_reported_by_a_round_that_was_not_over() {
-    explore(2, |seed| {
+    // One page is like another.
+    let deeds = ["write", "report"];
+    explore(2, &Wanted { by_many: &deeds, by_two: &deeds, seeds: &[0] }, |seed| {
         let world = Arc::new(World::new(4).filled(SMALL));
         let clock = Arc::new(Clock::new());
         let mut all = crowd(
@@ -260,13 +330,15 @@ fn what_a_crowd_writes_is_reported_by_a_round_that_was_not_over() {
             parts(|own| -> Part<Times> {
                 let (world, clock) = (Arc::clone(&world), Arc::clone(&clock));
                 if own == 0 {
-                    return Box::new(move |_| harvest(&world, &clock, STEPS));
+                    return Box::new(move |member| {
+                        harvest(&world, &clock, STEPS, || member.did("report"))
+                    });
                 }
                 let mut guest = Guest::new(&world);
                 Box::new(move |member| write(&clock, &mut guest, member))
             }),
         );
-        all.push(harvest(&world, &clock, 3));
+        all.push(harvest(&world, &clock, 3, || ()));
         for page in 0..4 {
             let last = |times: fn(&Times) -> &[u64; 4]| {
                 all.iter().map(|one| times(one)[page]).max().unwrap()
@@ -281,11 +353,16 @@ fn what_a_crowd_writes_is_reported_by_a_round_that_was_not_over() {
 fn change(site: &Site, member: &mut Member, backing: impl Fn() -> StdArc<OnDemand>) {
     for _ in 0..STEPS {
         match member.choose(3) {
-            0 => drop(site.discard()),
-            1 => site.replace(backing()),
+            0 if site.discard() => member.did("discard"),
+            0 => {}
+            1 => {
+                site.replace(backing());
+                member.did("replace");
+            }
             _ => {
                 site.unmap();
                 site.map(backing());
+                member.did("unmap");
             }
         }
     }
@@ -296,19 +373,27 @@ fn reach(site: &Site, processor: &mut Processor, member: &mut Member) {
     for _ in 0..STEPS {
         if member.choose(3) > 0 {
             // The frame is read while the guest is inside.
-            let _: Result<_, Stopped> = processor.touch(Access::READ);
+            member.did(match processor.touch(Access::READ) {
+                Ok(_) => "read",
+                Err(Stopped::Retry) => "fault again",
+                Err(Stopped::NoRegion) => "find no region",
+                Err(Stopped::Gone) => "fault for nothing",
+            });
         } else if let Ok(hold) = processor.hold(Prot::R) {
             // However long that takes, the frame stays.
             let _: Result<_, Stopped> = processor.touch(Access::READ);
             let _ = site.ram.read(hold.frame());
-            hold.release();
+            let end = hold.release();
+            member.did(if end == HoldEnd::InPlace { "hold" } else { "hold what went" });
         }
     }
 }
 
 #[test]
 fn no_fault_or_hold_of_a_crowd_reaches_a_frame_that_was_given_back() {
-    explore(1, |seed| {
+    // Each change, once beside a guest and twice beside a device.
+    let by_two = ["read", "hold", "discard", "replace", "unmap"];
+    explore(1, &Wanted { by_many: &REACHES, by_two: &by_two, seeds: &[0, 1, 6] }, |seed| {
         let site = Site::new();
         let pool = site.pool(0, 12);
         let backing = {

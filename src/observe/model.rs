@@ -15,7 +15,7 @@ use super::{
 use crate::{
     addr::GpaRange,
     entry::Entry,
-    sync::{Arc, AtomicU64, Ordering},
+    sync::{Arc, AtomicU64, Ordering, model::check},
 };
 
 const PAGE: GpaRange = GpaRange::between(0, 1);
@@ -97,12 +97,6 @@ impl Cache {
     fn leave(&mut self) {
         self.record.leave();
     }
-}
-
-fn check(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound.get_or_insert(preemptions);
-    model.check(scenario);
 }
 
 /// Makes the duty of an unmap, and does it.

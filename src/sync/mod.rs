@@ -11,6 +11,8 @@ mod bits;
 mod counter;
 mod fence;
 mod lock;
+#[cfg(all(test, loom))]
+pub(crate) mod model;
 mod relax;
 #[cfg(shuttle)]
 mod step;

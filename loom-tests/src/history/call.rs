@@ -15,6 +15,17 @@ pub enum Rights {
     All,
 }
 
+impl Rights {
+    /// Returns the others: there are two.
+    #[must_use]
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::Read => Self::All,
+            Self::All => Self::Read,
+        }
+    }
+}
+
 /// A leaf as it stood at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Leaf {

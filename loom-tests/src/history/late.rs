@@ -5,14 +5,16 @@
 //! already, and so began before the vacate answered, comes upon it. The map says `Vacated` and has mapped
 //! nothing; or an unmap takes the leaf out, and then both count as done before the vacate.
 
-use super::{
-    At, History,
-    call::{Answer, Call},
-    spec::{Action, Script, Step},
-};
-
+mod leaf;
 #[cfg(test)]
 mod tests;
+
+use self::leaf::{LateLeaf, Mark, taken};
+use super::{
+    At, History, Operation,
+    call::{Answer, Call, Rights},
+    spec::{Action, Script, Step},
+};
 
 /// What the order of a history needs besides the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,7 +56,7 @@ impl Exceptions {
         }
         if self != Self::None {
             for ways in &mut script.steps {
-                ways.extend(late_way(history, at, ways[0]));
+                ways.extend(late_ways(history, at, ways[0]));
             }
         }
         if self == Self::All {
@@ -70,8 +72,10 @@ impl Exceptions {
 fn was_disturbed(history: &History, vacate: At) -> bool {
     let Call::Vacate(span) = history.get(vacate).call else { return false };
     history.all().any(|other| {
-        let maps = matches!(history.get(other).call, Call::Map { page, .. } if span.contains(page));
-        maps && history.overlap(vacate, other)
+        let Operation { call, answer, .. } = history.get(other);
+        let maps = matches!(*call, Call::Map { page, .. } if span.contains(page));
+        let mapped = matches!(answer, Answer::New | Answer::Vacated { .. });
+        maps && mapped && history.overlap(vacate, other)
     })
 }
 
@@ -85,115 +89,86 @@ fn vacates(history: &History, at: At, page: usize) -> impl Iterator<Item = At> {
     })
 }
 
-/// Tells whether the operation at `at` unmapped `page` from `frame`.
-fn took(history: &History, at: At, page: usize, frame: u16) -> bool {
-    let unmap = history.get(at);
-    match (unmap.call, unmap.answer) {
-        (Call::Unmap(of), Answer::Was(leaf)) => of == page && leaf.frame == frame,
-        (Call::UnmapRange(_), Answer::Leaves(leaves)) => {
-            leaves[page].is_some_and(|leaf| leaf.frame == frame)
-        }
-        _ => false,
-    }
-}
-
-/// Returns the frame to which the operation at `at` maps `page`, if it does so and may have come too late
-/// for the vacate.
-fn late_frame(history: &History, at: At, page: usize, vacate: At) -> Option<u16> {
+/// Tells whether the operation at `at` maps `page`, and may have come too late for the vacate.
+fn is_late(history: &History, at: At, page: usize, vacate: At) -> bool {
     let map = history.get(at);
-    let Call::Map { page: of, frame, .. } = map.call else { return None };
+    let Call::Map { page: of, frame, .. } = map.call else { return false };
     if of != page || !history.overlap(at, vacate) {
-        return None;
+        return false;
     }
     let was_taken = || {
         let beside = |&other: &At| history.overlap(at, other) && history.overlap(vacate, other);
-        history.all().filter(beside).any(|other| took(history, other, page, frame))
+        history.all().filter(beside).any(|other| taken(history, other, page, frame).is_some())
     };
     match map.answer {
-        Answer::Vacated { .. } => Some(frame),
-        Answer::New => was_taken().then_some(frame),
-        _ => None,
+        Answer::Vacated { .. } => true,
+        Answer::New => was_taken(),
+        _ => false,
     }
 }
 
-/// Returns the maps whose late leaves the operation at `at` may have met in `page`, and their frames.
-fn late_maps(history: &History, at: At, page: usize) -> Vec<(At, u16)> {
-    let mut maps = Vec::new();
+/// Returns the late leaves that the operation at `at` may have met in `page`.
+fn late_leaves(history: &History, at: At, page: usize) -> Vec<LateLeaf<'_>> {
+    let mut leaves = Vec::new();
     for vacate in vacates(history, at, page) {
         let beside = history.all().filter(|&other| history.overlap(at, other));
-        let frame = |other| Some((other, late_frame(history, other, page, vacate)?));
-        maps.extend(beside.filter_map(frame));
+        let late = beside.filter(|&map| is_late(history, map, page, vacate));
+        leaves.extend(late.filter_map(|map| LateLeaf::of(history, map)));
     }
-    maps
+    leaves
 }
 
-/// Returns how a step can be taken otherwise, if it was on a late leaf.
-fn late_way(history: &History, at: At, step: Step) -> Option<Step> {
-    let Step::On(page, action, said) = step else { return None };
-    let met = late_maps(history, at, page);
-    let of = |wanted| met.iter().any(|&(_, frame)| frame == wanted);
-    let nothing = |may: bool| may.then_some(Step::Nothing);
-    match (action, said) {
-        (Action::Lookup, Answer::Was(leaf)) => nothing(of(leaf.frame)),
-        (Action::Translate, Answer::Run(frame, _)) => nothing(of(frame)),
-        (Action::Continues(frame), Answer::Bit(true)) => nothing(of(frame)),
-        (Action::Read | Action::Write, Answer::Run(frame, _)) => {
-            let told = |map| is_told(history, map, page, action);
-            nothing(met.iter().any(|&(map, of)| of == frame && told(map)))
+/// Returns the ways in which a step can be taken otherwise, if it was on a late leaf.
+fn late_ways(history: &History, at: At, step: Step) -> Vec<Step> {
+    let Step::On(page, action, said) = step else { return Vec::new() };
+    let met = late_leaves(history, at, page);
+    let one = |may: &dyn Fn(&LateLeaf<'_>) -> bool| met.iter().any(may);
+    let writable = |late: &LateLeaf<'_>| late.may_allow(Rights::All, at);
+    let may = match (action, said) {
+        (Action::Lookup, Answer::Was(leaf)) => one(&|late| late.may_be(leaf, at)),
+        (Action::Translate, Answer::Run(frame, _))
+        | (Action::Continues(frame), Answer::Bit(true)) => {
+            one(&|late| late.frame == frame && writable(late))
         }
-        (Action::SetDirty, Answer::Changed(1)) | (Action::NoteDirty, Answer::Bit(_)) => {
-            nothing(met.iter().any(|&(map, _)| is_told(history, map, page, action)))
+        (Action::Translate | Action::Write, Answer::Denied) => {
+            one(&|late| late.may_allow(Rights::Read, at))
         }
-        (Action::Protect(_), Answer::Changed(1))
-        | (Action::ClearDirty | Action::SetAccessed | Action::ClearAccessed, Answer::Bit(true))
-        | (Action::Translate | Action::Write, Answer::Denied) => nothing(!met.is_empty()),
+        (Action::Read, Answer::Run(frame, _)) => {
+            one(&|late| late.frame == frame && late.is_told(Mark::Accessed))
+        }
+        (Action::Write, Answer::Run(frame, _)) => one(&|late| {
+            let told = late.is_told(Mark::Accessed) && late.is_told(Mark::Dirty);
+            late.frame == frame && writable(late) && told
+        }),
+        (Action::SetDirty, Answer::Changed(1)) => {
+            one(&|late| writable(late) && late.is_told(Mark::Dirty))
+        }
+        (Action::NoteDirty, Answer::Bit(false)) => one(&|late| late.is_told(Mark::Dirty)),
+        (Action::NoteDirty | Action::ClearDirty, Answer::Bit(true)) => {
+            one(&|late| late.may_have(Mark::Dirty, at))
+        }
+        (Action::SetAccessed | Action::ClearAccessed, Answer::Bit(true)) => {
+            one(&|late| late.may_have(Mark::Accessed, at))
+        }
+        (Action::Protect(rights), Answer::Changed(1)) => {
+            one(&|late| late.may_allow(rights.other(), at) && late.may_lose(rights))
+        }
         // Who met it before may have left something there.
         (Action::Unmap, Answer::Was(leaf)) => {
-            let touched = |map| history.all().any(|other| touches(history, other, page, map));
-            let left = met.iter().any(|&(map, frame)| frame == leaf.frame && touched(map));
-            left.then_some(Step::Taken(page, leaf.frame))
+            let given = |late: &LateLeaf<'_>| late.may_be_given(leaf.rights, at);
+            let before = |rights| rights == leaf.rights || one(&given);
+            let known = [Rights::Read, Rights::All].into_iter().filter(|&rights| before(rights));
+            let taken = known.map(|rights| Step::Taken(page, leaf, rights));
+            return if one(&|late| late.may_be(leaf, at)) { taken.collect() } else { Vec::new() };
         }
-        (Action::Map(leaf), Answer::Vacated { .. }) => {
+        (Action::Map(leaf), Answer::Vacated { accessed, dirty }) => {
             let clean = Answer::Vacated { accessed: false, dirty: false };
-            let touched = history.all().any(|other| touches(history, other, page, at));
-            touched.then_some(Step::On(page, Action::Map(leaf), clean))
+            let left = LateLeaf::of(history, at).filter(|late| late.may_leave(accessed, dirty));
+            return left.map(|_| Step::On(page, Action::Map(leaf), clean)).into_iter().collect();
         }
-        _ => None,
-    }
-}
-
-/// Tells whether somebody says of a bit that was set in the late leaf of the map at `map`: the map itself; an
-/// unmap, and then the map is new; or who cleared it.
-fn is_told(history: &History, map: At, page: usize, set: Action) -> bool {
-    let Answer::Vacated { accessed, dirty } = history.get(map).answer else { return true };
-    let by_map = match set {
-        Action::Read => accessed,
-        Action::Write => accessed && dirty,
-        _ => dirty,
-    };
-    let clears = |other| match history.get(other).call {
-        Call::ClearDirty(of) | Call::ClearAccessed(of) => of == page,
-        Call::Harvest(span) => span.contains(page),
         _ => false,
     };
-    by_map || history.all().any(|other| clears(other) && history.overlap(other, map))
-}
-
-/// Tells whether the operation at `other` may have changed the late leaf of the map at `map`.
-fn touches(history: &History, other: At, page: usize, map: At) -> bool {
-    let changes = match history.get(other).call {
-        Call::Protect(of, _)
-        | Call::NoteDirty(of)
-        | Call::Read(of)
-        | Call::Write(of)
-        | Call::SetDirty(of)
-        | Call::ClearDirty(of)
-        | Call::SetAccessed(of)
-        | Call::ClearAccessed(of) => of == page,
-        Call::Harvest(span) => span.contains(page),
-        _ => false,
-    };
-    changes && history.overlap(other, map)
+    Vec::from_iter(may.then_some(Step::Nothing))
 }
 
 /// Returns how a late map does what another's answer says.
@@ -211,8 +186,10 @@ fn exchanged_way(history: &History, at: At, step: Step) -> Option<Step> {
         })
     };
     match said {
-        Answer::Vacated { .. } => {
-            other_says(|said| said == Answer::New).then_some(Step::Lend(page, leaf))
+        Answer::Vacated { accessed, dirty } => {
+            let may = LateLeaf::of(history, at)?.may_leave(accessed, dirty);
+            let lends = may && other_says(|said| said == Answer::New);
+            lends.then_some(Step::Lend(page, leaf))
         }
         Answer::New => {
             let late = |said| matches!(said, Answer::Vacated { .. });

@@ -115,8 +115,9 @@ impl Page {
 pub(crate) enum Step {
     /// An operation on one page answers this.
     On(usize, Action, Answer),
-    /// A page is unmapped that had this frame; its bits and rights are not looked at.
-    Taken(usize, u16),
+    /// A page is unmapped whose leaf is like this: of what was known of it the frame is the same, and what it allowed
+    /// was this; it has all the bits that it had, and perhaps more.
+    Taken(usize, Leaf, Rights),
     /// A populate begins: none of its pages is populated.
     Begin(Span),
     /// A page of it is populated; with it all that are in the same leaf table, if that is new.
@@ -180,9 +181,11 @@ impl State {
     pub(crate) fn after(self, step: Step) -> Option<Self> {
         match step {
             Step::On(page, action, said) => self.after_one(page, action, said),
-            Step::Taken(page, frame) => {
-                let there = self.pages[page].leaf()?.frame == frame;
-                there.then(|| self.with(page, Page::Empty))
+            Step::Taken(page, leaf, known) => {
+                let Leaf { frame, rights, accessed, dirty } = self.pages[page].leaf()?;
+                let is_like = (frame, rights) == (leaf.frame, known);
+                let has_all = (leaf.accessed || !accessed) && (leaf.dirty || !dirty);
+                (is_like && has_all).then(|| self.with(page, Page::Empty))
             }
             Step::Begin(span) => {
                 let free = self.is_free() && span.pages().all(|page| self.is_unpopulated(page));

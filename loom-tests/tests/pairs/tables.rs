@@ -5,7 +5,7 @@ use loom_tests::{
     race_unpinned, sizes::TABLE,
 };
 use slat::{
-    Bitmap, GpaRange, MapError, Mapped, Mark, PageSize, PopulateError, Prot, RefineError,
+    Bitmap, GpaRange, MapError, Mapped, Mark, Noted, PageSize, PopulateError, Prot, RefineError,
     VacateError,
 };
 
@@ -133,7 +133,16 @@ fn who_looks_through_room_that_is_refined_meets_what_is_mapped_there_by_then() {
     }
 }
 
-/// The second table is linked while they are on their way.
+/// A page of the second table, which is mapped, made dirty and watched while others are on their way.
+fn populate_next(cpu: &Cpu, step: usize) {
+    let page = pages(TABLE, TABLE + 1);
+    match step {
+        0 => cpu.table().populate_mapped(page, PageSize::Size4K, frame(9), RWX).unwrap(),
+        1 => assert_eq!(cpu.pin().note_dirty(gpa(TABLE)), Ok(Noted::New)),
+        _ => drop(cpu.pin().watch(page).unwrap()),
+    }
+}
+
 #[test]
 fn who_goes_through_a_range_beside_a_populate_visits_what_is_there_when_it_comes() {
     let visits: [fn(&Cpu, GpaRange) -> u64; 4] = [
@@ -149,17 +158,16 @@ fn who_goes_through_a_range_beside_a_populate_visits_what_is_there_when_it_comes
         },
         |cpu, range| cpu.pin().unwatch(range).unwrap(),
     ];
-    for visit in visits {
+    // The last three find the page as it was mapped, or dirty, or watched.
+    for (visit, steps) in visits.into_iter().zip([1, 2, 1, 3]) {
         pair(2, move |play| {
             let world = World::new(2);
-            let [here, there] = [0, TABLE].map(|page| pages(page, page + 1));
+            let here = pages(0, 1);
             world.table.populate_mapped(here, PageSize::Size4K, frame(0), RWX).unwrap();
             let world = Arc::new(world);
-            let populate = move |cpu: &Cpu| {
-                cpu.table().populate_mapped(there, PageSize::Size4K, frame(9), RWX)
-            };
             let all = pages(0, 2 * TABLE);
-            (play.race(&world, move |cpu| visit(cpu, all), populate), world.end())
+            let visit = move |cpu: &Cpu| visit(cpu, all);
+            (play.race_steps(&world, visit, steps, populate_next), world.end())
         })
         .as_in_turn();
     }

@@ -69,9 +69,88 @@ fn what_is_changed_in_a_late_leaf_perishes_with_it_but_for_the_bits_that_the_map
         if told != CLEAN {
             assert!(!explained(EMPTY, &beside(CLEAN, call, answer)), "{call}");
             let cleared = (3, [3, 8], Call::ClearDirty(0), Answer::Bit(true));
-            let [vacate, map, set] = beside(CLEAN, call, answer);
+            let left = Answer::Vacated { accessed: told == written, dirty: false };
+            let [vacate, map, set] = beside(left, call, answer);
             assert!(explained(EMPTY, &[vacate, map, set, cleared]), "{call}");
+            // One bit is not the other.
+            let cleared = (3, [3, 8], Call::ClearAccessed(0), Answer::Bit(true));
+            assert!(!explained(EMPTY, &[vacate, map, set, cleared]), "{call}");
         }
+    }
+}
+
+#[test]
+fn what_nobody_left_in_a_late_leaf_is_not_found_there() {
+    let read_only = Leaf { rights: Rights::Read, ..leaf(7) };
+    let accessed = Leaf { accessed: true, ..leaf(7) };
+    let set_dirty = (Call::NoteDirty(0), Answer::Bit(false), WRITTEN);
+    let told = Answer::Vacated { accessed: true, dirty: false };
+    let set_accessed = (Call::Read(0), Answer::Run(7, 1), told);
+    let protect = (Call::Protect(0, Rights::Read), Answer::Changed(1), CLEAN);
+    let finds = [
+        (Call::ClearDirty(0), Answer::Bit(true), set_dirty),
+        (Call::NoteDirty(0), Answer::Bit(true), set_dirty),
+        (Call::Lookup(0), Answer::Was(dirty(7)), set_dirty),
+        (Call::ClearAccessed(0), Answer::Bit(true), set_accessed),
+        (Call::SetAccessed(0), Answer::Bit(true), set_accessed),
+        (Call::Lookup(0), Answer::Was(accessed), set_accessed),
+        (Call::Write(0), Answer::Denied, protect),
+        (Call::Translate(Span::one(0)), Answer::Denied, protect),
+        (Call::Lookup(0), Answer::Was(read_only), protect),
+        (Call::Protect(0, Rights::All), Answer::Changed(1), protect),
+    ];
+    for (call, answer, (leaves, done, map_says)) in finds {
+        for says in [CLEAN, WRITTEN, told] {
+            assert!(!explained(EMPTY, &beside(says, call, answer)), "{call} -> {answer}");
+        }
+        let [vacate, map, finder] = beside(map_says, call, answer);
+        let lines = |when| [vacate, map, finder, (3, when, leaves, done)];
+        assert!(explained(EMPTY, &lines([3, 8])), "{leaves}, {call} -> {answer}");
+        // Who comes behind has left nothing.
+        let mut late = lines([7, 8]);
+        late[2].1 = [3, 5];
+        assert!(!explained(EMPTY, &late), "{call} -> {answer}, {leaves}");
+    }
+}
+
+#[test]
+fn nothing_is_left_by_who_only_clears() {
+    for says in [WRITTEN, Answer::Vacated { accessed: true, dirty: false }] {
+        for clears in [Call::ClearDirty(0), Call::ClearAccessed(0)] {
+            assert!(!explained(EMPTY, &beside(says, clears, Answer::Bit(false))));
+        }
+    }
+}
+
+/// The map is new, and an unmap has its leaf: with all that was done to it.
+#[test]
+fn an_unmap_loses_nothing_that_was_left_in_a_late_leaf() {
+    let read_only = Leaf { rights: Rights::Read, ..leaf(7) };
+    let changes = [
+        (Call::NoteDirty(0), Answer::Bit(false), dirty(7)),
+        (Call::Protect(0, Rights::Read), Answer::Changed(1), read_only),
+        (Call::Read(0), Answer::Run(7, 1), Leaf { accessed: true, ..leaf(7) }),
+    ];
+    for (call, answer, changed) in changes {
+        let lines = |found| {
+            [
+                (0, [1, 20], VACATE, Answer::Done),
+                (1, [2, 12], map(0, 7), Answer::New),
+                (2, [3, 5], call, answer),
+                (3, [3, 11], Call::Unmap(0), Answer::Was(found)),
+            ]
+        };
+        assert!(explained(EMPTY, &lines(changed)), "{call}");
+        assert!(!explained(EMPTY, &lines(leaf(7))), "{call}");
+        let other = if changed == dirty(7) { read_only } else { dirty(7) };
+        assert!(!explained(EMPTY, &lines(other)), "{call}");
+        // Nor if it was done by who knew of the vacate.
+        let knows = (2, [3, 4], map(0, 8), Answer::NotPopulated(0));
+        let [vacate, map, change, unmap] = lines(leaf(7));
+        let change = (change.0, [5, 6], change.2, change.3);
+        assert!(!explained(EMPTY, &[vacate, map, knows, change, unmap]), "{call}");
+        let told = (unmap.0, unmap.1, unmap.2, Answer::Was(changed));
+        assert!(explained(EMPTY, &[vacate, map, knows, change, told]), "{call}");
     }
 }
 

@@ -127,6 +127,8 @@ fn a_vacate_that_gives_up_had_company() {
     assert!(!explained(EMPTY, &[busy]));
     assert!(!explained(EMPTY, &[busy, (1, [2, 3], map(2, 7), Answer::New)]));
     assert!(!explained(EMPTY, &[busy, (1, [5, 6], map(1, 7), Answer::New)]));
+    let same = (1, [2, 3], map(1, 7), Answer::Same);
+    assert!(!explained(but(EMPTY, 1, MAPPED), &[busy, same]), "who maps nothing is no company");
     assert!(explained(EMPTY, &[busy, (1, [2, 3], map(1, 7), Answer::New)]));
 }
 

@@ -21,7 +21,7 @@ use crate::{
     epoch::Participant,
     format::{Ept, EptCaps, PhysWidth},
     level::{Levels, PageSize, SLOTS},
-    sync::Arc,
+    sync::{Arc, model::check},
 };
 
 /// Tables have four slots: 256 pages, in four levels.
@@ -52,10 +52,7 @@ fn note(domain: &Shared, participant: &Participant, page: GpaRange) {
 fn explore(before: Option<GpaRange>) {
     let ends = StdArc::new(StdMutex::new(Vec::new()));
     let seen = StdArc::clone(&ends);
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound.get_or_insert(2);
-    model.max_branches = 50_000;
-    model.check(move || {
+    check(2, move || {
         let domain = Arc::new(Domain::new(EPT, HeapFrames::new(5)).unwrap());
         for page in [PAGE, OTHER] {
             let (first, attr) = (HostPfn::new(7), Attr::new(Prot::RWX));
