@@ -8,11 +8,13 @@
 mod common;
 
 use common::{
-    BASE, Checked, GIB, MIB, PAGE, RWX, SMALL, at, census, dump, every_format, pfn, range,
+    BASE, Checked, GIB, MIB, PAGE, RWX, SMALL, at, census, dump, every_format, long_mode, npt, pfn,
+    range,
 };
 use slat::{
-    Content, Entry, Format, FrameRun, FrameSource, Gpa, Hint, HostPfn, Level, MapError, Mapping,
-    PageSize, PopulateError, Prot, ProtectError, SLOTS, UnmapRangeError, VacateError,
+    Content, Entry, Format, FrameRun, FrameSource, Gpa, Hint, HostPfn, Level, Levels, MapError,
+    Mapping, MemType, PageSize, Pat, PopulateError, Prot, ProtectError, SLOTS, UnmapRangeError,
+    VacateError,
 };
 
 /// A table with a large leaf in it, whose frame holds guest data that looks like tables.
@@ -302,4 +304,23 @@ every_format! {
         table.vacate_pages(0, GIB);
         assert_eq!(census(table).tables, 1);
     }
+}
+
+/// The PAT bit of a small leaf is where a large one says its size: so their entries may be equal.
+#[test]
+fn a_small_leaf_is_not_the_same_as_a_large_one_that_looks_like_it() {
+    // Entry 4 is WC, and the bit says that it is one of the upper half.
+    let pat = Pat::from_msr(0x0007_0401_0007_0406).unwrap();
+    look_alikes(npt(Levels::Four).with_pat(pat));
+    look_alikes(long_mode(Levels::Four).with_pat(pat));
+}
+
+fn look_alikes(format: impl Format) {
+    let (gpa, frame) = (4 * MIB, pfn(3 * 512));
+    let combining = RWX.with_mem_type(MemType::WC);
+    assert_eq!(format.leaf(SMALL, frame, combining), format.leaf(PageSize::Size2M, frame, RWX));
+    let table = Checked::new(format, 16);
+    table.populate_mapped(range(gpa, 2 * MIB), PageSize::Size2M, frame, RWX).unwrap();
+    let mapped = table.pin().map(at(gpa), frame, SMALL, combining);
+    assert!(matches!(mapped, Err(MapError::Occupied(leaf)) if leaf.size == PageSize::Size2M));
 }

@@ -2,14 +2,14 @@
 //! nothing, or the other; software finds the page all the time.
 
 use loom_tests::{
-    Arc, Guest, World, explore, frame, gpa, race_unpinned,
+    Arc, Cpu, Guest, World, explore, frame, gpa, pages, race_unpinned,
     sizes::{
-        LARGE, SMALL, collapse, reset_beside_split, split, unmap_beside_collapse,
+        LARGE, SMALL, TABLE, collapse, reset_beside_split, split, unmap_beside_collapse,
         unmap_beside_split,
     },
 };
 use slat::{
-    MapError, Mapped, PageSize, SplitError,
+    Bitmap, MapError, Mapped, Mark, PageSize, SplitError,
     mmu::{Access, Cause},
 };
 
@@ -140,4 +140,34 @@ fn a_map_beside_a_split_leaves_the_page_reachable() {
 #[test]
 fn a_dirty_bit_taken_beside_a_split_is_reported_or_still_there() {
     explore(3, || reset_beside_split(World::breaking(2))).are(&[true, false]);
+}
+
+/// A harvest goes through what is broken, and mends it only to change it.
+#[test]
+fn a_harvest_beside_a_split_reports_each_page_once() {
+    let harvests: [fn(&Cpu) -> u64; 2] = [
+        |cpu| {
+            let mut found = Bitmap::new(pages(0, TABLE));
+            cpu.pin().harvest(pages(0, TABLE), Mark::Dirty, &mut found).unwrap().0
+        },
+        round,
+    ];
+    for harvest in harvests {
+        explore(3, move || {
+            let world = filled(LARGE);
+            assert!(!world.table.pin().slot(gpa(1)).unwrap().set_dirty());
+            let world = Arc::new(world);
+            let (found, split) = race_unpinned(&world, harvest, split);
+            assert_eq!(found, TABLE);
+            assert!(matches!(split, Ok(()) | Err(SplitError::Busy)));
+            assert!((0..TABLE).all(|page| !world.is_dirty(page)));
+        })
+        .are(&[()]);
+    }
+}
+
+/// Does a round; returns how many pages it reports.
+fn round(cpu: &Cpu) -> u64 {
+    let mut found = Bitmap::new(pages(0, TABLE));
+    cpu.table().harvest_round(pages(0, TABLE), Mark::Dirty, &mut found).unwrap().0
 }

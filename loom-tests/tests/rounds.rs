@@ -156,22 +156,29 @@ fn what_software_makes_dirty_in_a_table_that_was_not_visited_is_in_one_of_three_
 /// Who finds the bit set has not to wait for who set it.
 #[test]
 fn what_two_make_dirty_is_in_the_round_after_either() {
-    explore(2, || {
-        let world = Arc::new(world());
-        let note = |cpu: &Cpu| cpu.pin().note_dirty(gpa(1)).map(drop);
-        let (found, noted) = race(
-            &world,
-            move |cpu| {
-                note(cpu).unwrap();
-                round(cpu.table(), Mark::Dirty)
-            },
-            note,
-        );
-        assert!(found && noted.is_ok());
-        // The other one may have set it again.
-        round(&world.table, Mark::Dirty)
-    })
-    .are(&[true, false]);
+    let ways: [fn(&Cpu); 2] = [
+        |cpu| drop(cpu.pin().note_dirty(gpa(1)).unwrap()),
+        |cpu| drop(cpu.pin().fix_write(gpa(1)).unwrap()),
+    ];
+    for make_dirty in ways {
+        explore(2, move || {
+            let world = world();
+            drop(world.table.pin().watch(pages(1, 2)).unwrap());
+            let world = Arc::new(world);
+            let (found, ()) = race(
+                &world,
+                move |cpu| {
+                    make_dirty(cpu);
+                    round(cpu.table(), Mark::Dirty)
+                },
+                make_dirty,
+            );
+            assert!(found);
+            // The other one may have set it again.
+            round(&world.table, Mark::Dirty)
+        })
+        .are(&[true, false]);
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::{
     due::{Due, Scope, Stale},
     flush::{Covered, Flush},
     hub::Hub,
-    log::Log,
+    log::{CELLS, Log},
     record::Record,
     shootdown::Progress,
 };
@@ -263,6 +263,29 @@ fn of_two_who_begin_a_generation_each_has_its_own() {
         let dropped = world.hub.bump();
         assert_ne!(dropped, announcer.join().unwrap());
         assert_eq!(world.hub.due(before, world.hub.now()), Due::All);
+    });
+}
+
+/// Half of what the one made stale, and half of the other's, would pass for all that became stale.
+#[test]
+fn of_two_who_log_in_one_cell_each_is_logged_whole_or_not_at_all() {
+    check(3, || {
+        let stale = |page| Stale::new(GpaRange::between(page, page + 2), Scope::Leaves);
+        let world = World::new();
+        let other = Arc::clone(&world);
+        let announcer = thread::spawn(move || other.hub.announce(stale(3)));
+        // So many that the cells have gone round, if the other one has begun its own.
+        for _ in 1..CELLS {
+            world.hub.bump();
+        }
+        let later = world.hub.announce(stale(11));
+        let is_whole = |generation, page| match world.hub.due(generation - 1, generation) {
+            Due::Ranges(ranges) => *ranges == [stale(page)],
+            due => due == Due::All,
+        };
+        assert!(is_whole(later, 11));
+        let earlier = announcer.join().unwrap();
+        assert!(is_whole(earlier, 3) && is_whole(later, 11));
     });
 }
 

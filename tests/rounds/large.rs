@@ -27,6 +27,15 @@ fn pages<F: Format>(table: &Checked<F>, range: GpaRange, mark: Mark) -> (u64, Op
     (pages, found.runs().next())
 }
 
+/// Small leaves in 16 leaf tables; those of the first, which can be collapsed, and a range that has all below
+/// the entry above: so rounds take the accessed bit of that.
+fn small<F: Format>(format: F) -> (Checked<F>, GpaRange, GpaRange) {
+    let table = Checked::new(format, 64);
+    let start = 4 * GIB;
+    table.populate_mapped(range(start, 16 * TABLE), SMALL, pfn(0x600), RWX).unwrap();
+    (table, range(start, TABLE), range(start, GIB))
+}
+
 /// As `settle`.
 #[track_caller]
 fn settle_all<F: Format>(table: &Checked<F>, all: GpaRange) {
@@ -118,8 +127,7 @@ every_format! {
     /// The leaf of a collapse that did not come to its end counts as dirty; so do those into which it is
     /// split.
     fn leaves_of_a_collapse_that_was_cut_off_are_found_when_they_are_split(format: impl Format) {
-        let (table, leaf, all) = large(format, PageSize::Size2M);
-        table.split(leaf.start(), SMALL, &nobody).unwrap();
+        let (table, leaf, all) = small(format);
         settle_all(&table, all);
         let mut inside = table.observer();
         let (entered, left) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
@@ -138,10 +146,42 @@ every_format! {
             left.wait();
         });
         settle_all(&table, all);
+        assert_eq!(pages(&table, all, Mark::Dirty), (0, None), "nothing leads there");
         table.split(leaf.start(), SMALL, &nobody).unwrap();
         let mut queried = Bitmap::new(all);
         assert_eq!(table.pin().query(all, Mark::Dirty, &mut queried), Ok(512));
         assert_eq!(pages(&table, all, Mark::Dirty), (512, Some(leaf)));
+        assert_eq!(pages(&table, all, Mark::Accessed), (512, Some(leaf)));
+    }
+
+    /// What is written by the table that is collapsed, a round tells of because the leaf is LATE; by the time that
+    /// the leaf itself is dirty, nothing leads there any more.
+    fn what_a_collapse_brings_from_the_old_table_is_found(format: impl Format) {
+        let (table, leaf, all) = small(format);
+        let mut guest = Guest::new(&table);
+        let [entered, kicked, left] = [(); 3].map(|()| std::sync::Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut stay = guest.enter();
+                stay.access(leaf.start().get(), READ);
+                entered.wait();
+                kicked.wait();
+                stay.access(leaf.start().get() + 5 * PAGE, WRITE);
+                drop(stay);
+                left.wait();
+            });
+            entered.wait();
+            let kick = |_: ObserverId| {
+                kicked.wait();
+                left.wait();
+                assert_eq!(pages(&table, all, Mark::Dirty), (512, Some(leaf)));
+                settle_all(&table, all);
+                assert_eq!(pages(&table, all, Mark::Dirty), (0, None));
+            };
+            table.collapse(leaf.start(), PageSize::Size2M, &kick).unwrap();
+        });
+        assert_eq!(pages(&table, all, Mark::Dirty), (512, Some(leaf)));
+        assert_eq!(pages(&table, all, Mark::Dirty), (0, None));
         assert_eq!(pages(&table, all, Mark::Accessed), (512, Some(leaf)));
     }
 

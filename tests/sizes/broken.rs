@@ -204,6 +204,26 @@ fn a_harvest_takes_the_mark_of_a_broken_leaf() {
     }
 }
 
+/// To take the accessed bit of the table's entry it has to mend that.
+#[test]
+fn a_round_takes_the_mark_of_a_leaf_in_a_broken_table() {
+    for format in formats(Resize::BreakFirst) {
+        let table = full(format, SMALL, 512);
+        table.pin().slot(at(GPA)).unwrap().set_dirty();
+        let all = range(GPA, M2.bytes());
+        let round = || {
+            let mut found = Bitmap::new(all);
+            let (pages, flush) = table.harvest_round(all, Mark::Dirty, &mut found).unwrap();
+            drop(flush);
+            assert_eq!((pages, found.contains(at(GPA))), (1, true));
+        };
+        let collapsed = beside_a_guest(&table, round, |kick| table.collapse(at(GPA), M2, &kick));
+        assert_eq!(collapsed, Err(CollapseError::Busy));
+        maps_on(&table, GPA, M2.bytes(), FRAME);
+        assert!(!table.pin().lookup(at(GPA)).unwrap().dirty);
+    }
+}
+
 #[test]
 fn a_kick_that_panics_leaves_the_old_size() {
     for format in formats(Resize::BreakFirst) {

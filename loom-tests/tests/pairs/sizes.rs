@@ -143,6 +143,86 @@ fn a_dirty_bit_taken_beside_a_collapse_is_reported_or_still_there() {
     }
 }
 
+/// All pages.
+fn all() -> slat::GpaRange {
+    pages(0, TABLE)
+}
+
+/// A change of page 1, and whether it shows.
+type Change = (fn(&Cpu), fn(&World) -> bool);
+
+/// Changes of leaves that allow writes.
+fn changes() -> [Change; 6] {
+    [
+        (
+            |cpu| drop(cpu.pin().unmap_range(all(), |_| ()).unwrap()),
+            |world| world.lookup(1).is_none(),
+        ),
+        (
+            |cpu| drop(cpu.pin().unmap_many([gpa(1)], |_, old| drop(old.unwrap()))),
+            |world| world.lookup(1).is_none(),
+        ),
+        (
+            |cpu| {
+                let mut selection = Bitmap::new(all());
+                selection.set(gpa(1)).unwrap();
+                assert!(cpu.pin().set_dirty(&selection).unwrap() <= TABLE);
+            },
+            |world| world.is_dirty(1),
+        ),
+        (|cpu| drop(cpu.pin().note_dirty(gpa(1)).unwrap()), |world| world.is_dirty(1)),
+        (
+            |cpu| drop(cpu.pin().slot(gpa(1)).unwrap().set_accessed()),
+            |world| world.lookup(1).unwrap().accessed,
+        ),
+        (|cpu| drop(cpu.pin().watch(all()).unwrap()), is_watched),
+    ]
+}
+
+/// Changes of leaves that are watched.
+fn changes_of_watched() -> [Change; 2] {
+    [
+        (|cpu| drop(cpu.pin().fix_write(gpa(1)).unwrap()), |world| world.is_dirty(1)),
+        (|cpu| drop(cpu.pin().unwatch(all()).unwrap()), |world| !is_watched(world)),
+    ]
+}
+
+fn is_watched(world: &World) -> bool {
+    world.table.pin().slot(gpa(1)).unwrap().watched()
+}
+
+/// Makes the change beside a collapse; it shows in whatever is there afterwards.
+fn lasts(world: fn() -> World, (change, shows): Change) {
+    explore(3, move || {
+        let world = Arc::new(world());
+        let ((), collapsed) = race_unpinned(&world, change, collapse);
+        assert!(shows(&world));
+        collapsed
+    })
+    .are(&[true, false]);
+}
+
+#[test]
+fn whatever_changes_a_leaf_beside_a_collapse_has_changed_what_is_there_afterwards() {
+    for change in changes() {
+        lasts(|| World::new(1).filled(SMALL), change);
+    }
+}
+
+#[test]
+fn whatever_changes_a_watched_leaf_beside_a_collapse_has_changed_what_is_there_afterwards() {
+    for change in changes_of_watched() {
+        lasts(
+            || {
+                let world = World::new(1).filled(SMALL);
+                drop(world.table.pin().watch(all()).unwrap());
+                world
+            },
+            change,
+        );
+    }
+}
+
 /// Collapses the first leaf table, has it freed, and populates the second range, for which there is no other
 /// frame: all its pages are mapped, and the second one is dirty.
 fn next_life(cpu: &Cpu) -> bool {
