@@ -3,11 +3,14 @@
 //! A backing spoils what it gets back: a vCPU that still reaches it fails the model. So does a fault that
 //! still reads a layout that was replaced, and freed.
 
+use std::sync::Arc as StdArc;
+
 use loom_tests::{
-    Arc, beside, explore, frame, gpa, pages,
+    Arc, RWX, beside, explore, frame, gpa, pages,
+    sizes::TABLE,
     space::{PAGE, Processor, Site, Stopped, resolved},
 };
-use slat::{Prot, mmu::Access};
+use slat::{Fault, FaultError, OnDemand, PageSize, Prot, mmu::Access};
 
 #[test]
 fn of_two_faults_on_a_page_both_are_resolved_and_one_frame_comes_back() {
@@ -24,6 +27,50 @@ fn of_two_faults_on_a_page_both_are_resolved_and_one_frame_comes_back() {
         site.space.stats().lost
     })
     .are(&[0, 1]);
+}
+
+/// The backing counts its answers: both got the one frame.
+#[test]
+fn of_two_faults_on_a_page_that_is_always_one_frame_one_gives_it_back() {
+    explore(3, || {
+        let site = Site::new();
+        let lot = site.lot(0);
+        site.map(lot.clone());
+        let (here, there) = (site.processor(), site.processor());
+        let (one, (two, _there)) =
+            beside(|| here.fault(Prot::R), move || (there.fault(Prot::R), there));
+        assert_eq!((one.unwrap(), two.unwrap()), (Fault::Resolved, Fault::Resolved));
+        assert_eq!((lot.answers(), site.space.resident()), (1, 1));
+    })
+    .are(&[()]);
+}
+
+/// Nobody should, but who does takes no frame along.
+#[test]
+fn a_fault_beside_a_vacate_of_its_table_gives_its_frame_back() {
+    for region in [pages(PAGE, PAGE + 1), pages(0, TABLE)] {
+        explore(3, move || {
+            let site = Site::new();
+            let pool = site.pool(0, 2);
+            let backing = OnDemand::new(pool.clone(), region.pages(), PageSize::Size4K);
+            site.space.map_region(region, StdArc::new(backing), 0, RWX).unwrap();
+            let here = site.processor();
+            let site = Arc::new(site);
+            let there = Arc::clone(&site);
+            let (fault, vacated) =
+                beside(|| here.fault(Prot::R), move || there.space.table().vacate(region).is_ok());
+            match fault {
+                Ok(fault) => assert_eq!((fault, vacated), (Fault::Resolved, false)),
+                Err(error) => {
+                    assert!(matches!(error, FaultError::NotPopulated { .. }), "{error}");
+                    assert!(vacated);
+                }
+            }
+            assert_eq!(pool.taken(), u64::from(!vacated));
+            vacated
+        })
+        .are(&[true, false]);
+    }
 }
 
 #[test]

@@ -5,16 +5,16 @@
 use std::sync::Arc as StdArc;
 
 use loom_tests::{
-    Arc, beside, explore, frame,
+    Arc, beside, explore, frame, gpa, pages,
     space::{PAGE, Processor, Site, Stopped},
 };
-use slat::{HoldEnd, HostPfn, Prot};
+use slat::{FaultError, HoldEnd, HostPfn, OnDemand, PageSize, Prot, mmu::Access};
 
 /// Holds the page for a moment, and reads it; returns its frame, and what became of it.
 fn read_held(site: &Site, device: &Processor) -> Result<(HostPfn, HoldEnd), Stopped> {
     let hold = device.hold(Prot::R)?;
     let frame = hold.frame();
-    assert_eq!(hold.gpa(), loom_tests::gpa(PAGE));
+    assert_eq!(hold.gpa(), gpa(PAGE));
     let _ = site.ram.read(frame);
     Ok((frame, hold.release()))
 }
@@ -103,11 +103,11 @@ fn a_page_that_is_held_beside_a_discard_stays_readable() {
 fn a_page_that_is_held_beside_a_copy_of_it_is_the_old_one_until_released_or_the_copy() {
     explore(2, || {
         let (site, base, pool) = Site::copy_on_write();
-        let (device, writer) = (site.warm(slat::mmu::Access::READ), site.processor());
+        let (device, writer) = (site.warm(Access::READ), site.processor());
         let (end, _writer) = beside(
             || read_held(&site, &device),
             move || {
-                writer.vcpu.fault_and_wait(loom_tests::gpa(PAGE), Prot::W).unwrap();
+                writer.vcpu.fault_and_wait(gpa(PAGE), Prot::W).unwrap();
                 writer
             },
         );
@@ -155,4 +155,50 @@ fn of_two_holds_on_a_page_the_last_one_gives_it_back() {
         (one, two)
     })
     .are(&[(HoldEnd::RegionGone, HoldEnd::RegionGone)]);
+}
+
+/// Its frame is still held, or it may be mapped there again: with other contents, which nobody wrote.
+#[test]
+fn a_page_that_was_discarded_while_it_was_held_has_moved_whichever_frame_it_has_by_then() {
+    for (frames, outcomes) in [(1, &[true, false][..]), (2, &[true])] {
+        explore(2, move || {
+            let site = Site::new();
+            let pool = site.pool(0, frames);
+            site.map(StdArc::new(OnDemand::new(pool, 1, PageSize::Size4K)));
+            let (device, other) = (site.processor(), site.processor());
+            let hold = device.hold(Prot::W).unwrap();
+            assert!(site.discard());
+            let (end, (came, _other)) = beside(
+                || {
+                    site.ram.write(hold.frame(), 7);
+                    hold.release_written()
+                },
+                move || (other.fault(Prot::R).is_ok(), other),
+            );
+            assert_eq!(end, HoldEnd::Moved);
+            assert!(site.space.table().pin().lookup(gpa(PAGE)).is_none_or(|leaf| !leaf.dirty));
+            came
+        })
+        .are(outcomes);
+    }
+}
+
+/// Leaves have for a while what their region has lost.
+#[test]
+fn who_was_denied_a_page_by_its_region_cannot_hold_it() {
+    explore(2, || {
+        let (site, _pool) = Site::on_demand();
+        let device = site.warm(Access::WRITE);
+        let there = Arc::clone(&site);
+        let (said, ()) = beside(
+            || {
+                let denied = matches!(device.fault(Prot::W), Err(FaultError::Denied { .. }));
+                (denied, device.vcpu.hold(gpa(PAGE), Prot::W).is_ok())
+            },
+            move || there.space.protect_region(pages(PAGE, PAGE + 1), Prot::R).unwrap(),
+        );
+        assert_ne!(said, (true, true));
+        said
+    })
+    .are(&[(false, true), (false, false), (true, false)]);
 }

@@ -113,6 +113,37 @@ fn a_write_beside_a_look_is_reported_by_it_or_by_the_next() {
     ]);
 }
 
+/// A guest that stays inside comes out before the look is over, and what it has cached is gone.
+#[test]
+fn what_is_written_behind_a_look_is_reported_by_the_next() {
+    explore(2, || {
+        let site = on_demand(plain());
+        let mut guest = site.processor();
+        site.space.track_dirty(Tracking::On).unwrap();
+        guest.touch(Access::WRITE).unwrap();
+        let site = Arc::new(site);
+        let there = Arc::clone(&site);
+        let signal = Arc::new(Signal::new());
+        let over = Arc::clone(&signal);
+        let ((before, after, written), first) = beside(
+            || {
+                let mut stay = guest.enter();
+                let before = stay.access(PAGE, Access::WRITE).is_ok();
+                (before, signal.is_set(), stay.access(PAGE, Access::WRITE).is_ok())
+            },
+            move || {
+                let first = there.is_written();
+                over.set();
+                first
+            },
+        );
+        assert!(first, "it was written before");
+        assert!(!(after && written) || site.is_written(), "the page is written unnoticed");
+        (before, after, written)
+    })
+    .are(&[(true, false, true), (false, false, false), (false, true, false)]);
+}
+
 /// The page is writable for a moment before it is watched.
 #[test]
 fn a_write_between_a_map_and_the_watch_is_reported() {
