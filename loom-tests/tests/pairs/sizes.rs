@@ -109,13 +109,15 @@ fn a_leaf_is_split_beside_a_collapse_of_its_neighbours() {
 
 #[test]
 fn of_a_split_and_a_populate_that_have_a_frame_for_one_the_other_changes_nothing() {
-    pair(3, |play| {
-        let world = Arc::new(World::new(1).filled(LARGE));
-        let populate = |cpu: &Cpu| cpu.table().populate(next(), SMALL).is_ok();
-        let said = play.race(&world, |cpu| split(cpu).is_ok(), populate);
-        (said, world.end())
-    })
-    .as_in_turn();
+    for world in [World::new, World::breaking] {
+        pair(3, move |play| {
+            let world = Arc::new(world(1).filled(LARGE));
+            let populate = |cpu: &Cpu| cpu.table().populate(next(), SMALL).is_ok();
+            let said = play.race(&world, |cpu| split(cpu).is_ok(), populate);
+            (said, world.end())
+        })
+        .as_in_turn();
+    }
 }
 
 /// Whoever takes a bit from a table that is being replaced reports it; the leaf may have it as well.
