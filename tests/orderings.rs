@@ -75,11 +75,8 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 /// Tells whether there is a test of this path: in a file of loom-tests, or somewhere in the library.
 fn is_scenario(path: &str) -> bool {
     let (module, name) = path.rsplit_once("::").unwrap();
-    let files = if module.contains("::") {
-        files(&root().join("src"))
-    } else {
-        vec![root().join(format!("loom-tests/tests/{module}.rs"))]
-    };
+    let file = root().join(format!("loom-tests/tests/{}.rs", module.replace("::", "/")));
+    let files = if file.exists() { vec![file] } else { files(&root().join("src")) };
     let head = format!("fn {name}() {{");
     files.iter().any(|file| {
         let text = read(file);

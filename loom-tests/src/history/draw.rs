@@ -29,7 +29,7 @@ struct Hand {
 }
 
 impl Program {
-    /// Draws a program: two to four threads of up to six calls each.
+    /// Draws a program: three or four threads of four to six calls each.
     #[must_use]
     pub fn drawn(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
