@@ -6,7 +6,7 @@
 use loom::{cell::UnsafeCell, thread};
 
 use super::{Epoch, passed::Passed};
-use crate::sync::Arc;
+use crate::sync::{Arc, explore};
 
 /// A table that waits for the grace period of stamp 2.
 struct Scene {
@@ -19,9 +19,7 @@ unsafe impl Sync for Scene {}
 
 #[test]
 fn what_is_freed_behind_a_grace_period_was_last_walked_before() {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound.get_or_insert(3);
-    model.check(|| {
+    explore(3, || {
         let scene = Arc::new(Scene { passed: Passed::new(), table: UnsafeCell::new(()) });
         let other = Arc::clone(&scene);
         // Of a stamp before, which says nothing of the table, and has its note on another thread.
@@ -42,10 +40,7 @@ fn what_is_freed_behind_a_grace_period_was_last_walked_before() {
 /// Whoever waits for the greater stamp would wait for ever if it were taken back: no note says it again.
 #[test]
 fn of_two_notes_that_run_at_a_time_the_greater_one_stays() {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound.get_or_insert(2);
-    model.max_branches = 50_000;
-    model.check(|| {
+    explore(2, || {
         let epoch = Arc::new(Epoch::new());
         let [here, there] = [(); 2].map(|()| epoch.join());
         // Behind a pin that is one epoch old both wait for the same epoch.

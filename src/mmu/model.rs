@@ -14,7 +14,7 @@ use crate::{
     entry::Entry,
     format::{Ept, EptCaps, Format, PhysWidth, Tracking},
     level::{Level, Levels, PageSize},
-    sync::Arc,
+    sync::{Arc, explore},
     table::Race,
 };
 
@@ -48,10 +48,7 @@ fn write(frames: &HeapFrames, root: HostPfn) -> Result<bool, Cause> {
 
 #[test]
 fn one_write_makes_the_page_dirty_and_the_unmap_takes_its_bit() {
-    let mut model = loom::model::Builder::new();
-    // Three threads; the default, no bound, takes for ever.
-    model.preemption_bound = Some(3);
-    model.check(|| {
+    explore(3, || {
         let frames = Arc::new(HeapFrames::new(2));
         let (root, below) = plant(&frames);
         let writers = [(); 2].map(|()| {

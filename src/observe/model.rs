@@ -15,7 +15,7 @@ use super::{
 use crate::{
     addr::GpaRange,
     entry::Entry,
-    sync::{Arc, AtomicU64, Ordering},
+    sync::{Arc, AtomicU64, Ordering, explore},
 };
 
 const PAGE: GpaRange = GpaRange::between(0, 1);
@@ -99,12 +99,6 @@ impl Cache {
     }
 }
 
-fn check(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound.get_or_insert(preemptions);
-    model.check(scenario);
-}
-
 /// Makes the duty of an unmap, and does it.
 fn shoot(world: &World) {
     let mut covered = Covered::default();
@@ -118,7 +112,7 @@ fn shoot(world: &World) {
 
 #[test]
 fn a_page_that_was_shot_down_is_used_by_no_observer() {
-    check(3, || {
+    explore(3, || {
         let world = World::new();
         let mut cache = Cache::new(&world);
         let observer = thread::spawn(move || {
@@ -137,7 +131,7 @@ fn a_page_that_was_shot_down_is_used_by_no_observer() {
 
 #[test]
 fn a_page_that_was_shot_down_is_used_by_no_observer_that_acknowledged() {
-    check(3, || {
+    explore(3, || {
         let world = World::new();
         let mut cache = Cache::new(&world);
         let observer = thread::spawn(move || {
@@ -156,7 +150,7 @@ fn a_page_that_was_shot_down_is_used_by_no_observer_that_acknowledged() {
 
 #[test]
 fn a_page_whose_flush_another_served_is_used_by_no_observer() {
-    check(3, || {
+    explore(3, || {
         let world = World::new();
         let mut cache = Cache::new(&world);
         let observer = thread::spawn(move || {
@@ -178,7 +172,7 @@ fn a_page_whose_flush_another_served_is_used_by_no_observer() {
 
 #[test]
 fn who_looks_at_a_greater_generation_than_a_changer_walks_what_it_left() {
-    check(4, || {
+    explore(4, || {
         let world = World::new();
         let other = Arc::clone(&world);
         let observer = thread::spawn(move || {
@@ -195,7 +189,7 @@ fn who_looks_at_a_greater_generation_than_a_changer_walks_what_it_left() {
 
 #[test]
 fn what_was_retired_before_is_reached_by_no_observer_that_does_not_lag() {
-    check(3, || {
+    explore(3, || {
         let world = World::new();
         let mut cache = Cache::new(&world);
         let observer = thread::spawn(move || {
@@ -217,7 +211,7 @@ fn what_was_retired_before_is_reached_by_no_observer_that_does_not_lag() {
 /// Also where it was on the asking thread before.
 #[test]
 fn who_is_found_inside_entered_on_the_thread_that_its_record_names() {
-    check(3, || {
+    explore(3, || {
         let world = World::new();
         let mut cache = Cache::new(&world);
         cache.enter();
@@ -234,7 +228,7 @@ fn who_is_found_inside_entered_on_the_thread_that_its_record_names() {
 
 #[test]
 fn a_flush_that_was_dropped_reaches_whoever_enters_later() {
-    check(3, || {
+    explore(3, || {
         let world = World::new();
         let mut cache = Cache::new(&world);
         cache.enter();
@@ -260,7 +254,7 @@ fn a_flush_that_was_dropped_reaches_whoever_enters_later() {
 /// Else what is logged of one would pass for all that became stale in both.
 #[test]
 fn of_two_who_begin_a_generation_each_has_its_own() {
-    check(3, || {
+    explore(3, || {
         let world = World::new();
         let before = world.hub.now();
         let other = Arc::clone(&world);
@@ -274,7 +268,7 @@ fn of_two_who_begin_a_generation_each_has_its_own() {
 
 #[test]
 fn a_cell_of_the_log_is_of_one_generation() {
-    check(4, || {
+    explore(4, || {
         let stale = |page| Stale::new(GpaRange::between(page, page + 2), Scope::Leaves);
         let log = Arc::new(Log::new());
         log.write(3, stale(3));

@@ -9,6 +9,8 @@ compile_error!("build the models with both `--cfg loom` and `--cfg crossbeam_loo
 
 mod bits;
 mod counter;
+#[cfg(all(test, loom))]
+mod explore;
 mod fence;
 mod lock;
 mod relax;
@@ -32,6 +34,8 @@ pub(crate) use loom::sync::Arc;
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::Arc;
 
+#[cfg(all(test, loom))]
+pub(crate) use self::explore::explore;
 #[cfg(shuttle)]
 use self::step as imp;
 #[cfg(shuttle)]

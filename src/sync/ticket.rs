@@ -96,14 +96,12 @@ impl<T> Drop for MutexGuard<'_, T> {
 #[cfg(all(test, loom))]
 mod model {
     use super::{Mutex, lock};
-    use crate::sync::Arc;
+    use crate::sync::{Arc, explore};
 
     /// The cell is loom's, so an access that the lock does not order ends the model.
     #[test]
     fn a_holder_comes_after_the_last_one() {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
-        model.check(|| {
+        explore(3, || {
             let mutex = Arc::new(Mutex::new((loom::cell::UnsafeCell::new(()), 0)));
             let take = |mutex: &Mutex<(loom::cell::UnsafeCell<()>, u32)>| {
                 let mut held = lock(mutex);

@@ -13,7 +13,7 @@ use crate::{
     level::Levels,
     mmu::Access,
     observe::{Domain, Observer},
-    sync::Arc,
+    sync::{Arc, explore},
     table::Shape,
 };
 
@@ -69,15 +69,9 @@ fn shaped<'p>(walker: Walker<'p, Ept, HeapFrames>, shape: Shape) -> Place<'p> {
     Place { shape, ..walker.descend(1).place }
 }
 
-fn explore(scenario: impl Fn() + Send + Sync + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(scenario);
-}
-
 #[test]
 fn a_late_map_whose_leaf_was_unmapped_was_a_map() {
-    explore(|| {
+    explore(3, || {
         let (mapped, taken) = late(
             |walker, place| walker.keep(place, GPA, SIZE, leaf(7)),
             |walker, place| walker.update(place, 1, |_, _| Some(Entry::EMPTY)).is_some(),
@@ -92,7 +86,7 @@ fn a_late_map_whose_leaf_was_unmapped_was_a_map() {
 
 #[test]
 fn a_map_does_not_take_a_late_leaf_for_one_of_the_tree() {
-    explore(|| {
+    explore(3, || {
         let (first, second) = late(
             |walker, place| walker.keep(place, GPA, SIZE, leaf(7)),
             |walker, place| walker.map_at(place, GPA, SIZE, leaf(7)),
@@ -108,7 +102,7 @@ fn a_map_does_not_take_a_late_leaf_for_one_of_the_tree() {
 
 #[test]
 fn a_map_of_room_that_was_seen_before_comes_too_late_as_well() {
-    explore(|| {
+    explore(3, || {
         let (first, second) = late(
             |walker, place| walker.keep(place, GPA, SIZE, leaf(7)),
             |walker, place| {
@@ -127,7 +121,7 @@ fn a_map_of_room_that_was_seen_before_comes_too_late_as_well() {
 
 #[test]
 fn a_late_map_takes_out_no_leaf_but_its_own() {
-    explore(|| {
+    explore(3, || {
         let (mapped, (taken, back)) = late(
             |walker, place| walker.keep(place, GPA, SIZE, leaf(7)),
             |walker, place| {
@@ -145,7 +139,7 @@ fn a_late_map_takes_out_no_leaf_but_its_own() {
 /// The MMU comes to the late leaf as by a stale paging-structure cache: what it writes is in the answer.
 #[test]
 fn a_late_map_reports_what_the_mmu_left_in_its_leaf() {
-    explore(|| {
+    explore(3, || {
         let domain = Arc::new(Tables::new(EPT, HeapFrames::new(2)).unwrap());
         domain.populate(TABLE, SIZE).unwrap();
         let mut observer = Observer::new(Arc::clone(&domain));

@@ -21,7 +21,7 @@ use crate::{
     format::{Ept, EptCaps, PhysWidth},
     level::Levels,
     ops::Mapped,
-    sync::Arc,
+    sync::{Arc, explore},
 };
 
 const EPT: Ept = Ept::new(Levels::Two, PhysWidth::MAX, EptCaps::USUAL);
@@ -46,10 +46,7 @@ fn pages(first: u64, end: u64) -> GpaRange {
 fn rounds(range: GpaRange) -> Vec<(Round, bool)> {
     let ends = StdArc::new(StdMutex::new(Vec::new()));
     let seen = StdArc::clone(&ends);
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.max_branches = 50_000;
-    model.check(move || {
+    explore(3, move || {
         let domain = Arc::new(Domain::new(EPT, HeapFrames::new(2)).unwrap());
         domain.populate(pages(0, SLOTS as u64), PageSize::Size4K).unwrap();
         let mapper = {
@@ -129,9 +126,7 @@ fn a_claim_of_a_part_is_broken_after_the_scan_or_committed() {
 /// whether the leaf is one of the tree.
 #[test]
 fn a_walk_that_began_behind_the_commit_does_not_take_a_late_leaf_out() {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(|| {
+    explore(3, || {
         let domain = Arc::new(Domain::new(EPT, HeapFrames::new(2)).unwrap());
         let range = pages(0, SLOTS as u64);
         domain.populate(range, PageSize::Size4K).unwrap();

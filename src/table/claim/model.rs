@@ -6,7 +6,7 @@
 use loom::{cell::UnsafeCell, thread};
 
 use super::*;
-use crate::sync::{Arc, fence_after_exchange};
+use crate::sync::{Arc, explore, fence_after_exchange};
 
 const FIRST: GpaRange = GpaRange::between(0, 4);
 const SECOND: GpaRange = GpaRange::between(4, 8);
@@ -53,9 +53,7 @@ impl Scene {
 
 /// Runs the mapper beside `writer`, which returns what the mapper must find.
 fn map_beside(writer: impl Fn(&Scene) -> Verdict + Send + Sync + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(move || {
+    explore(3, move || {
         let (slot, live) = (AtomicU64::new(0), AtomicU64::new(1));
         let scene = Arc::new(Scene { claims: Claims::new(), slot, live });
         let mapper = {
@@ -100,9 +98,7 @@ unsafe impl Sync for Broken {}
 /// It is the word that says so: here no leaf is there to be found, nor any fence beside it.
 #[test]
 fn a_writer_whose_claim_was_broken_finds_what_the_mapper_did_before() {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(|| {
+    explore(3, || {
         let scene = Arc::new(Broken { claims: Claims::new(), done: UnsafeCell::new(()) });
         let mapper = {
             let scene = Arc::clone(&scene);

@@ -21,7 +21,7 @@ use crate::{
     epoch::Participant,
     format::{Ept, EptCaps, PhysWidth},
     level::{Levels, PageSize, SLOTS},
-    sync::Arc,
+    sync::{Arc, explore},
 };
 
 /// Tables have four slots: 256 pages, in four levels.
@@ -49,13 +49,10 @@ fn note(domain: &Shared, participant: &Participant, page: GpaRange) {
 }
 
 /// Makes the page dirty beside two rounds; in the beginning `before` is dirty.
-fn explore(before: Option<GpaRange>) {
+fn beside_two_rounds(before: Option<GpaRange>) {
     let ends = StdArc::new(StdMutex::new(Vec::new()));
     let seen = StdArc::clone(&ends);
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound.get_or_insert(2);
-    model.max_branches = 50_000;
-    model.check(move || {
+    explore(2, move || {
         let domain = Arc::new(Domain::new(EPT, HeapFrames::new(5)).unwrap());
         for page in [PAGE, OTHER] {
             let (first, attr) = (HostPfn::new(7), Attr::new(Prot::RWX));
@@ -90,11 +87,11 @@ fn explore(before: Option<GpaRange>) {
 
 #[test]
 fn what_software_sets_is_found_whenever_a_round_comes_by_the_entries_above() {
-    explore(None);
+    beside_two_rounds(None);
 }
 
 /// The upper entry is accessed already, and a round takes that before the lower one is.
 #[test]
 fn what_software_sets_is_found_if_a_round_takes_what_was_accessed_above() {
-    explore(Some(OTHER));
+    beside_two_rounds(Some(OTHER));
 }
