@@ -16,6 +16,7 @@ use std::{
 ///
 /// # Panics
 /// If the scenario does.
+#[expect(clippy::disallowed_types, reason = "counts executions, outside of the model")]
 pub(crate) fn check(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     let preemptions = *model.preemption_bound.get_or_insert(preemptions);

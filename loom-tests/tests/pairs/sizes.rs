@@ -111,13 +111,15 @@ fn a_leaf_is_split_beside_a_collapse_of_its_neighbours() {
 
 #[test]
 fn of_a_split_and_a_populate_that_have_a_frame_for_one_the_other_changes_nothing() {
-    pair(3, |play| {
-        let world = Arc::new(World::new(1).filled(LARGE));
-        let populate = |cpu: &Cpu| cpu.table().populate(next(), SMALL).is_ok();
-        let said = play.race(&world, |cpu| split(cpu).is_ok(), populate);
-        (said, world.end())
-    })
-    .as_in_turn();
+    for world in [World::new, World::breaking] {
+        pair(3, move |play| {
+            let world = Arc::new(world(1).filled(LARGE));
+            let populate = |cpu: &Cpu| cpu.table().populate(next(), SMALL).is_ok();
+            let said = play.race(&world, |cpu| split(cpu).is_ok(), populate);
+            (said, world.end())
+        })
+        .as_in_turn();
+    }
 }
 
 /// Whoever takes a bit from a table that is being replaced reports it; the leaf may have it as well.
@@ -172,7 +174,9 @@ fn changes() -> [Change; 6] {
         ),
         (|cpu| drop(cpu.pin().note_dirty(gpa(1)).unwrap()), |world| world.is_dirty(1)),
         (
-            |cpu| drop(cpu.pin().slot(gpa(1)).unwrap().set_accessed()),
+            |cpu| {
+                let _was = cpu.pin().slot(gpa(1)).unwrap().set_accessed();
+            },
             |world| world.lookup(1).unwrap().accessed,
         ),
         (|cpu| drop(cpu.pin().watch(all()).unwrap()), is_watched),
@@ -182,8 +186,18 @@ fn changes() -> [Change; 6] {
 /// Changes of leaves that are watched.
 fn changes_of_watched() -> [Change; 2] {
     [
-        (|cpu| drop(cpu.pin().fix_write(gpa(1)).unwrap()), |world| world.is_dirty(1)),
-        (|cpu| drop(cpu.pin().unwatch(all()).unwrap()), |world| !is_watched(world)),
+        (
+            |cpu| {
+                let _fixed = cpu.pin().fix_write(gpa(1)).unwrap();
+            },
+            |world| world.is_dirty(1),
+        ),
+        (
+            |cpu| {
+                let _pages = cpu.pin().unwatch(all()).unwrap();
+            },
+            |world| !is_watched(world),
+        ),
     ]
 }
 

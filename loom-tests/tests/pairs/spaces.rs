@@ -3,10 +3,10 @@
 use std::sync::Arc as StdArc;
 
 use loom_tests::{
-    Arc, End, beside, explore, gpa, no_kick, pages, pair,
+    Arc, End, RWX, beside, explore, gpa, no_kick, pages, pair,
     space::{Lot, PAGE, Processor, Site, WRITTEN},
 };
-use slat::{FaultError, Hold, HoldEnd, Prot, Tracking, mmu::Access};
+use slat::{FaultError, Hold, HoldEnd, OnDemand, PageSize, Prot, SLOTS, Tracking, mmu::Access};
 
 /// A change of the region; tells whether it was there to be changed.
 ///
@@ -86,6 +86,41 @@ fn a_frame_that_was_looked_up_is_as_good_as_the_pin_beside_a_copy() {
         found
     })
     .are(&[Some(0), None]);
+}
+
+/// The fault may have taken the page away, to copy it, when the region goes.
+#[test]
+fn a_fault_that_copies_a_page_beside_an_unmap_of_its_region_leaves_nothing_behind() {
+    explore(1, || {
+        let (site, base, pool) = Site::copy_on_write();
+        let (mut reader, writer) = (site.warm(Access::READ), site.processor());
+        let (there, other) = (Arc::clone(&site), site.lot(3));
+        let (fault, unmapped) =
+            beside(|| is_allowed(writer.fault(Prot::W)), move || unmap(&there, other));
+        assert!(unmapped && reader.access(Access::READ).is_err());
+        assert_eq!((base.answers(), pool.taken(), site.space.resident()), (0, 0, 0));
+        fault
+    })
+    .are(&[true, false]);
+}
+
+/// Both wait for pins, under stamps that they take from one count.
+#[test]
+fn a_table_that_is_retired_beside_a_replacement_is_freed_and_the_old_page_comes_back() {
+    let next = || pages(SLOTS as u64, 2 * SLOTS as u64);
+    pair(2, move |play| {
+        let (site, pool) = Site::on_demand();
+        site.space.table().populate(next(), PageSize::Size4K).unwrap();
+        let processor = site.warm(Access::WRITE);
+        let (there, other) = (Arc::clone(&site), site.lot(3));
+        let vacate = || site.space.table().vacate(next()).is_ok();
+        let said = play.beside(vacate, move || replace(&there, other));
+        assert!(said.1.is_none() || pool.taken() == 0);
+        while site.space.table().reclaim(&no_kick).waiting > 0 {}
+        drop(processor);
+        (said, end(&site))
+    })
+    .as_in_turn();
 }
 
 #[test]
@@ -181,6 +216,27 @@ fn a_release_of_a_written_page_and_a_write_of_the_guest_make_it_dirty() {
     .as_in_turn();
 }
 
+/// The second page comes or goes; the first one is the region's before and after.
+#[test]
+fn a_fault_beside_a_change_of_its_regions_size_is_of_the_region_or_of_none() {
+    let sizes = [1, 2].map(|count| pages(PAGE, PAGE + count));
+    for [before, after] in [[sizes[1], sizes[0]], sizes] {
+        pair(2, move |play| {
+            let site = Site::new();
+            let pool = site.pool(0, 2);
+            let backing = OnDemand::new(pool.clone(), 2, PageSize::Size4K);
+            site.space.map_region(before, StdArc::new(backing), 0, RWX).unwrap();
+            let site = Arc::new(site);
+            let (processor, there) = (site.processor(), Arc::clone(&site));
+            let fault = || is_allowed(processor.vcpu.fault(gpa(PAGE + 1), Prot::W));
+            let said = play.beside(fault, move || there.space.resize_region(before, after).is_ok());
+            assert_eq!(pool.taken(), site.space.resident());
+            (said, end(&site))
+        })
+        .as_in_turn();
+    }
+}
+
 /// One change at a time.
 #[test]
 fn two_changes_of_a_region_come_to_what_they_come_to_in_turn() {
@@ -194,7 +250,7 @@ fn two_changes_of_a_region_come_to_what_they_come_to_in_turn() {
             let mut found = slat::Bitmap::new(region());
             site.space.dirty(region(), &mut found).is_ok_and(|pages| pages == 1)
         },
-        |site, other| site.space.map_region(region(), other, 0, loom_tests::RWX).is_ok(),
+        |site, other| site.space.map_region(region(), other, 0, RWX).is_ok(),
     ];
     for (index, &one) in changes.iter().enumerate() {
         for &two in &changes[index..] {

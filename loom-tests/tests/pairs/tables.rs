@@ -78,28 +78,33 @@ fn two_refines_of_one_room_make_one_table() {
 
 #[test]
 fn of_a_refine_and_a_split_that_have_a_frame_for_one_the_other_changes_nothing() {
-    pair(3, |play| {
-        let world = roomy(1);
-        let next = pages(TABLE, 2 * TABLE);
-        world.table.populate_mapped(next, PageSize::Size2M, frame(TABLE), RWX).unwrap();
-        let split = |cpu: &Cpu| cpu.table().split(gpa(TABLE), PageSize::Size4K, &no_kick);
-        let said = play.race(&world, |cpu| refine(cpu).is_ok(), move |cpu| split(cpu).is_ok());
-        (said, world.end())
-    })
-    .as_in_turn();
+    for world in [World::new, World::breaking] {
+        pair(3, move |play| {
+            let world = Arc::new(world(1));
+            world.table.populate(pages(0, TABLE), PageSize::Size2M).unwrap();
+            let next = pages(TABLE, 2 * TABLE);
+            world.table.populate_mapped(next, PageSize::Size2M, frame(TABLE), RWX).unwrap();
+            let split = |cpu: &Cpu| cpu.table().split(gpa(TABLE), PageSize::Size4K, &no_kick);
+            let said = play.race(&world, |cpu| refine(cpu).is_ok(), move |cpu| split(cpu).is_ok());
+            (said, world.end())
+        })
+        .as_in_turn();
+    }
 }
 
 #[test]
 fn a_large_leaf_that_is_split_beside_a_vacate_stops_it_all_the_same() {
-    pair(3, |play| {
-        let world = World::new(1);
-        let all = pages(0, TABLE);
-        world.table.populate_mapped(all, PageSize::Size2M, frame(0), RWX).unwrap();
-        let world = Arc::new(world);
-        let split = |cpu: &Cpu| cpu.table().split(gpa(0), PageSize::Size4K, &no_kick);
-        (play.race(&world, split, move |cpu| vacate(cpu, all)), world.end())
-    })
-    .as_in_turn();
+    for world in [World::new, World::breaking] {
+        pair(3, move |play| {
+            let world = world(1);
+            let all = pages(0, TABLE);
+            world.table.populate_mapped(all, PageSize::Size2M, frame(0), RWX).unwrap();
+            let world = Arc::new(world);
+            let split = |cpu: &Cpu| cpu.table().split(gpa(0), PageSize::Size4K, &no_kick);
+            (play.race(&world, split, move |cpu| vacate(cpu, all)), world.end())
+        })
+        .as_in_turn();
+    }
 }
 
 /// Room that is made smaller, and a page that is mapped there and made dirty.
@@ -282,7 +287,10 @@ fn a_map_in_a_table_that_was_vacated_leaves_nothing_for_its_next_life() {
 /// A table of two leaf tables, the first of which was vacated, and waits for nobody any more; behind them is
 /// room for a large leaf, and one.
 fn waiting() -> World {
-    let world = World::new(2);
+    waiting_in(World::new(2))
+}
+
+fn waiting_in(world: World) -> World {
     let [room, large] = [2, 3].map(|number| pages(number * TABLE, (number + 1) * TABLE));
     world.table.populate(pages(0, 2 * TABLE), PageSize::Size4K).unwrap();
     world.table.populate(room, PageSize::Size2M).unwrap();
@@ -329,9 +337,11 @@ fn who_wants_the_frame_that_is_being_reclaimed_gets_it() {
         |cpu| cpu.table().refine(pages(2 * TABLE, 2 * TABLE + 1), PageSize::Size4K).is_ok(),
         |cpu| cpu.table().split(gpa(3 * TABLE), PageSize::Size4K, &no_kick).is_ok(),
     ];
-    for want in wants {
+    let split = wants[2];
+    let any = wants.into_iter().map(|want| (want, World::new as fn(u64) -> World));
+    for (want, world) in any.chain([(split, World::breaking as fn(u64) -> World)]) {
         pair(3, move |play| {
-            let world = Arc::new(waiting());
+            let world = Arc::new(waiting_in(world(2)));
             let (_, wanted) = play.race(&world, reclaim, want);
             assert!(wanted.is_none_or(|got| got));
             (wanted, world.end())
