@@ -1,7 +1,7 @@
 //! By what the models in the library are run: every interleaving up to a bound, and how many that were.
 
 use std::{
-    println,
+    env, println,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,6 +9,15 @@ use std::{
     thread,
     time::Instant,
 };
+
+use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt as _};
+
+/// Has loom say what each execution does, as `LOOM_LOG` asks for.
+fn log() -> Option<impl Sized> {
+    env::var_os("LOOM_LOG")?;
+    let filter = EnvFilter::from_env("LOOM_LOG");
+    Some(fmt().with_env_filter(filter).with_test_writer().without_time().finish().set_default())
+}
 
 /// Runs `scenario` in every way with at most `preemptions` involuntary switches of threads, or
 /// `LOOM_MAX_PREEMPTIONS`; prints its name and how often that was.
@@ -18,6 +27,7 @@ pub(crate) fn explore(preemptions: usize, scenario: impl Fn() + Send + Sync + 's
     let preemptions = *model.preemption_bound.get_or_insert(preemptions);
     // crossbeam-epoch registers, pins and collects in many small steps.
     model.max_branches = 50_000;
+    let _log = log();
     let executions = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&executions);
     let started = Instant::now();
