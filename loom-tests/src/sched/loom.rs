@@ -13,6 +13,7 @@ use std::{
 
 use loom::sync::{Mutex, atomic::AtomicBool};
 pub use loom::{sync::Arc, thread};
+use tracing_subscriber::{EnvFilter, fmt as fmt_log, util::SubscriberInitExt as _};
 
 pub(crate) use self::lock::Lock;
 pub use self::signal::Signal;
@@ -33,12 +34,22 @@ impl fmt::Display for Runs {
     }
 }
 
+/// Has loom say what each execution does, as `LOOM_LOG` asks for: of itself only its `model` does that, which knows
+/// no bounds.
+fn log() -> Option<impl Sized> {
+    std::env::var_os("LOOM_LOG")?;
+    let filter = EnvFilter::from_env("LOOM_LOG");
+    let subscriber = fmt_log::fmt().with_env_filter(filter).with_test_writer().without_time();
+    Some(subscriber.finish().set_default())
+}
+
 /// `LOOM_MAX_PREEMPTIONS` overrides the bound.
 pub(crate) fn explore(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) -> Runs {
     let mut model = loom::model::Builder::new();
     let preemptions = *model.preemption_bound.get_or_insert(preemptions);
     // crossbeam-epoch registers, pins and collects in many small steps.
     model.max_branches = 50_000;
+    let _log = log();
     let executions = std::sync::Arc::new(AtomicU64::new(0));
     let counter = std::sync::Arc::clone(&executions);
     let started = Instant::now();
@@ -58,6 +69,8 @@ pub(crate) fn sample(_seed: u64, _runs: usize, scenario: impl Fn(usize) + Send +
 pub(crate) fn once(scenario: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     model.max_branches = 50_000;
+    // That of the executions at the same time.
+    model.checkpoint_file = None;
     model.check(scenario);
 }
 

@@ -161,7 +161,9 @@ fn changes() -> [Change; 6] {
             |world| world.lookup(1).is_none(),
         ),
         (
-            |cpu| drop(cpu.pin().unmap_many([gpa(1)], |_, old| drop(old.unwrap()))),
+            |cpu| {
+                let _flush = cpu.pin().unmap_many([gpa(1)], |_, old| assert!(old.is_ok()));
+            },
             |world| world.lookup(1).is_none(),
         ),
         (
@@ -172,7 +174,12 @@ fn changes() -> [Change; 6] {
             },
             |world| world.is_dirty(1),
         ),
-        (|cpu| drop(cpu.pin().note_dirty(gpa(1)).unwrap()), |world| world.is_dirty(1)),
+        (
+            |cpu| {
+                let _noted = cpu.pin().note_dirty(gpa(1)).unwrap();
+            },
+            |world| world.is_dirty(1),
+        ),
         (
             |cpu| {
                 let _was = cpu.pin().slot(gpa(1)).unwrap().set_accessed();
