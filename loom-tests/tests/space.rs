@@ -165,7 +165,7 @@ fn a_fault_sees_a_region_that_is_made_whole_or_not_at_all() {
         let after = pages(PAGE + 1, PAGE + 2);
         let (fault, ()) = beside(
             || resolved(here.vcpu.fault(gpa(PAGE + 1), Prot::R)),
-            move || there.space.map_region(after, other, 0, loom_tests::RWX).unwrap(),
+            move || there.space.map_region(after, other, 0, RWX).unwrap(),
         );
         assert_eq!(site.space.resident(), u64::from(fault.is_ok()));
         fault
@@ -178,7 +178,7 @@ fn a_fault_goes_on_beside_an_unmap_of_another_region() {
     explore(2, || {
         let (site, pool) = Site::on_demand();
         let other = pages(PAGE + 1, PAGE + 2);
-        site.space.map_region(other, site.lot(3), 0, loom_tests::RWX).unwrap();
+        site.space.map_region(other, site.lot(3), 0, RWX).unwrap();
         let mut here = site.processor();
         let there = Arc::clone(&site);
         let (reached, ()) =
