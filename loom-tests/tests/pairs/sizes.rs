@@ -161,9 +161,7 @@ fn changes() -> [Change; 6] {
             |world| world.lookup(1).is_none(),
         ),
         (
-            |cpu| {
-                let _flush = cpu.pin().unmap_many([gpa(1)], |_, old| assert!(old.is_ok()));
-            },
+            |cpu| drop(cpu.pin().unmap_many([gpa(1)], |_, old| assert!(old.is_ok()))),
             |world| world.lookup(1).is_none(),
         ),
         (
@@ -174,16 +172,9 @@ fn changes() -> [Change; 6] {
             },
             |world| world.is_dirty(1),
         ),
+        (|cpu| assert!(cpu.pin().note_dirty(gpa(1)).is_ok()), |world| world.is_dirty(1)),
         (
-            |cpu| {
-                let _noted = cpu.pin().note_dirty(gpa(1)).unwrap();
-            },
-            |world| world.is_dirty(1),
-        ),
-        (
-            |cpu| {
-                let _was = cpu.pin().slot(gpa(1)).unwrap().set_accessed();
-            },
+            |cpu| _ = cpu.pin().slot(gpa(1)).unwrap().set_accessed(),
             |world| world.lookup(1).unwrap().accessed,
         ),
         (|cpu| drop(cpu.pin().watch(all()).unwrap()), is_watched),
@@ -193,18 +184,8 @@ fn changes() -> [Change; 6] {
 /// Changes of leaves that are watched.
 fn changes_of_watched() -> [Change; 2] {
     [
-        (
-            |cpu| {
-                let _fixed = cpu.pin().fix_write(gpa(1)).unwrap();
-            },
-            |world| world.is_dirty(1),
-        ),
-        (
-            |cpu| {
-                let _pages = cpu.pin().unwatch(all()).unwrap();
-            },
-            |world| !is_watched(world),
-        ),
+        (|cpu| assert!(cpu.pin().fix_write(gpa(1)).is_ok()), |world| world.is_dirty(1)),
+        (|cpu| assert!(cpu.pin().unwatch(all()).is_ok()), |world| !is_watched(world)),
     ]
 }
 
