@@ -1,5 +1,7 @@
 //! By what the models in the library are run: every interleaving up to a bound, and how many that were.
 
+#![expect(clippy::disallowed_types, reason = "counts the executions, outside of the model")]
+
 use std::{
     env, println,
     sync::{
@@ -21,7 +23,6 @@ fn log() -> Option<impl Sized> {
 
 /// Runs `scenario` in every way with at most `preemptions` involuntary switches of threads, or
 /// `LOOM_MAX_PREEMPTIONS`; prints its name and how often that was.
-#[expect(clippy::disallowed_types, reason = "counts the executions, outside of the model")]
 pub(crate) fn explore(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     let preemptions = *model.preemption_bound.get_or_insert(preemptions);
