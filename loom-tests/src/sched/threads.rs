@@ -46,6 +46,9 @@ pub(crate) fn explore(_preemptions: usize, scenario: impl Fn() + Send + Sync + '
     Runs { executions, took: started.elapsed() }
 }
 
+/// Nothing: others go on all the time.
+pub(crate) fn part() {}
+
 /// Runs `scenario` once, which starts no thread.
 pub(crate) fn once(scenario: impl Fn() + Send + Sync + 'static) {
     scenario();
