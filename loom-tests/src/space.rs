@@ -119,6 +119,12 @@ impl Site {
         StdArc::new(Pool::new(&self.ram, first, end))
     }
 
+    /// Makes a pool of the frames `first..end`, which contain another number each time they are taken.
+    #[must_use]
+    pub fn numbered_pool(&self, first: u64, end: u64) -> StdArc<Pool> {
+        StdArc::new(Pool::new(&self.ram, first, end).numbered())
+    }
+
     /// Makes a backing of one page, which is frame `number`.
     #[must_use]
     pub fn lot(&self, number: u64) -> StdArc<Lot> {

@@ -12,11 +12,11 @@ mod scheduler;
 
 use std::{any::Any, fmt};
 
-use shuttle::{Config, Runner, sync::atomic::AtomicBool, thread};
+use shuttle::{Config, Runner, thread};
 use slat::NextStep;
 
 use self::scheduler::{Control, Stopping};
-use crate::sched::Arc;
+use crate::sched::{self, Arc};
 
 /// What one thread does: a name, and how to make ready for it.
 #[derive(Debug)]
@@ -82,8 +82,7 @@ pub struct Outcome {
 /// A place to stop at where the library has none: before a thread takes its pin, or when all that it was to do under it
 /// is done.
 pub fn place() {
-    // An access as any other, to a word that nobody else has.
-    AtomicBool::new(false).store(true, std::sync::atomic::Ordering::Relaxed);
+    sched::part();
 }
 
 /// Stops the first act just before each of its steps in turn, lets the other one run, and then the first one to its

@@ -75,6 +75,9 @@ enum Reuse {
     ShotDown,
 }
 
+/// How many things a hand chooses from. The last two are for those who make many steps.
+const CHOICES: u64 = if cfg!(loom) { 10 } else { 12 };
+
 /// What a member changes memory with.
 #[derive(Debug)]
 struct Hand {
@@ -94,13 +97,14 @@ impl Hand {
     fn play(mut self, member: &mut Member) -> Vec<u64> {
         for _ in 0..STEPS {
             let page = member.one_of(&PAGES);
-            match member.choose(10) {
+            match member.choose(CHOICES) {
                 0..=2 => self.map(member, page),
                 3..=5 => self.unmap(member, page),
                 6 => self.change_bits(member, page),
                 7 => self.protect(member),
                 8 => self.vacate(member, page),
-                _ => self.populate(member, page),
+                9 => self.populate(member, page),
+                _ => self.move_table(member, page),
             }
         }
         self.frames
@@ -174,6 +178,20 @@ impl Hand {
             member.did("populate");
         }
     }
+
+    /// Takes a table away and makes one of another range, perhaps in the same frame, with a page mapped there.
+    fn move_table(&mut self, member: &mut Member, page: u64) {
+        let from = page / TABLE * TABLE;
+        if self.table().vacate(pages(from, from + TABLE)).is_err() {
+            return;
+        }
+        for first in [0, TABLE, 2 * TABLE].into_iter().filter(|&first| first != from) {
+            if self.table().populate(pages(first, first + TABLE), SMALL).is_ok() {
+                member.did("move a table");
+                return self.map(member, first);
+            }
+        }
+    }
 }
 
 /// Returns the page, or all of its leaf table.
@@ -183,7 +201,7 @@ fn around(member: &mut Member, page: u64) -> GpaRange {
 }
 
 /// What many hands do; under shuttle some come too late for a vacate as well.
-const CHANGES: [&str; 9] = [
+const CHANGES: [&str; 10] = [
     "map",
     if cfg!(shuttle) { "map too late" } else { "map" },
     "find it occupied",
@@ -193,6 +211,7 @@ const CHANGES: [&str; 9] = [
     "clear a bit",
     "vacate",
     "populate",
+    "move a table",
 ];
 
 /// What comes of faults and holds beside changes, and of these.
@@ -232,12 +251,15 @@ fn each_frame_is_in_one_hand_whatever_a_crowd_does() {
     });
 }
 
+/// How often a guest reads at most, before it comes out.
+const STAY: u64 = if cfg!(loom) { 6 } else { 20 };
+
 /// Goes in and out, and while it is inside reads a page again and again.
 fn visit(memory: &Memory, guest: &mut Guest, member: &mut Member) {
     for _ in 0..STEPS {
         let page = member.one_of(&PAGES);
         let mut stay = guest.enter();
-        for _ in 0..=member.choose(6) {
+        for _ in 0..=member.choose(STAY) {
             if let Ok(reached) = stay.access(page, Access::READ) {
                 assert_eq!(memory.stamp(reached).read(), page);
                 member.did("read");
@@ -380,9 +402,10 @@ fn reach(site: &Site, processor: &mut Processor, member: &mut Member) {
                 Err(Stopped::Gone) => "fault for nothing",
             });
         } else if let Ok(hold) = processor.hold(Prot::R) {
-            // However long that takes, the frame stays.
+            // However long that takes, the frame stays, and nobody else has it.
+            let contents = site.ram.read(hold.frame());
             let _: Result<_, Stopped> = processor.touch(Access::READ);
-            let _ = site.ram.read(hold.frame());
+            assert_eq!(site.ram.read(hold.frame()), contents);
             let end = hold.release();
             member.did(if end == HoldEnd::InPlace { "hold" } else { "hold what went" });
         }
@@ -395,7 +418,7 @@ fn no_fault_or_hold_of_a_crowd_reaches_a_frame_that_was_given_back() {
     let by_two = ["read", "hold", "discard", "replace", "unmap"];
     explore(1, &Wanted { by_many: &REACHES, by_two: &by_two, seeds: &[0, 1, 6] }, |seed| {
         let site = Site::new();
-        let pool = site.pool(0, 12);
+        let pool = site.numbered_pool(0, 12);
         let backing = {
             let pool = pool.clone();
             move || StdArc::new(OnDemand::new(pool.clone(), 1, SMALL))

@@ -141,6 +141,11 @@ pub(crate) fn seed() -> u64 {
     thread_rng().next_u64()
 }
 
+/// Lets another thread go on, perhaps, as before any access to a word that others reach.
+pub(crate) fn part() {
+    AtomicBool::new(false).store(true, Ordering::Relaxed);
+}
+
 /// Runs `scenario` once, which starts no thread.
 pub(crate) fn once(scenario: impl Fn() + Send + Sync + 'static) {
     let scheduler = RandomScheduler::new_from_seed(SEED, 1);

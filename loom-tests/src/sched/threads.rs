@@ -51,6 +51,9 @@ pub(crate) fn sample(_seed: u64, runs: usize, scenario: impl Fn(usize) + Send + 
     (0..runs).for_each(scenario);
 }
 
+/// Nothing: others go on all the time.
+pub(crate) fn part() {}
+
 /// Runs `scenario` once, which starts no thread.
 pub(crate) fn once(scenario: impl Fn() + Send + Sync + 'static) {
     scenario();

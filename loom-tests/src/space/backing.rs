@@ -16,6 +16,8 @@ pub struct Pool {
     ram: Arc<Ram>,
     count: usize,
     free: Lock<BTreeSet<u64>>,
+    /// What the next frame that is taken contains, if each contains something else.
+    next: Option<Lock<u64>>,
 }
 
 impl Pool {
@@ -24,7 +26,22 @@ impl Pool {
         for &number in &free {
             ram.write(HostPfn::new(number), GONE);
         }
-        Self { ram: Arc::clone(ram), count: free.len(), free: Lock::new(free) }
+        Self { ram: Arc::clone(ram), count: free.len(), free: Lock::new(free), next: None }
+    }
+
+    /// Has each frame that is taken contain another number, so that it can be told whose it is.
+    #[must_use]
+    pub(super) fn numbered(mut self) -> Self {
+        self.next = Some(Lock::new(0));
+        self
+    }
+
+    fn contents(&self) -> u64 {
+        let next = |next: &mut u64| {
+            *next += 1;
+            *next
+        };
+        self.next.as_ref().map_or(0, |lock| lock.with(next))
     }
 
     /// Returns how many frames are taken.
@@ -38,7 +55,7 @@ impl FramePool for Pool {
     fn take(&self, size: PageSize) -> Option<HostPfn> {
         assert_eq!(size, PageSize::Size4K);
         let frame = HostPfn::new(self.free.with(BTreeSet::pop_first)?);
-        self.ram.write(frame, 0);
+        self.ram.write(frame, self.contents());
         Some(frame)
     }
 
