@@ -1,12 +1,18 @@
 //! Faults: which are refused, which are spurious, and several at once (D9, D10, D11).
 
-use std::{sync::Barrier, thread};
+use std::{
+    sync::{Arc, Barrier},
+    thread,
+};
 
-use slat::{Attr, Contiguous, EncodeError, Fault, FaultError, Format, MemType, Prot, mmu::Cause};
+use slat::{
+    Answer, Attr, Content, Contiguous, EncodeError, Fault, FaultError, Format, FrameSource, Hint,
+    MemType, OnDemand, PageSize, Prot, RefineError, SplitError, mmu::Cause,
+};
 
 use crate::{
-    common::{GIB, MIB, PAGE, Space as Inputs, at, every_format, pfn, range},
-    rig::{Audited, FETCH, READ, Rig, WRITE, nth, part, refused},
+    common::{GIB, MIB, PAGE, Space as Inputs, at, dump, every_format, pfn, range},
+    rig::{Audited, FETCH, READ, Rig, Scripted, WRITE, nth, part, refused},
 };
 
 /// What a leaf's memory type is, where that is the format's to say.
@@ -256,5 +262,48 @@ every_format! {
         assert_eq!((stats.regions, stats.pages, stats.resident, stats.fetches), (1, 4, 2, 0));
         assert_eq!(rig.region_at(at(GIB + 3 * PAGE)).unwrap().range, area);
         assert!(rig.region_at(at(GIB + 4 * PAGE)).is_none());
+    }
+
+    fn a_fault_that_lacks_a_frame_for_a_table_says_so_and_is_resolved_when_there_is_one(format: impl Format) {
+        let rig = Rig::new(format);
+        let area = range(GIB, 4 * MIB);
+        let large = PageSize::Size2M;
+        let memory = OnDemand::new(Arc::clone(&rig.memory) as _, area.pages(), large);
+        // The first two megabytes have small pages alone. The others are one page, until somebody writes there.
+        let backing = Scripted::answering(memory, move |want, over| {
+            let is_large = want.size == large;
+            if is_large && (want.page < 512 || want.present.is_some()) {
+                return Answer::Smaller;
+            }
+            match over.frame(want) {
+                Answer::Frame(frame, _) if is_large => Answer::Frame(frame, Prot::R),
+                other => other,
+            }
+        });
+        rig.map(area, &backing);
+        let mut cpu = rig.cpu();
+        cpu.reads(nth(area, 600), 0);
+        let before = dump(rig.table());
+        let mut hoard = Vec::new();
+        rig.frames().allocate(rig.free_tables(), Hint::new(at(GIB)), &mut hoard).unwrap();
+        let fault = |page, access| cpu.vcpu.fault(at(nth(area, page)), access);
+        for _ in 0..2 {
+            refused!(
+                fault(3, Prot::R),
+                FaultError::Refine { source: RefineError::OutOfFrames(_), .. }
+            );
+            refused!(
+                fault(600, Prot::W),
+                FaultError::Split { source: SplitError::OutOfFrames(_), .. }
+            );
+        }
+        assert!(dump(rig.table()) == before);
+        for run in hoard {
+            // SAFETY: they were allocated above, and nobody has written to them.
+            unsafe { rig.frames().free(run, Content::Zero) };
+        }
+        assert_eq!(fault(3, Prot::R).unwrap(), Fault::Resolved);
+        assert_eq!(fault(600, Prot::W).unwrap(), Fault::Resolved);
+        rig.audit();
     }
 }
