@@ -213,3 +213,42 @@ fn room_is_for_leaves_that_can_give_way_for_smaller_ones() {
     rig.track();
     rig.audit();
 }
+
+/// Who fetched a large page, and then has to fetch a small one of it, claims that like anybody else.
+#[test]
+fn a_page_is_fetched_by_one_whatever_its_fetcher_fetched_before() {
+    let rig = Rig::new(ept(Levels::Four));
+    let area = range(2 * MIB, 2 * MIB);
+    let gate = Gate::new();
+    let there = Arc::new([const { AtomicBool::new(false) }; 2]);
+    let (fetching, came) = (gate.clone(), Arc::clone(&there));
+    let backing = Scripted::fetching(
+        OnDemand::new(Arc::clone(&rig.memory) as _, 512, PageSize::Size2M),
+        move |want, over| {
+            let is_large = want.size == PageSize::Size2M;
+            match there[usize::from(!is_large)].load(Ordering::SeqCst) {
+                false => Answer::Wait,
+                true if is_large => Answer::Smaller,
+                true => over.frame(want),
+            }
+        },
+        move |want, _| {
+            let is_large = want.size == PageSize::Size2M;
+            if !is_large {
+                fetching.pass();
+            }
+            came[usize::from(!is_large)].store(true, Ordering::SeqCst);
+            Ok(())
+        },
+    );
+    rig.map(area, &backing);
+    let page = at(nth(area, 3));
+    thread::scope(|scope| {
+        scope.spawn(|| rig.cpu().vcpu.fault_and_wait(page, Prot::W).unwrap());
+        gate.await_one();
+        assert_eq!(rig.cpu().vcpu.fault(page, Prot::W).unwrap(), Fault::Retry);
+        gate.open();
+    });
+    assert_eq!((rig.resident(), rig.stats().fetches), (1, 2));
+    rig.audit();
+}

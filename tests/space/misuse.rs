@@ -3,22 +3,39 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
 };
 
 use slat::{
-    Answer, Backing, Bitmap, Contiguous, DirtyError, DiscardError, Fault, FaultError, GpaRange,
-    MapRegionError, OnDemand, PageSize, Prot, ProtectRegionError, Released, ReplaceBackingError,
-    ResizeRegionError, TrackError, Tracking, UnmapRegionError, VacateError,
+    Answer, Backing, Bitmap, Contiguous, DirtyError, DiscardError, Fault, FaultError, Format,
+    GpaRange, MapRegionError, OnDemand, PageSize, PageTable, Prot, ProtectRegionError, Released,
+    ReplaceBackingError, ResizeRegionError, TrackError, Tracking, UnmapRegionError, VacateError,
 };
 
 use crate::{
     common::{GIB, MIB, PAGE, RWX, SMALL, at, dump, every_format, pfn, range},
-    rig::{Audited, Gate, Rig, Scripted, go_on, nth, part, refused},
+    rig::{Audited, Frames, Gate, Rig, Scripted, go_on, nth, part, refused},
 };
+
+/// Memory for `area` that somebody does something to the table for, when the first frame is asked for.
+fn meanwhile<F: Format>(
+    rig: &Rig<F>,
+    area: GpaRange,
+    somebody: impl Fn(&PageTable<F, Frames>) + Send + Sync + 'static,
+) -> Arc<Audited> {
+    let memory = OnDemand::new(Arc::clone(&rig.memory) as _, area.pages(), PageSize::Size2M);
+    let table = Mutex::new(Some(rig.table().clone()));
+    Scripted::answering(memory, move |want, over| {
+        let answer = over.frame(want);
+        if let Some(table) = table.lock().unwrap().take() {
+            somebody(&table);
+        }
+        answer
+    })
+}
 
 every_format! {
     #![and_without_bits]
@@ -52,6 +69,40 @@ every_format! {
         assert!(rig.look(area).is_empty());
         cpu.reads(GIB, 5);
         rig.audit();
+    }
+
+    fn a_fault_whose_room_is_made_smaller_meanwhile_gives_the_large_frame_back(format: impl Format) {
+        let rig = Rig::new(format);
+        let area = range(GIB, 2 * MIB);
+        let backing = meanwhile(&rig, area, move |table| {
+            table.refine(area, SMALL).unwrap();
+        });
+        rig.map(area, &backing);
+        assert_eq!(rig.cpu().vcpu.fault(at(nth(area, 3)), Prot::W).unwrap(), Fault::Resolved);
+        assert_eq!(rig.resident(), 1);
+        assert_eq!((backing.counts().given, backing.counts().unused), (513, 512));
+        rig.audit();
+    }
+
+    fn a_fault_whose_tables_somebody_takes_away_meanwhile_gives_its_frame_back(format: impl Format) {
+        let rig = Rig::new(format);
+        let area = range(GIB, 2 * MIB);
+        let backing = meanwhile(&rig, area, move |table| {
+            table.vacate(area).unwrap();
+        });
+        rig.map(area, &backing);
+        let cpu = rig.cpu();
+        for _ in 0..2 {
+            refused!(cpu.vcpu.fault(at(nth(area, 3)), Prot::W), FaultError::NotPopulated { .. });
+        }
+        assert_eq!((rig.resident(), backing.counts().given), (0, 512));
+        rig.audit();
+        // The region goes as well, and says that its tables are gone.
+        refused!(
+            rig.unmap_region(area),
+            UnmapRegionError::Table(VacateError::NotPopulated { .. })
+        );
+        assert!(rig.regions().is_empty());
     }
 
     fn a_fault_from_inside_an_observer_that_would_have_to_wait_is_refused(format: impl Format) {
@@ -307,7 +358,7 @@ every_format! {
 }
 
 /// Does `work` while a vCPU is inside on another thread, which comes out when it is kicked in the end.
-fn while_inside<F: slat::Format>(rig: &Rig<F>, work: impl FnOnce()) {
+fn while_inside<F: Format>(rig: &Rig<F>, work: impl FnOnce()) {
     let gate = Gate::new();
     let (at_gate, over) = (gate.clone(), &AtomicBool::new(false));
     thread::scope(|scope| {
@@ -329,7 +380,7 @@ fn while_inside<F: slat::Format>(rig: &Rig<F>, work: impl FnOnce()) {
 }
 
 #[track_caller]
-fn theirs_is_gone<F: slat::Format>(rig: &Rig<F>, gpa: u64) {
+fn theirs_is_gone<F: Format>(rig: &Rig<F>, gpa: u64) {
     assert!(rig.leaf(gpa).is_none());
     refused!(rig.vcpu().fault(at(gpa), Prot::R), FaultError::NoRegion { .. });
 }
