@@ -1,12 +1,24 @@
 //! The machine, bare.
 
 pub(crate) mod console;
+pub(crate) mod memory;
 pub(crate) mod power;
 mod runtime;
 
-use core::arch::global_asm;
+use core::{arch::global_asm, ptr};
+
+use linked_list_allocator::LockedHeap;
+
+use self::memory::HEAP;
 
 global_asm!(include_str!("machine/boot.S"), options(att_syntax));
 
 #[global_allocator]
-static HEAP: linked_list_allocator::LockedHeap = linked_list_allocator::LockedHeap::empty();
+static ALLOCATOR: LockedHeap = LockedHeap::empty();
+
+/// Gives the image its heap; once, before all else.
+pub(crate) fn init() {
+    let start = ptr::with_exposed_provenance_mut(HEAP.start as usize);
+    // SAFETY: that memory is for the heap alone.
+    unsafe { ALLOCATOR.lock().init(start, (HEAP.end - HEAP.start) as usize) };
+}

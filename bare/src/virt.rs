@@ -1,0 +1,42 @@
+//! What processors have to run guests by.
+
+pub(crate) mod svm;
+
+use slat::{Due, Format, Gpa, mmu::Fault};
+
+/// What a guest is told to do: its registers EBX, ECX and EDX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Job(pub(crate) [u64; 3]);
+
+/// Why a guest came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// It has done its job.
+    Call,
+    /// It could not reach something.
+    Fault(Fault),
+    /// Somebody kicked it.
+    Interrupt,
+    /// Something that no case expects.
+    Other { code: u64, info: [u64; 2] },
+}
+
+/// Virtualization, and the format of its tables.
+pub(crate) trait Virt: Copy + Send + Sync + 'static {
+    type Format: Format;
+    type Vcpu: Send;
+    /// By which a guest calls its host.
+    const CALL: [u8; 3];
+
+    /// Returns what this processor has of it, if any.
+    fn find() -> Option<Self>;
+    /// Turns it on, on this processor.
+    fn enable(&self);
+    fn format(&self) -> Self::Format;
+    /// Makes a guest's processor in flat 32-bit mode, on this processor.
+    fn vcpu(&self) -> Self::Vcpu;
+    /// Has the guest go on at an address.
+    fn start(vcpu: &mut Self::Vcpu, at: Gpa);
+    /// Invalidates what is due, and runs the guest on the tables at `root` until it comes out.
+    fn run(vcpu: &mut Self::Vcpu, root: u64, due: &Due, job: &mut Job) -> Exit;
+}
