@@ -1,8 +1,10 @@
 //! The machine, bare.
 
+pub(crate) mod apic;
 pub(crate) mod console;
 pub(crate) mod memory;
 pub(crate) mod power;
+pub(crate) mod processors;
 mod runtime;
 
 use core::{arch::global_asm, ptr};

@@ -10,9 +10,12 @@ mod machine;
 mod virt;
 mod world;
 
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
 use machine::{
     console::say,
     power::{self, Ended},
+    processors,
 };
 use slat::Format;
 use virt::{Job, Virt, svm::Svm};
@@ -24,8 +27,13 @@ use crate::{
 
 /// Where each processor begins, in long mode, with its number.
 #[unsafe(no_mangle)]
-extern "C" fn start(_processor: u32) -> ! {
+extern "C" fn start(processor: u32) -> ! {
+    if processor != 0 {
+        processors::serve(processor);
+    }
     machine::init();
+    let count = processors::start_others();
+    say!("{count} processors");
     let Some(svm) = Svm::find() else {
         say!("this processor has neither SVM nor VMX");
         power::off(Ended::Nothing);
@@ -35,17 +43,27 @@ extern "C" fn start(_processor: u32) -> ! {
 
 fn test<V: Virt>(virt: V) -> bool {
     say!("{} levels", virt.format().levels().count());
-    virt.enable();
     // SAFETY: it is the only one.
     let world = unsafe { World::new(virt) };
-    let mut processor = Processor::new(&world);
-    let done = processor.demand(Job::new(Deed::AddOne, 0, 64));
-    say!("{done:?}, {} faults", processor.faults);
+    let (count, faults, done) = (AtomicU32::new(0), AtomicU64::new(0), AtomicU32::new(0));
+    processors::all_do(&|_| {
+        virt.enable();
+        let mut processor = Processor::new(&world);
+        let did = processor.demand(Job::new(Deed::AddOne, 0, 2048));
+        done.fetch_add(u32::from(did.is_ok()), Ordering::Relaxed);
+        count.fetch_add(1, Ordering::Relaxed);
+        faults.fetch_add(processor.faults, Ordering::Relaxed);
+        if let Err(exit) = did {
+            say!("{exit:x?}");
+        }
+    });
+    let (count, done) = (count.into_inner(), done.into_inner());
+    say!("{done} of {count}, {} faults", faults.into_inner());
     let pin = world.table.pin();
-    let right = (0..64).all(|index| {
+    let right = (0..2048).all(|index| {
         let leaf = pin.lookup(guest::page(index));
-        guest::word(index) == 1 && leaf.is_some_and(|leaf| leaf.accessed && leaf.dirty)
+        guest::word(index) == count && leaf.is_some_and(|leaf| leaf.accessed && leaf.dirty)
     });
     say!("contents, accessed and dirty: {right}");
-    done.is_ok() && right && processor.faults == 65
+    done == count && right
 }
