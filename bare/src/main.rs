@@ -18,7 +18,7 @@ use machine::{
     processors,
 };
 use slat::Format;
-use virt::{Job, Virt, svm::Svm};
+use virt::{Job, Virt, svm::Svm, vmx::Vmx};
 
 use crate::{
     guest::Deed,
@@ -34,11 +34,15 @@ extern "C" fn start(processor: u32) -> ! {
     machine::init();
     let count = processors::start_others();
     say!("{count} processors");
-    let Some(svm) = Svm::find() else {
-        say!("this processor has neither SVM nor VMX");
-        power::off(Ended::Nothing);
+    let passed = match (Svm::find(), Vmx::find()) {
+        (Some(svm), _) => test(svm),
+        (None, Some(vmx)) => test(vmx),
+        (None, None) => {
+            say!("this processor has neither SVM with nested paging nor VMX");
+            power::off(Ended::Nothing);
+        }
     };
-    power::off(if test(svm) { Ended::Passed } else { Ended::Failed });
+    power::off(if passed { Ended::Passed } else { Ended::Failed });
 }
 
 fn test<V: Virt>(virt: V) -> bool {

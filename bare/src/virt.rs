@@ -1,6 +1,7 @@
 //! What processors have to run guests by.
 
 pub(crate) mod svm;
+pub(crate) mod vmx;
 
 use slat::{Due, Format, Gpa, mmu::Fault};
 
