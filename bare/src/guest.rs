@@ -67,3 +67,10 @@ pub(crate) fn load(call: [u8; 3]) -> HostPfn {
     }
     frame_of(page)
 }
+
+/// Puts a call of the host at the beginning of a page.
+pub(crate) fn put_call(index: u64, call: [u8; 3]) {
+    let address = memory::address_of(frame(index)) as usize;
+    // SAFETY: as in `word`.
+    unsafe { ptr::with_exposed_provenance_mut::<[u8; 3]>(address).write_volatile(call) };
+}

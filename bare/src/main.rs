@@ -5,6 +5,7 @@
 
 extern crate alloc;
 
+mod cases;
 mod guest;
 mod machine;
 mod virt;
@@ -69,5 +70,8 @@ fn test<V: Virt>(virt: V) -> bool {
         guest::word(index) == count && leaf.is_some_and(|leaf| leaf.accessed && leaf.dirty)
     });
     say!("contents, accessed and dirty: {right}");
-    done == count && right
+    let mut processor = Processor::new(&world);
+    let tally = cases::entries::compare(&world, &mut processor);
+    say!("{tally:?}");
+    done == count && right && tally.different == 0
 }

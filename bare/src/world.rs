@@ -1,9 +1,15 @@
 //! A table, and who runs a guest on it.
 
-use alloc::sync::Arc;
+use alloc::{sync::Arc, vec::Vec};
+use core::{
+    ptr,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use slat::{
-    Attr, Gpa, GpaRange, HostPfn, MapError, Observer, PAGE_BYTES, PageSize, PageTable, Prot, Reader, Tracking,
+    Attr, Due, Gpa, GpaRange, HostPfn, Level, MapError, Observer, PAGE_BYTES, PageSize, PageTable, Prot,
+    Reader, Step, Tracking,
+    mmu::{Access, Fault, Translation},
 };
 
 use crate::{
@@ -12,6 +18,8 @@ use crate::{
     virt::{Exit, Job, Virt},
 };
 
+/// The frame in an entry, or in a root pointer.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const SMALL: PageSize = PageSize::Size4K;
 
 /// A guest's memory.
@@ -40,6 +48,21 @@ impl<V: Virt> World<V> {
         world
     }
 
+    /// Returns the slots on the way to a page that is mapped, the root's first.
+    pub(crate) fn slots(&self, gpa: Gpa) -> Vec<RawSlot> {
+        let mut observer = self.table.observer();
+        let root = observer.enter(Tracking::On).root_pointer() & ADDRESS;
+        let walk = self.table.pin().walk(gpa, Level::L1);
+        let mut table = root;
+        let slot = |step: &Step| {
+            let index = gpa.get() >> (12 + 9 * (step.level as u64 - 1)) & 0x1ff;
+            let slot = RawSlot(table + 8 * index);
+            table = step.entry.raw() & ADDRESS;
+            slot
+        };
+        walk.iter().map(slot).collect()
+    }
+
     /// Maps the page at `gpa`, if it is the guest's.
     fn resolve(&self, reader: &Reader<V::Format, Arc<Frames>>, gpa: Gpa) -> Result<(), MapError> {
         let page = gpa.get() / PAGE_BYTES;
@@ -50,6 +73,25 @@ impl<V: Virt> World<V> {
             (guest::page(index), guest::frame(index))
         };
         reader.pin().map(first, frame, SMALL, Attr::new(Prot::RWX)).map(drop)
+    }
+}
+
+/// A slot as hardware sees it, at its physical address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawSlot(u64);
+
+impl RawSlot {
+    fn word(&self) -> &AtomicU64 {
+        // SAFETY: it is in a table that is linked for as long as the world lives, and mapped one to one.
+        unsafe { AtomicU64::from_ptr(ptr::with_exposed_provenance_mut(self.0 as usize)) }
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.word().load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.word().store(value, Ordering::SeqCst);
     }
 }
 
@@ -72,6 +114,18 @@ impl<'w, V: Virt> Processor<'w, V> {
     pub(crate) fn run(&mut self, job: &mut Job) -> Exit {
         let inside = self.observer.enter(Tracking::On);
         V::run(&mut self.vcpu, inside.root_pointer(), inside.due(), job)
+    }
+
+    /// Has the guest begin at `at`, with nothing cached, until it comes out once.
+    pub(crate) fn once(&mut self, at: Gpa, mut job: Job) -> Exit {
+        V::start(&mut self.vcpu, at);
+        let inside = self.observer.enter(Tracking::On);
+        V::run(&mut self.vcpu, inside.root_pointer(), &Due::All, &mut job)
+    }
+
+    /// Does in software what the processor does for an access.
+    pub(crate) fn translate(&mut self, gpa: Gpa, access: Access) -> Result<Translation, Fault> {
+        self.observer.enter(Tracking::On).mmu().translate(gpa, access)
     }
 
     /// Has the guest do a job, on memory that comes as it is asked for; returns what stopped it, if anything.

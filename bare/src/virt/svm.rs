@@ -2,7 +2,9 @@
 
 use core::{arch::global_asm, ptr};
 
-use slat::{Due, Gpa, Levels, Npt, PhysWidth};
+use alloc::vec::Vec;
+
+use slat::{Due, Gpa, Levels, Npt, PhysWidth, mmu::Fault};
 use x86::{
     controlregs,
     cpuid::CpuId,
@@ -18,6 +20,8 @@ unsafe extern "C" {
     fn svm_run(vmcb: u64, registers: *mut [u64; 3]);
 }
 
+/// A leaf, in a table of another level than the first.
+const LARGE: u64 = 1 << 7;
 const EFER_SVME: u64 = 1 << 12;
 const VM_HSAVE_PA: u32 = 0xc001_0117;
 
@@ -156,6 +160,18 @@ impl Virt for Svm {
         vcpu
     }
 
+    fn variants(&self, entry: u64, _is_leaf: bool) -> Vec<u64> {
+        // Present, writable, user. A table whose entry is one of a large leaf would be memory of the guest's.
+        let made = super::variants(entry, self.width, [0, 1, 2]).into_iter();
+        made.filter(|changed| changed & LARGE == entry & LARGE).collect()
+    }
+
+    fn is_known(manual: Option<Fault>, reported: Option<Fault>) -> bool {
+        // QEMU leaves the present bit out where one is reserved.
+        let (Some(Fault::NestedPageFault { gpa, exitinfo1 }), Some(other)) = (manual, reported) else { return false };
+        exitinfo1 & 0x8 != 0 && other == Fault::NestedPageFault { gpa, exitinfo1: exitinfo1 & !1 }
+    }
+
     fn start(vcpu: &mut SvmVcpu, at: Gpa) {
         vcpu.put(place::RIP, at.get());
     }
@@ -174,7 +190,7 @@ impl Virt for Svm {
                 Exit::Call
             }
             EXIT_NESTED_FAULT => {
-                Exit::Fault(slat::mmu::Fault::NestedPageFault { gpa: Gpa::new(two), exitinfo1: one })
+                Exit::Fault(Fault::NestedPageFault { gpa: Gpa::new(two), exitinfo1: one })
             }
             code => Exit::Other { code, info: [one, two] },
         }

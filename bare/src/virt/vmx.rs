@@ -5,6 +5,8 @@ use core::{
     ptr,
 };
 
+use alloc::vec::Vec;
+
 use slat::{Due, Ept, EptCaps, Gpa, Levels, PhysWidth, mmu::Fault};
 use x86::{
     controlregs::{Cr4, cr0, cr3, cr4, cr4_write},
@@ -30,6 +32,9 @@ const VMX_ALLOWED: u64 = 1 << 2;
 const FIVE_LEVELS: u64 = 1 << 7;
 /// IA32_VMX_BASIC: the TRUE registers are there.
 const TRUE_CONTROLS: u64 = 1 << 55;
+
+/// A leaf, in a table of another level than the first.
+const LARGE: u64 = 1 << 7;
 
 /// Exits on interrupts.
 const PIN_INTERRUPT: u64 = 1 << 0;
@@ -259,6 +264,21 @@ impl Virt for Vmx {
         Self::set_guest();
         Self::set_host();
         VmxVcpu { is_launched: false }
+    }
+
+    fn variants(&self, entry: u64, is_leaf: bool) -> Vec<u64> {
+        let mut made = super::variants(entry, self.width, [0, 1, 2]);
+        if is_leaf {
+            made.extend((0..8).map(|memory| entry & !(7 << 3) | memory << 3));
+        } else {
+            // One of a large leaf would be memory of the guest's.
+            made.retain(|changed| changed & LARGE == entry & LARGE);
+        }
+        made
+    }
+
+    fn is_known(_: Option<Fault>, _: Option<Fault>) -> bool {
+        false
     }
 
     fn start(_: &mut VmxVcpu, at: Gpa) {

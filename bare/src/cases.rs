@@ -1,0 +1,3 @@
+//! What is tried.
+
+pub(crate) mod entries;
