@@ -28,6 +28,7 @@
 .globl boot_start
 boot_start:
     cli
+    movl %ebx, boot_information
     # A command line that ends in `5` asks for five levels.
     testl $COMMAND_LINE, (%ebx)
     jz 3f
@@ -140,6 +141,10 @@ boot_gdt_pointer:
 boot_number:
     .long 1
 boot_la57:
+    .long 0
+# What the loader says: where its structure is (Multiboot specification, 3.3).
+.globl boot_information
+boot_information:
     .long 0
 
 .section .bss
