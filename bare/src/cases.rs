@@ -1,7 +1,9 @@
 //! What is tried.
 
+mod conform;
 mod demand;
 mod entries;
+mod own_tables;
 
 use alloc::string::String;
 
@@ -21,8 +23,8 @@ pub(crate) enum Outcome {
 /// A case: its name, and how it is tried.
 type Case<V> = (&'static str, fn(&Machine<V>) -> Outcome);
 
-fn all<V: Virt>() -> [Case<V>; 2] {
-    [("demand paging", demand::run), ("entries", entries::run)]
+fn all<V: Virt>() -> [Case<V>; 3] {
+    [("demand paging", demand::run), ("entries", entries::run), ("own tables", own_tables::run)]
 }
 
 /// Tries all that are asked for, says how each ended, and tells whether none failed.
