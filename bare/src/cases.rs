@@ -4,6 +4,7 @@ mod conform;
 mod demand;
 mod entries;
 mod own_tables;
+mod roots;
 
 use alloc::string::String;
 
@@ -23,8 +24,13 @@ pub(crate) enum Outcome {
 /// A case: its name, and how it is tried.
 type Case<V> = (&'static str, fn(&Machine<V>) -> Outcome);
 
-fn all<V: Virt>() -> [Case<V>; 3] {
-    [("demand paging", demand::run), ("entries", entries::run), ("own tables", own_tables::run)]
+fn all<V: Virt>() -> [Case<V>; 4] {
+    [
+        ("demand paging", demand::run),
+        ("entries", entries::run),
+        ("own tables", own_tables::run),
+        ("roots", roots::run),
+    ]
 }
 
 /// Tries all that are asked for, says how each ended, and tells whether none failed.

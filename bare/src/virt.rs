@@ -105,6 +105,8 @@ pub(crate) trait Virt: Copy + Send + Sync + 'static {
     fn format(&self) -> Self::Format;
     /// Tells whether it sets accessed and dirty bits.
     fn keeps_bits(&self) -> bool;
+    /// Returns the bits of a root pointer that mean something to this processor which the library never asks for.
+    fn root_bits_of_others(&self) -> u64;
     /// Makes a guest's processor in flat 32-bit mode, on this processor.
     fn vcpu(&self) -> Self::Vcpu;
     fn start(vcpu: &mut Self::Vcpu, start: Start);

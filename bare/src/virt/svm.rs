@@ -146,6 +146,10 @@ impl Virt for Svm {
         true
     }
 
+    fn root_bits_of_others(&self) -> u64 {
+        0
+    }
+
     fn vcpu(&self) -> SvmVcpu {
         let flush = if self.flushes_asid { FLUSH_ASID } else { FLUSH_ALL };
         let mut vcpu = SvmVcpu { vmcb: control_page(), flush };

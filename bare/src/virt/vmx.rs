@@ -42,6 +42,9 @@ const LOCKED: u64 = 1 << 0;
 const VMX_ALLOWED: u64 = 1 << 2;
 /// IA32_VMX_EPT_VPID_CAP: five levels.
 const FIVE_LEVELS: u64 = 1 << 7;
+/// IA32_VMX_EPT_VPID_CAP: supervisor shadow-stack control, and the bit of the EPTP that turns it on.
+const SUPERVISOR_SHADOW_STACKS: u64 = 1 << 23;
+const SHADOW_STACKS: u64 = 1 << 7;
 /// IA32_VMX_BASIC: the TRUE registers are there.
 const TRUE_CONTROLS: u64 = 1 << 55;
 
@@ -77,6 +80,7 @@ pub(crate) struct Vmx {
     levels: Levels,
     width: PhysWidth,
     caps: EptCaps,
+    has_shadow_stacks: bool,
 }
 
 /// A guest's processor.
@@ -262,7 +266,9 @@ impl Virt for Vmx {
         let width = cpuid.get_processor_capacity_feature_info()?.physical_address_bits();
         let ept = capability(msr::IA32_VMX_EPT_VPID_CAP);
         let levels = if ept & FIVE_LEVELS != 0 { Levels::Five } else { Levels::Four };
-        Some(Self { levels, width: PhysWidth::new(width).ok()?, caps: EptCaps::from_msr(ept) })
+        let has_shadow_stacks = ept & SUPERVISOR_SHADOW_STACKS != 0;
+        let (width, caps) = (PhysWidth::new(width).ok()?, EptCaps::from_msr(ept));
+        Some(Self { levels, width, caps, has_shadow_stacks })
     }
 
     fn enable(&self) {
@@ -285,6 +291,10 @@ impl Virt for Vmx {
 
     fn keeps_bits(&self) -> bool {
         self.caps.contains(EptCaps::ACCESSED_DIRTY)
+    }
+
+    fn root_bits_of_others(&self) -> u64 {
+        if self.has_shadow_stacks { SHADOW_STACKS } else { 0 }
     }
 
     fn vcpu(&self) -> VmxVcpu {
