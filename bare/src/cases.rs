@@ -1,10 +1,13 @@
 //! What is tried.
 
+mod bits;
+mod claims;
 mod conform;
 mod demand;
 mod entries;
 mod own_tables;
 mod roots;
+mod sizes;
 
 use alloc::string::String;
 
@@ -24,12 +27,14 @@ pub(crate) enum Outcome {
 /// A case: its name, and how it is tried.
 type Case<V> = (&'static str, fn(&Machine<V>) -> Outcome);
 
-fn all<V: Virt>() -> [Case<V>; 4] {
+fn all<V: Virt>() -> [Case<V>; 6] {
     [
         ("demand paging", demand::run),
         ("entries", entries::run),
         ("own tables", own_tables::run),
         ("roots", roots::run),
+        ("bits", bits::run),
+        ("sizes", sizes::run),
     ]
 }
 
