@@ -5,6 +5,7 @@ mod claims;
 mod conform;
 mod demand;
 mod entries;
+mod log;
 mod own_tables;
 mod roots;
 mod sizes;
@@ -27,7 +28,7 @@ pub(crate) enum Outcome {
 /// A case: its name, and how it is tried.
 type Case<V> = (&'static str, fn(&Machine<V>) -> Outcome);
 
-fn all<V: Virt>() -> [Case<V>; 6] {
+fn all<V: Virt>() -> [Case<V>; 7] {
     [
         ("demand paging", demand::run),
         ("entries", entries::run),
@@ -35,6 +36,7 @@ fn all<V: Virt>() -> [Case<V>; 6] {
         ("roots", roots::run),
         ("bits", bits::run),
         ("sizes", sizes::run),
+        ("modification log", log::run),
     ]
 }
 
@@ -63,6 +65,11 @@ pub(crate) fn run<V: Virt>(machine: &Machine<V>) -> bool {
                 say!("{name}: skipped: {why}");
             }
         }
+    }
+    let only = |row: &(&str, &str)| row.0.contains(machine.options.only);
+    for (row, why) in machine.virt.untried().into_iter().filter(only) {
+        skipped += 1;
+        say!("{row}: skipped: {why}");
     }
     say!("cases: {passed} passed, {failed} failed, {skipped} skipped");
     failed == 0

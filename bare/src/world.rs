@@ -172,6 +172,16 @@ impl<'w, V: Virt> Processor<'w, V> {
         V::run(&mut self.vcpu, root, &Due::All, &mut job.registers())
     }
 
+    /// Has the processor log which pages become dirty.
+    pub(crate) fn start_log(&mut self) {
+        V::start_log(&mut self.vcpu);
+    }
+
+    /// Returns what it has logged.
+    pub(crate) fn take_log(&mut self) -> Vec<Gpa> {
+        V::take_log(&mut self.vcpu)
+    }
+
     /// Does in software what the processor does for an access.
     pub(crate) fn translate(
         &mut self,

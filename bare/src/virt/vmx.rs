@@ -5,7 +5,7 @@ use core::{
     ptr,
 };
 
-use alloc::vec::Vec;
+use alloc::{vec, vec::Vec};
 
 use slat::{Due, Ept, EptCaps, Gpa, Levels, PhysWidth, mmu::Fault};
 use x86::{
@@ -57,6 +57,11 @@ const PIN_INTERRUPT: u64 = 1 << 0;
 const PRIMARY: u64 = 1 << 7 | 1 << 31;
 /// EPT, VPIDs, guests without paging.
 const SECONDARY: u64 = 1 << 1 | 1 << 5 | 1 << 7;
+/// Of the secondary ones: page-modification logging (SDM vol. 3C, 29.3.6), mode-based execute control.
+const LOG: u64 = 1 << 17;
+const MODE_BASED_EXECUTE: u64 = 1 << 22;
+/// How many entries the log has.
+const LOG_ENTRIES: u64 = 512;
 /// The host is in long mode; which interrupt it was is told; the host's EFER is loaded, the guest's saved.
 const ON_EXIT: u64 = 1 << 9 | 1 << 15 | 1 << 20 | 1 << 21;
 /// The guest's EFER is loaded.
@@ -66,6 +71,7 @@ const REASON_INTERRUPT: u64 = 1;
 const REASON_CALL: u64 = 18;
 const REASON_VIOLATION: u64 = 48;
 const REASON_MISCONFIGURATION: u64 = 49;
+const REASON_LOG_FULL: u64 = 62;
 /// The VM-instruction error of an entry with invalid control fields (SDM vol. 3C, 31.4).
 const INVALID_CONTROLS: u64 = 7;
 /// The entry failed.
@@ -88,6 +94,8 @@ pub(crate) struct Vmx {
 pub(crate) struct VmxVcpu {
     /// Its control structure.
     page: u64,
+    /// The log of its dirty pages, once there is one.
+    log: u64,
     is_launched: bool,
 }
 
@@ -304,12 +312,58 @@ impl Virt for Vmx {
         self.caps.contains(EptCaps::ACCESSED_DIRTY)
     }
 
+    fn untried(&self) -> Vec<(&'static str, &'static str)> {
+        let secondary = capability(msr::IA32_VMX_PROCBASED_CTLS2) >> 32;
+        let mut all = vec![
+            (
+                "virtualization exceptions",
+                "the image takes exits; its bit is ignored, which is tried",
+            ),
+            ("sub-page permissions, paging-write, shadow stacks", "the library leaves them off"),
+        ];
+        all.push(if secondary & MODE_BASED_EXECUTE == 0 {
+            ("mode-based execute control", "the processor has none")
+        } else {
+            ("mode-based execute control", "it is left off, as no emulator has it")
+        });
+        if self.levels == Levels::Four {
+            all.push(("five levels", "the processor walks four"));
+        }
+        all
+    }
+
+    fn has_log(&self) -> bool {
+        capability(msr::IA32_VMX_PROCBASED_CTLS2) >> 32 & LOG != 0
+    }
+
+    fn start_log(vcpu: &mut VmxVcpu) {
+        vcpu.make_current();
+        vcpu.log = control_page();
+        let secondary = controls(msr::IA32_VMX_PROCBASED_CTLS2, SECONDARY | LOG);
+        vmwrite(control::SECONDARY_PROCBASED_EXEC_CONTROLS, secondary);
+        vmwrite(control::PML_ADDR_FULL, vcpu.log);
+        vmwrite(guest::PML_INDEX, LOG_ENTRIES - 1);
+    }
+
+    fn take_log(vcpu: &mut VmxVcpu) -> Vec<Gpa> {
+        vcpu.make_current();
+        // From the last entry down; past the first one it is 0xffff.
+        let next = vmread(guest::PML_INDEX) as u16;
+        vmwrite(guest::PML_INDEX, LOG_ENTRIES - 1);
+        let entry = |index: u64| {
+            let at = ptr::with_exposed_provenance::<u64>((vcpu.log + 8 * index) as usize);
+            // SAFETY: the log is a page of this vCPU's own, and its guest is not running.
+            Gpa::new(unsafe { at.read_volatile() })
+        };
+        (u64::from(next.wrapping_add(1))..LOG_ENTRIES).rev().map(entry).collect()
+    }
+
     fn root_bits_of_others(&self) -> u64 {
         if self.has_shadow_stacks { SHADOW_STACKS } else { 0 }
     }
 
     fn vcpu(&self) -> VmxVcpu {
-        let vcpu = VmxVcpu { page: revised_page(), is_launched: false };
+        let vcpu = VmxVcpu { page: revised_page(), log: 0, is_launched: false };
         // SAFETY: VMX is on, and the page is nobody else's.
         unsafe { with_page!("vmclear", vcpu.page) };
         vcpu.make_current();
@@ -370,6 +424,7 @@ impl Virt for Vmx {
                 qualification: qualification & QUALIFICATION,
             }),
             REASON_MISCONFIGURATION => Exit::Fault(Fault::EptMisconfiguration { gpa }),
+            REASON_LOG_FULL => Exit::LogFull,
             code => Exit::Other { code, info: [qualification, gpa.get()] },
         }
     }
