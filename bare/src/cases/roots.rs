@@ -65,7 +65,7 @@ pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
     let owns = machine.trackings().len() as u64;
     let said = format!(
         "{own} of {owns} of the table's own taken; of others {taken} taken and {refused} refused as the manuals have \
-         it, {known} known to differ, {different} different; {skipped} skipped, which ask for what is not tried"
+         it, {known} known to differ, {different} different; {skipped} skipped, for shadow stacks"
     );
     judge(own == owns && different == 0, said)
 }
