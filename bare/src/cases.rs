@@ -1,9 +1,10 @@
 //! What is tried.
 
+mod beside;
 mod demand;
 mod entries;
 
-use alloc::string::String;
+use alloc::{string::String, vec, vec::Vec};
 
 use slat::FrameSource;
 
@@ -21,14 +22,18 @@ pub(crate) enum Outcome {
 /// A case: its name, and how it is tried.
 type Case<V> = (&'static str, fn(&Machine<V>) -> Outcome);
 
-fn all<V: Virt>() -> [Case<V>; 2] {
-    [("demand paging", demand::run), ("entries", entries::run)]
+fn all<V: Virt>() -> Vec<Case<V>> {
+    let mut all: Vec<Case<V>> = vec![("entries", entries::run), ("demand paging", demand::run)];
+    all.extend(beside::all());
+    all
 }
 
 /// Tries all that are asked for, says how each ended, and tells whether none failed.
 pub(crate) fn run<V: Virt>(machine: &Machine<V>) -> bool {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for (name, case) in all().into_iter().filter(|case| case.0.contains(machine.options.only)) {
+    for (name, case) in
+        all().into_iter().filter(|case| case.0.replace(" ", "-").contains(machine.options.only))
+    {
         let before = machine.frames.free_frames();
         let outcome = case(machine);
         let missing = before - machine.frames.free_frames();

@@ -3,7 +3,7 @@
 //! | word | |
 //! | --- | --- |
 //! | `rounds=N` | how often the cases beside running guests do what they do (default 20) |
-//! | `case=TEXT` | only the cases whose names have this in them |
+//! | `case=TEXT` | only the cases whose names have this in them, with hyphens for spaces |
 //! | `flush=no` | shoot-downs are dropped: it must fail |
 //! | `levels=5` | five levels of tables; as the last word, since it is read before there is long mode |
 

@@ -162,7 +162,7 @@ impl Virt for Svm {
             (place::CR4, CR4),
             (place::DR7, 0x400),
             (place::DR6, 0xffff_0ff0),
-            (place::RFLAGS, 2),
+            (place::RFLAGS, 1 << 9 | 1 << 1),
             (place::PAT, 0x0007_0406_0007_0406),
         ] {
             vcpu.put(place, value);
