@@ -1,8 +1,14 @@
 //! What is tried.
 
 mod beside;
+mod bits;
+mod claims;
+mod conform;
 mod demand;
 mod entries;
+mod own_tables;
+mod roots;
+mod sizes;
 
 use alloc::{string::String, vec, vec::Vec};
 
@@ -23,7 +29,14 @@ pub(crate) enum Outcome {
 type Case<V> = (&'static str, fn(&Machine<V>) -> Outcome);
 
 fn all<V: Virt>() -> Vec<Case<V>> {
-    let mut all: Vec<Case<V>> = vec![("entries", entries::run), ("demand paging", demand::run)];
+    let mut all: Vec<Case<V>> = vec![
+        ("entries", entries::run),
+        ("own tables", own_tables::run),
+        ("roots", roots::run),
+        ("bits", bits::run),
+        ("sizes", sizes::run),
+        ("demand paging", demand::run),
+    ];
     all.extend(beside::all());
     all
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod apic;
 pub(crate) mod console;
+pub(crate) mod emulator;
 pub(crate) mod interrupts;
 pub(crate) mod loader;
 pub(crate) mod memory;

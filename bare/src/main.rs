@@ -16,6 +16,7 @@ use alloc::sync::Arc;
 
 use machine::{
     console::say,
+    emulator::Emulator,
     memory::{Frames, TABLES},
     power::{self, Ended},
     processors,
@@ -61,5 +62,5 @@ fn test<V: Virt>(virt: V, options: Options) -> bool {
     );
     // SAFETY: nobody else uses that memory.
     let frames = Arc::new(unsafe { Frames::new(TABLES) });
-    cases::run(&Machine { virt, processors, options, frames })
+    cases::run(&Machine { virt, emulator: Emulator::find(), processors, options, frames })
 }

@@ -1,14 +1,14 @@
 //! A table, and who runs a guest on it.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{sync::Arc, vec, vec::Vec};
 use core::{
     ops::ControlFlow,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use slat::{
-    Attr, Due, Entry, Flush, Gpa, GpaRange, HostPfn, Kick, Level, MapError, Mapped, Observer,
-    ObserverId, PAGE_BYTES, PageSize, PageTable, Pinned, Prot, Reader, Step, Tracking,
+    Attr, Due, Entry, Flush, Format, Gpa, GpaRange, HostPfn, Kick, Level, MapError, Mapped,
+    Observer, ObserverId, PAGE_BYTES, PageSize, PageTable, Pinned, Prot, Reader, Step, Tracking,
     mmu::{Access, Fault, Translation},
 };
 use spin::mutex::SpinMutex;
@@ -17,15 +17,14 @@ use crate::{
     guest::{self, CODE, Job},
     machine::{
         apic,
+        emulator::Emulator,
         interrupts::KICK,
         memory::{self, Frames},
     },
     options::{Flushing, Options},
-    virt::{Exit, Virt},
+    virt::{Exit, FRAME, Start, Virt},
 };
 
-/// The frame in an entry, or in a root pointer.
-const FRAME: u64 = 0x000f_ffff_ffff_f000;
 pub(crate) const SMALL: PageSize = PageSize::Size4K;
 pub(crate) const ALL_RIGHTS: Attr = Attr::new(Prot::RWX);
 
@@ -33,9 +32,20 @@ pub(crate) const ALL_RIGHTS: Attr = Attr::new(Prot::RWX);
 #[derive(Debug)]
 pub(crate) struct Machine<V> {
     pub(crate) virt: V,
+    pub(crate) emulator: Emulator,
     pub(crate) processors: u32,
     pub(crate) options: Options,
     pub(crate) frames: Arc<Frames>,
+}
+
+impl<V: Virt> Machine<V> {
+    /// Returns the ways there are to keep accessed and dirty bits: on and off, or just one.
+    pub(crate) fn trackings(&self) -> Vec<Tracking> {
+        let root = |tracking| self.virt.format().root_pointer(HostPfn::new(1), tracking);
+        let mut trackings = vec![Tracking::On, Tracking::Off];
+        trackings.dedup_by_key(|tracking| root(*tracking));
+        trackings
+    }
 }
 
 /// The table of this image, over frames of physical memory.
@@ -147,16 +157,33 @@ impl<'w, V: Virt> Processor<'w, V> {
         Self { world, reader, observer, vcpu, faults: 0, kicks: 0 }
     }
 
-    /// Has the guest begin at `at`, with nothing cached, until it comes out once.
-    pub(crate) fn once(&mut self, at: Gpa, directory: Option<Gpa>, job: Job) -> Exit {
-        V::start(&mut self.vcpu, at, directory);
-        let inside = self.observer.enter(Tracking::On);
-        V::run(&mut self.vcpu, inside.root_pointer(), &Due::All, &mut job.registers())
+    /// Has the guest begin at `start`, with nothing cached, until it comes out once.
+    pub(crate) fn once(&mut self, start: Start, tracking: Tracking, job: Job) -> Exit {
+        self.once_by(start, tracking, |root| root, job)
+    }
+
+    /// Does the same with another root pointer in the place of the table's own, of the same tables.
+    pub(crate) fn once_by(
+        &mut self,
+        start: Start,
+        tracking: Tracking,
+        change: impl FnOnce(u64) -> u64,
+        job: Job,
+    ) -> Exit {
+        V::start(&mut self.vcpu, start);
+        let inside = self.observer.enter(tracking);
+        let root = change(inside.root_pointer());
+        V::run(&mut self.vcpu, root, &Due::All, &mut job.registers())
     }
 
     /// Does in software what the processor does for an access.
-    pub(crate) fn translate(&mut self, gpa: Gpa, access: Access) -> Result<Translation, Fault> {
-        self.observer.enter(Tracking::On).mmu().translate(gpa, access)
+    pub(crate) fn translate(
+        &mut self,
+        gpa: Gpa,
+        access: Access,
+        tracking: Tracking,
+    ) -> Result<Translation, Fault> {
+        self.observer.enter(tracking).mmu().translate(gpa, access)
     }
 
     /// Has the guest do a job, and `handle` whatever it cannot reach.
@@ -169,7 +196,7 @@ impl<'w, V: Virt> Processor<'w, V> {
         mut handle: impl FnMut(&Pin<'_, V>, Fault) -> ControlFlow<()>,
     ) -> Result<(), Exit> {
         let mut registers = job.registers();
-        V::start(&mut self.vcpu, CODE, None);
+        V::start(&mut self.vcpu, Start::at(CODE));
         loop {
             let inside = self.observer.enter(Tracking::On);
             let exit = V::run(&mut self.vcpu, inside.root_pointer(), inside.due(), &mut registers);

@@ -6,7 +6,7 @@ use spin::mutex::SpinMutex;
 use x86::io::outb;
 
 /// QEMU's debug console, and Bochs' with `port_e9_hack`.
-const DEBUG: u16 = 0xe9;
+pub(super) const DEBUG: u16 = 0xe9;
 
 static CONSOLE: SpinMutex<Console> = SpinMutex::new(Console);
 

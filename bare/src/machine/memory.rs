@@ -25,6 +25,12 @@ pub(crate) fn pointer<T>(frame: HostPfn) -> *mut T {
     ptr::with_exposed_provenance_mut(address as usize)
 }
 
+/// Makes a frame zero that is the guest's, or nobody's.
+pub(crate) fn zero(frame: HostPfn) {
+    // SAFETY: any frame can be read and written as a table, all of whose words are atomics.
+    unsafe { table(frame) }.zero();
+}
+
 /// Returns a page of zeros that is never given back, for a processor.
 pub(crate) fn control_page() -> u64 {
     static NEXT: SpinMutex<u64> = SpinMutex::new(CONTROL.start);

@@ -4,14 +4,14 @@ use core::{arch::global_asm, ptr};
 
 use alloc::vec::Vec;
 
-use slat::{Due, Gpa, Levels, Npt, PhysWidth, mmu::Fault};
+use slat::{Due, Gpa, Levels, Npt, PageSize, PhysWidth, mmu::Fault};
 use x86::{
     controlregs,
     cpuid::CpuId,
     msr::{IA32_EFER, rdmsr, wrmsr},
 };
 
-use super::{CR0, CR0_PAGING, CR4, Exit, Registers, Virt};
+use super::{CR0, CR0_PAGING, CR4, Exit, Registers, Shape, Start, Virt};
 use crate::machine::{interrupts, memory::control_page};
 
 global_asm!(include_str!("svm.S"), options(att_syntax));
@@ -20,8 +20,11 @@ unsafe extern "C" {
     fn svm_run(vmcb: u64, registers: *mut Registers);
 }
 
-/// A leaf, in a table of another level than the first.
-const LARGE: u64 = 1 << 7;
+/// The bits of the PAT's index, in leaves.
+const PWT: u64 = 1 << 3;
+const PCD: u64 = 1 << 4;
+const PAT_4K: u64 = 1 << 7;
+const PAT_LARGE: u64 = 1 << 12;
 const EFER_SVME: u64 = 1 << 12;
 const VM_HSAVE_PA: u32 = 0xc001_0117;
 
@@ -62,6 +65,7 @@ const FLUSH_ALL: u32 = 1;
 const EXIT_INTERRUPT: u64 = 0x60;
 const EXIT_CALL: u64 = 0x81;
 const EXIT_NESTED_FAULT: u64 = 0x400;
+const EXIT_INVALID: u64 = u64::MAX;
 
 /// Of a processor with SVM.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +73,7 @@ pub(crate) struct Svm {
     levels: Levels,
     width: PhysWidth,
     flushes_asid: bool,
+    pages_1g: bool,
 }
 
 /// A guest's processor.
@@ -105,6 +110,8 @@ impl Virt for Svm {
     type Format = Npt;
     type Vcpu = SvmVcpu;
     const CALL: [u8; 3] = [0x0f, 0x01, 0xd9];
+    const ACCESSED: u64 = 1 << 5;
+    const DIRTY: u64 = 1 << 6;
 
     fn find() -> Option<Self> {
         let cpuid = CpuId::new();
@@ -116,7 +123,10 @@ impl Virt for Svm {
         let la57 = cr4.contains(controlregs::Cr4::CR4_ENABLE_LA57);
         let levels = if la57 { Levels::Five } else { Levels::Four };
         let width = PhysWidth::new(width).ok()?;
-        Some(Self { levels, width, flushes_asid: svm.has_flush_by_asid() })
+        let pages_1g = cpuid
+            .get_extended_processor_and_feature_identifiers()
+            .is_some_and(|features| features.has_1gib_pages());
+        Some(Self { levels, width, flushes_asid: svm.has_flush_by_asid(), pages_1g })
     }
 
     fn enable(&self) {
@@ -128,11 +138,16 @@ impl Virt for Svm {
     }
 
     fn format(&self) -> Npt {
-        Npt::new(self.levels, self.width)
+        let npt = Npt::new(self.levels, self.width);
+        if self.pages_1g { npt } else { npt.without_1g_pages() }
     }
 
     fn keeps_bits(&self) -> bool {
         true
+    }
+
+    fn root_bits_of_others(&self) -> u64 {
+        0
     }
 
     fn vcpu(&self) -> SvmVcpu {
@@ -170,22 +185,24 @@ impl Virt for Svm {
         vcpu
     }
 
-    fn variants(&self, entry: u64, _is_leaf: bool) -> Vec<u64> {
-        // Present, writable, user. A table whose entry is one of a large leaf would be memory of the guest's.
-        let made = super::variants(entry, self.width, [0, 1, 2]).into_iter();
-        made.filter(|changed| changed & LARGE == entry & LARGE).collect()
-    }
-
-    fn is_known(manual: Option<Fault>, reported: Option<Fault>) -> bool {
-        // QEMU leaves the present bit out where one is reserved.
-        let (Some(Fault::NestedPageFault { gpa, exitinfo1 }), Some(other)) = (manual, reported)
-        else {
-            return false;
+    fn variants(&self, entry: u64, shape: Shape) -> Vec<u64> {
+        let pat = match shape {
+            Shape::Table(_) => None,
+            Shape::Leaf(PageSize::Size4K) => Some(PAT_4K),
+            Shape::Leaf(_) => Some(PAT_LARGE),
         };
-        exitinfo1 & 0x8 != 0 && other == Fault::NestedPageFault { gpa, exitinfo1: exitinfo1 & !1 }
+        let types = pat.into_iter().flat_map(|pat| {
+            let all = PWT | PCD | pat;
+            [0, PWT, PCD, PCD | PWT]
+                .map(|low| [low, low | pat])
+                .into_iter()
+                .flatten()
+                .map(move |kind| entry & !all | kind)
+        });
+        super::variants(entry, shape, self.width, &[0, 1, 2, 63], types)
     }
 
-    fn start(vcpu: &mut SvmVcpu, at: Gpa, directory: Option<Gpa>) {
+    fn start(vcpu: &mut SvmVcpu, Start { at, directory }: Start) {
         vcpu.put(place::RIP, at.get());
         vcpu.put(place::CR0, if directory.is_some() { CR0_PAGING } else { CR0 });
         vcpu.put(place::CR3, directory.map_or(0, Gpa::get));
@@ -210,6 +227,7 @@ impl Virt for Svm {
             EXIT_NESTED_FAULT => {
                 Exit::Fault(Fault::NestedPageFault { gpa: Gpa::new(two), exitinfo1: one })
             }
+            EXIT_INVALID => Exit::Refused,
             code => Exit::Other { code, info: [one, two] },
         }
     }

@@ -15,7 +15,7 @@ use x86::{
     vmx::vmcs::{control, guest, host, ro},
 };
 
-use super::{CR0, CR0_PAGING, CR4, Exit, Registers, Virt};
+use super::{CR0, CR0_PAGING, CR4, Exit, Registers, Shape, Start, Virt};
 use crate::machine::{apic, interrupts, memory::control_page};
 
 global_asm!(include_str!("vmx.S"), options(att_syntax));
@@ -42,11 +42,14 @@ const LOCKED: u64 = 1 << 0;
 const VMX_ALLOWED: u64 = 1 << 2;
 /// IA32_VMX_EPT_VPID_CAP: five levels.
 const FIVE_LEVELS: u64 = 1 << 7;
+/// IA32_VMX_EPT_VPID_CAP: supervisor shadow-stack control, and the bit of the EPTP that turns it on.
+const SUPERVISOR_SHADOW_STACKS: u64 = 1 << 23;
+const SHADOW_STACKS: u64 = 1 << 7;
 /// IA32_VMX_BASIC: the TRUE registers are there.
 const TRUE_CONTROLS: u64 = 1 << 55;
 
-/// A leaf, in a table of another level than the first.
-const LARGE: u64 = 1 << 7;
+/// The memory type of a leaf, and whether it goes before the guest's.
+const MEMORY: u64 = 0b1111 << 3;
 
 /// Exits on interrupts.
 const PIN_INTERRUPT: u64 = 1 << 0;
@@ -63,6 +66,8 @@ const REASON_INTERRUPT: u64 = 1;
 const REASON_CALL: u64 = 18;
 const REASON_VIOLATION: u64 = 48;
 const REASON_MISCONFIGURATION: u64 = 49;
+/// The VM-instruction error of an entry with invalid control fields (SDM vol. 3C, 31.4).
+const INVALID_CONTROLS: u64 = 7;
 /// The entry failed.
 const REASON_FAILED: u64 = 1 << 31;
 
@@ -75,6 +80,7 @@ pub(crate) struct Vmx {
     levels: Levels,
     width: PhysWidth,
     caps: EptCaps,
+    has_shadow_stacks: bool,
 }
 
 /// A guest's processor.
@@ -252,6 +258,8 @@ impl Virt for Vmx {
     type Format = Ept;
     type Vcpu = VmxVcpu;
     const CALL: [u8; 3] = [0x0f, 0x01, 0xc1];
+    const ACCESSED: u64 = 1 << 8;
+    const DIRTY: u64 = 1 << 9;
 
     fn find() -> Option<Self> {
         let cpuid = CpuId::new();
@@ -259,7 +267,9 @@ impl Virt for Vmx {
         let width = cpuid.get_processor_capacity_feature_info()?.physical_address_bits();
         let ept = capability(msr::IA32_VMX_EPT_VPID_CAP);
         let levels = if ept & FIVE_LEVELS != 0 { Levels::Five } else { Levels::Four };
-        Some(Self { levels, width: PhysWidth::new(width).ok()?, caps: EptCaps::from_msr(ept) })
+        let has_shadow_stacks = ept & SUPERVISOR_SHADOW_STACKS != 0;
+        let (width, caps) = (PhysWidth::new(width).ok()?, EptCaps::from_msr(ept));
+        Some(Self { levels, width, caps, has_shadow_stacks })
     }
 
     fn enable(&self) {
@@ -284,6 +294,10 @@ impl Virt for Vmx {
         self.caps.contains(EptCaps::ACCESSED_DIRTY)
     }
 
+    fn root_bits_of_others(&self) -> u64 {
+        if self.has_shadow_stacks { SHADOW_STACKS } else { 0 }
+    }
+
     fn vcpu(&self) -> VmxVcpu {
         let vcpu = VmxVcpu { page: revised_page(), is_launched: false };
         // SAFETY: VMX is on, and the page is nobody else's.
@@ -295,22 +309,14 @@ impl Virt for Vmx {
         vcpu
     }
 
-    fn variants(&self, entry: u64, is_leaf: bool) -> Vec<u64> {
-        let mut made = super::variants(entry, self.width, [0, 1, 2]);
-        if is_leaf {
-            made.extend((0..8).map(|memory| entry & !(7 << 3) | memory << 3));
-        } else {
-            // One of a large leaf would be memory of the guest's.
-            made.retain(|changed| changed & LARGE == entry & LARGE);
-        }
-        made
+    fn variants(&self, entry: u64, shape: Shape) -> Vec<u64> {
+        let types =
+            |base| (0..16).map(move |kind| base & !MEMORY | kind << MEMORY.trailing_zeros());
+        let types = matches!(shape, Shape::Leaf(_)).then(|| types(entry));
+        super::variants(entry, shape, self.width, &[0, 1, 2], types.into_iter().flatten())
     }
 
-    fn is_known(_: Option<Fault>, _: Option<Fault>) -> bool {
-        false
-    }
-
-    fn start(vcpu: &mut VmxVcpu, at: Gpa, directory: Option<Gpa>) {
+    fn start(vcpu: &mut VmxVcpu, Start { at, directory }: Start) {
         vcpu.make_current();
         vmwrite(guest::RIP, at.get());
         let cr0 = if directory.is_some() { CR0_PAGING } else { CR0 };
@@ -331,6 +337,9 @@ impl Virt for Vmx {
         let failed = unsafe { vmx_run(u64::from(vcpu.is_launched), registers) };
         if failed != 0 {
             let error = vmread(ro::VM_INSTRUCTION_ERROR);
+            if error == INVALID_CONTROLS {
+                return Exit::Refused;
+            }
             return Exit::Other { code: REASON_FAILED, info: [error, 0] };
         }
         vcpu.is_launched = true;
