@@ -97,7 +97,7 @@ pub(crate) fn load(call: [u8; 3]) -> HostPfn {
     // SAFETY: the page is new, and longer than the code.
     unsafe { ptr::copy_nonoverlapping(start, memory::pointer(page), end.addr() - start.addr()) };
     // SAFETY: the call is a part of it.
-    unsafe { memory::pointer::<u8>(page).add(at_call).cast::<[u8; 3]>().write(call) };
+    unsafe { memory::pointer::<u8>(page).wrapping_add(at_call).cast::<[u8; 3]>().write(call) };
     page
 }
 

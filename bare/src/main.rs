@@ -41,7 +41,9 @@ extern "C" fn start(processor: u32) -> ! {
         (Some(svm), _) => test(svm, options),
         (None, Some(vmx)) => test(vmx, options),
         (None, None) => {
-            say!("this processor has neither SVM with nested paging nor VMX with EPT");
+            say!(
+                "this processor has neither SVM with nested paging nor VMX with EPT for guests without paging"
+            );
             power::off(Ended::Nothing);
         }
     };

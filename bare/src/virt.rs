@@ -10,7 +10,7 @@ use slat::{Due, Format, Gpa, Level, PAGE_BYTES, PageSize, PhysWidth, mmu::Fault}
 /// The frame in an entry, or in a root pointer, of a processor with 52 bits.
 pub(crate) const FRAME: u64 = 0x000f_ffff_ffff_f000;
 /// A leaf, in a table of another level than the first.
-const LARGE: u64 = 1 << 7;
+pub(crate) const LARGE: u64 = 1 << 7;
 /// The PAT bit of AMD's large leaves.
 const LARGE_PAT: u64 = 1 << 12;
 

@@ -22,7 +22,7 @@ pub(crate) fn compare<V: Virt>(
 ) {
     let virt = processor.world.machine.virt;
     for index in 0..place.entries() {
-        for raw in virt.variants(place.usual(index), place.shape(index)) {
+        for raw in place.tried(virt, index) {
             for &kind in place.kinds() {
                 let tried = Tried { place, index, raw, kind };
                 let real = tried.on_hardware(processor, tracking);

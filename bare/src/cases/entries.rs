@@ -55,6 +55,10 @@ fn places<V: Virt>(world: &World<'_, V>, processor: &mut Processor<'_, V>) -> Ve
         ("1 GiB", PageSize::Size1G, HUGE, HUGE_FRAME),
     ];
     let mut places: Vec<_> = near.into_iter().filter_map(flat).collect();
+    if !format.supports(PageSize::Size1G) {
+        let frame = guest::frame(HUGE_FRAME);
+        places.push(Place::huge(world, "1 GiB that is not there", HUGE, frame));
+    }
     let directory = Directory::new(processor, DIRECTORY);
     let far = (FAR, guest::frame(FAR_FRAME));
     let linear = FAR_LINEAR + FAR_FRAME * PAGE_BYTES;

@@ -23,15 +23,16 @@ pub(crate) enum Ended {
 
 /// Turns the machine off.
 pub(crate) fn off(ended: Ended) -> ! {
-    // SAFETY: ports that only emulators have; and nothing is done after it.
-    unsafe {
-        outl(QEMU_EXIT, ended as u32);
-        for byte in *b"Shutdown" {
-            outb(BOCHS_EXIT, byte);
-        }
-        loop {
-            irq::disable();
-            halt();
-        }
+    // SAFETY: a port that only emulators have; and nothing is done after it.
+    unsafe { outl(QEMU_EXIT, ended as u32) };
+    for byte in *b"Shutdown" {
+        // SAFETY: as before.
+        unsafe { outb(BOCHS_EXIT, byte) };
+    }
+    loop {
+        // SAFETY: nobody waits for an interrupt any more.
+        unsafe { irq::disable() };
+        // SAFETY: there is nothing more to do.
+        unsafe { halt() };
     }
 }

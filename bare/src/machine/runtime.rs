@@ -25,7 +25,7 @@ extern "C" fn _Unwind_Resume() -> ! {
 unsafe extern "C" fn memset(to: *mut u8, byte: i32, count: usize) -> *mut u8 {
     // SAFETY: the caller's promise.
     unsafe {
-        asm!("rep stosb", inout("rcx") count => _, inout("rdi") to => _, in("al") byte as u8)
+        asm!("rep stosb", inout("rcx") count => _, inout("rdi") to => _, in("al") byte as u8);
     };
     to
 }
@@ -34,7 +34,7 @@ unsafe extern "C" fn memset(to: *mut u8, byte: i32, count: usize) -> *mut u8 {
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     // SAFETY: the caller's promise.
     unsafe {
-        asm!("rep movsb", inout("rcx") count => _, inout("rdi") to => _, inout("rsi") from => _)
+        asm!("rep movsb", inout("rcx") count => _, inout("rdi") to => _, inout("rsi") from => _);
     };
     to
 }
@@ -60,8 +60,11 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usize) -> *mut
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcmp(one: *const u8, other: *const u8, count: usize) -> i32 {
     for index in 0..count {
+        let (one, other) = (one.wrapping_add(index), other.wrapping_add(index));
         // SAFETY: the caller's promise.
-        let (a, b) = unsafe { (one.add(index).read(), other.add(index).read()) };
+        let a = unsafe { one.read() };
+        // SAFETY: likewise.
+        let b = unsafe { other.read() };
         if a != b {
             return i32::from(a) - i32::from(b);
         }
@@ -79,7 +82,7 @@ unsafe extern "C" fn bcmp(one: *const u8, other: *const u8, count: usize) -> i32
 unsafe extern "C" fn strlen(text: *const u8) -> usize {
     let mut count = 0;
     // SAFETY: the caller's promise: a zero comes.
-    while unsafe { text.add(count).read() } != 0 {
+    while unsafe { text.wrapping_add(count).read() } != 0 {
         count += 1;
     }
     count

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use slat::{Due, Gpa, Levels, Npt, PageSize, PhysWidth, mmu::Fault};
 use x86::{
     controlregs,
-    cpuid::CpuId,
+    cpuid::{CpuId, SvmFeatures},
     msr::{IA32_EFER, rdmsr, wrmsr},
 };
 
@@ -85,11 +85,9 @@ pub(crate) struct SvmVcpu {
 
 impl SvmVcpu {
     fn put<T>(&mut self, place: u64, value: T) {
+        let field = ptr::with_exposed_provenance_mut::<T>((self.vmcb + place) as usize);
         // SAFETY: the control block is a page of this vCPU's own, and mapped one to one.
-        unsafe {
-            ptr::with_exposed_provenance_mut::<T>((self.vmcb + place) as usize)
-                .write_volatile(value)
-        };
+        unsafe { field.write_volatile(value) };
     }
 
     fn get(&self, place: u64) -> u64 {
@@ -115,7 +113,7 @@ impl Virt for Svm {
 
     fn find() -> Option<Self> {
         let cpuid = CpuId::new();
-        let svm = cpuid.get_svm_info().filter(|svm| svm.has_nested_paging())?;
+        let svm = cpuid.get_svm_info().filter(SvmFeatures::has_nested_paging)?;
         let width = cpuid.get_processor_capacity_feature_info()?.physical_address_bits();
         // The nested tables have as many levels as the host's (15.25.3).
         // SAFETY: reads a register.
@@ -130,11 +128,12 @@ impl Virt for Svm {
     }
 
     fn enable(&self) {
-        // SAFETY: the processor has SVM; the page is nobody else's.
-        unsafe {
-            wrmsr(IA32_EFER, rdmsr(IA32_EFER) | EFER_SVME);
-            wrmsr(VM_HSAVE_PA, control_page());
-        }
+        // SAFETY: reads a register.
+        let efer = unsafe { rdmsr(IA32_EFER) };
+        // SAFETY: the processor has SVM.
+        unsafe { wrmsr(IA32_EFER, efer | EFER_SVME) };
+        // SAFETY: SVM is on; the page is nobody else's.
+        unsafe { wrmsr(VM_HSAVE_PA, control_page()) };
     }
 
     fn format(&self) -> Npt {

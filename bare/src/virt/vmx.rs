@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use slat::{Due, Ept, EptCaps, Gpa, Levels, PhysWidth, mmu::Fault};
 use x86::{
     controlregs::{Cr4, cr0, cr3, cr4, cr4_write},
-    cpuid::CpuId,
+    cpuid::{CpuId, FeatureInfo},
     msr::{self, rdmsr, wrmsr},
     vmx::vmcs::{control, guest, host, ro},
 };
@@ -225,8 +225,12 @@ impl Vmx {
     }
 
     fn set_host() {
-        // SAFETY: they read registers.
-        let (cr0, cr3, cr4) = unsafe { (cr0().bits() as u64, cr3(), cr4().bits() as u64) };
+        // SAFETY: reads a register.
+        let cr0 = unsafe { cr0() }.bits() as u64;
+        // SAFETY: reads a register.
+        let cr3 = unsafe { cr3() };
+        // SAFETY: reads a register.
+        let cr4 = unsafe { cr4() }.bits() as u64;
         let bases = interrupts::bases();
         for (field, value) in [
             (host::ES_SELECTOR, 16),
@@ -263,8 +267,15 @@ impl Virt for Vmx {
 
     fn find() -> Option<Self> {
         let cpuid = CpuId::new();
-        cpuid.get_feature_info().filter(|features| features.has_vmx())?;
+        cpuid.get_feature_info().filter(FeatureInfo::has_vmx)?;
         let width = cpuid.get_processor_capacity_feature_info()?.physical_address_bits();
+        // Each of them says whether there is the next one.
+        let has = |number, wanted| controls(number, wanted) & wanted == wanted;
+        if !has(msr::IA32_VMX_PROCBASED_CTLS, PRIMARY)
+            || !has(msr::IA32_VMX_PROCBASED_CTLS2, SECONDARY)
+        {
+            return None;
+        }
         let ept = capability(msr::IA32_VMX_EPT_VPID_CAP);
         let levels = if ept & FIVE_LEVELS != 0 { Levels::Five } else { Levels::Four };
         let has_shadow_stacks = ept & SUPERVISOR_SHADOW_STACKS != 0;

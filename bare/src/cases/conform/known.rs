@@ -1,9 +1,22 @@
 //! Where emulators are known to differ from the manuals, and what these leave open.
 
-use slat::{Level, mmu::Fault};
+use slat::{
+    Level, PageSize,
+    mmu::{AccessKind, Fault},
+};
 
 use super::attempt::{Came, Due, Tried};
-use crate::machine::emulator::Emulator::{self, Bochs, Qemu};
+use crate::{
+    machine::emulator::Emulator::{self, Bochs, Qemu},
+    virt::{FRAME, LARGE},
+};
+
+/// Bits of entries of nPT.
+const PRESENT: u64 = 1 << 0;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+/// A bit of a page-fault error code; the first is as in entries.
+const RESERVED: u64 = 1 << 3;
 
 /// One such difference.
 #[derive(Debug)]
@@ -36,7 +49,7 @@ enum Way {
 
 use Standing::{Open, Wrong};
 
-pub(super) static KNOWN: [Known; 8] = [
+pub(super) static KNOWN: [Known; 9] = [
     Known {
         name: "the present bit is left out of the code for a reserved bit",
         on: Qemu,
@@ -93,6 +106,13 @@ pub(super) static KNOWN: [Known; 8] = [
         standing: Wrong,
         way: Way::Makes(with_huge_accessed),
     },
+    Known {
+        name: "a leaf of 1 GiB is taken although CPUID has none",
+        on: Qemu,
+        format: "npt",
+        standing: Wrong,
+        way: Way::Makes(with_huge_taken),
+    },
 ];
 
 impl Known {
@@ -126,8 +146,6 @@ fn reporting(due: &Due, other: impl FnOnce(Fault) -> Option<Fault>) -> Option<Du
 }
 
 fn without_present(_: &Tried<'_>, due: &Due) -> Option<Due> {
-    const PRESENT: u64 = 1 << 0;
-    const RESERVED: u64 = 1 << 3;
     reporting(due, |fault| match fault {
         Fault::NestedPageFault { gpa, exitinfo1 } if exitinfo1 & RESERVED != 0 => {
             Some(Fault::NestedPageFault { gpa, exitinfo1: exitinfo1 & !PRESENT })
@@ -164,7 +182,6 @@ fn as_write_only(_: &Tried<'_>, due: &Due) -> Option<Due> {
 }
 
 fn without_bit_12(tried: &Tried<'_>) -> Option<u64> {
-    const LARGE: u64 = 1 << 7;
     const BIT: u64 = 1 << 12;
     let is_large = matches!(tried.place.level(tried.index), Level::L2 | Level::L3);
     let ignored = is_large && tried.raw & (LARGE | BIT) == LARGE | BIT;
@@ -172,9 +189,6 @@ fn without_bit_12(tried: &Tried<'_>) -> Option<u64> {
 }
 
 fn with_huge_accessed(tried: &Tried<'_>, due: &Due) -> Option<Due> {
-    const PRESENT: u64 = 1 << 0;
-    const ACCESSED: u64 = 1 << 5;
-    const LARGE: u64 = 1 << 7;
     let Came::Stopped(fault) = due.attempt.came else { return None };
     let index = (0..tried.place.entries()).find(|&at| tried.place.level(at) == Level::L3)?;
     let left = &due.attempt.left;
@@ -183,4 +197,19 @@ fn with_huge_accessed(tried: &Tried<'_>, due: &Due) -> Option<Due> {
     let mut due = due.clone();
     due.attempt.left[index] |= ACCESSED;
     (came_there && is_large).then_some(due)
+}
+
+fn with_huge_taken(tried: &Tried<'_>, due: &Due) -> Option<Due> {
+    let Came::Stopped(Fault::NestedPageFault { gpa, exitinfo1 }) = due.attempt.came else {
+        return None;
+    };
+    let below = PageSize::Size1G.bytes() - 1;
+    let is_huge = tried.place.level(tried.index) == Level::L3 && tried.raw & LARGE != 0;
+    let is_aligned = tried.raw & FRAME & below == 0;
+    let is_refused = exitinfo1 & RESERVED != 0 && tried.place.is_at(gpa);
+    let mut due = due.clone();
+    due.attempt.came = Came::Through;
+    let dirty = if tried.kind == AccessKind::Write { DIRTY } else { 0 };
+    due.attempt.left[tried.index] |= ACCESSED | dirty;
+    (is_huge && is_aligned && is_refused).then_some(due)
 }

@@ -11,7 +11,7 @@ use super::directory::Directory;
 use crate::{
     guest::{self, CODE, Deed, Job},
     machine::memory,
-    virt::{Shape, Start, Virt},
+    virt::{FRAME, LARGE, Shape, Start, Virt},
     world::{ALL_RIGHTS, RawSlot, World},
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct Place {
     slots: Vec<RawSlot>,
     /// The entries, not accessed and not dirty.
     usual: Vec<u64>,
+    /// What is tried for one of them beside what differs a little.
+    beside: Option<(usize, u64)>,
 }
 
 /// How the guest comes there.
@@ -60,6 +62,21 @@ impl Place {
     ) -> Self {
         Self::map(world, size, gpa, frame);
         Self::new(world, name, (gpa, frame, size), Reach::Flat)
+    }
+
+    /// Does the same on a processor without leaves of 1 GiB, and tries one, to the first frame of all, that would lead
+    /// to `frame` as well.
+    pub(crate) fn huge<V: Virt>(
+        world: &World<'_, V>,
+        name: &'static str,
+        gpa: Gpa,
+        frame: HostPfn,
+    ) -> Self {
+        assert!(gpa.get() % PageSize::Size1G.bytes() == frame.get() * PAGE_BYTES, "it leads there");
+        let place = Self::flat(world, name, PageSize::Size4K, gpa, frame);
+        let index = (0..place.entries()).find(|&index| place.level(index) == Level::L3);
+        let huge = index.map(|index| (index, place.usual(index) & !FRAME | LARGE));
+        Self { beside: huge, ..place }
     }
 
     /// Maps the page at `gpa` and has the guest come there by its own paging, at a linear address.
@@ -103,7 +120,7 @@ impl Place {
         let slots = world.slots(gpa);
         let plain = |slot: &RawSlot| slot.load().raw() & !(V::ACCESSED | V::DIRTY);
         let usual = slots.iter().map(plain).collect();
-        Self { name, gpa, frame, size, reach, slots, usual }
+        Self { name, gpa, frame, size, reach, slots, usual, beside: None }
     }
 
     /// Tells whether an address is in the page.
@@ -115,7 +132,7 @@ impl Place {
         self.slots.len()
     }
 
-    pub(super) fn usual(&self, index: usize) -> u64 {
+    fn usual(&self, index: usize) -> u64 {
         self.usual[index]
     }
 
@@ -125,12 +142,19 @@ impl Place {
         Level::ALL[self.size.level() as usize - 1 + above]
     }
 
-    pub(super) fn shape(&self, index: usize) -> Shape {
+    fn shape(&self, index: usize) -> Shape {
         if index + 1 == self.slots.len() {
             Shape::Leaf(self.size)
         } else {
             Shape::Table(self.level(index))
         }
+    }
+
+    /// Returns what is tried for an entry.
+    pub(super) fn tried<V: Virt>(&self, virt: V, index: usize) -> Vec<u64> {
+        let mut all = virt.variants(self.usual(index), self.shape(index));
+        all.extend(self.beside.filter(|beside| beside.0 == index).map(|beside| beside.1));
+        all
     }
 
     pub(super) fn kinds(&self) -> &'static [AccessKind] {
