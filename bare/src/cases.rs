@@ -1,5 +1,6 @@
 //! What is tried.
 
+mod beside;
 mod bits;
 mod claims;
 mod conform;
@@ -10,7 +11,7 @@ mod own_tables;
 mod roots;
 mod sizes;
 
-use alloc::string::String;
+use alloc::{string::String, vec, vec::Vec};
 
 use slat::FrameSource;
 
@@ -28,22 +29,25 @@ pub(crate) enum Outcome {
 /// A case: its name, and how it is tried.
 type Case<V> = (&'static str, fn(&Machine<V>) -> Outcome);
 
-fn all<V: Virt>() -> [Case<V>; 7] {
-    [
-        ("demand paging", demand::run),
+fn all<V: Virt>() -> Vec<Case<V>> {
+    let mut all: Vec<Case<V>> = vec![
         ("entries", entries::run),
         ("own tables", own_tables::run),
         ("roots", roots::run),
         ("bits", bits::run),
         ("sizes", sizes::run),
         ("modification log", log::run),
-    ]
+        ("demand paging", demand::run),
+    ];
+    all.extend(beside::all());
+    all
 }
 
 /// Tries all that are asked for, says how each ended, and tells whether none failed.
 pub(crate) fn run<V: Virt>(machine: &Machine<V>) -> bool {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for (name, case) in all().into_iter().filter(|case| case.0.contains(machine.options.only)) {
+    let is_wanted = |name: &str| name.replace(" ", "-").contains(machine.options.only);
+    for (name, case) in all().into_iter().filter(|case| is_wanted(case.0)) {
         let before = machine.frames.free_frames();
         let outcome = case(machine);
         let missing = before - machine.frames.free_frames();
@@ -66,8 +70,7 @@ pub(crate) fn run<V: Virt>(machine: &Machine<V>) -> bool {
             }
         }
     }
-    let only = |row: &(&str, &str)| row.0.contains(machine.options.only);
-    for (row, why) in machine.virt.untried().into_iter().filter(only) {
+    for (row, why) in machine.virt.untried().into_iter().filter(|row| is_wanted(row.0)) {
         skipped += 1;
         say!("{row}: skipped: {why}");
     }

@@ -51,7 +51,11 @@ extern "C" fn start(processor: u32) -> ! {
 }
 
 fn test<V: Virt>(virt: V, options: Options) -> bool {
-    let processors = processors::start_others();
+    let processors = options.processors;
+    if let Err(there) = processors::start_others(processors) {
+        say!("of {processors} processors {there} came");
+        power::off(Ended::Nothing);
+    }
     processors::all_do(&|_| virt.enable());
     say!(
         "{}, {} levels, processors: {processors}",

@@ -2,8 +2,9 @@
 //!
 //! | word | |
 //! | --- | --- |
+//! | `processors=N` | how many the machine has (default 1) |
 //! | `rounds=N` | how often the cases beside running guests do what they do (default 20) |
-//! | `case=TEXT` | only the cases whose names have this in them |
+//! | `case=TEXT` | only the cases whose names have this in them, with hyphens for spaces |
 //! | `flush=no` | shoot-downs are dropped: it must fail |
 //! | `levels=5` | five levels of tables; as the last word, since it is read before there is long mode |
 
@@ -12,6 +13,7 @@ use crate::machine::loader;
 /// The options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
+    pub(crate) processors: u32,
     pub(crate) rounds: u64,
     pub(crate) only: &'static str,
     pub(crate) flush: Flushing,
@@ -31,10 +33,13 @@ impl Options {
     /// # Errors
     /// The word that means nothing.
     pub(crate) fn read() -> Result<Self, &'static str> {
-        let mut options = Self { rounds: 20, only: "", flush: Flushing::Served };
+        let mut options = Self { processors: 1, rounds: 20, only: "", flush: Flushing::Served };
         // The first word is the image's name.
         for word in loader::command_line().split_ascii_whitespace().skip(1) {
             match word.split_once('=') {
+                Some(("processors", count)) => {
+                    options.processors = count.parse().map_err(|_| word)?;
+                }
                 Some(("rounds", rounds)) => options.rounds = rounds.parse().map_err(|_| word)?,
                 Some(("case", only)) => options.only = only,
                 Some(("flush", "no")) => options.flush = Flushing::Dropped,

@@ -56,7 +56,6 @@ pub(crate) type Table<V> = PageTable<<V as Virt>::Format, Arc<Frames>>;
 pub(crate) struct World<'m, V: Virt> {
     pub(crate) machine: &'m Machine<V>,
     pub(crate) table: Table<V>,
-    code: HostPfn,
     /// On which processor, by its interrupt controller's number, each observer is.
     seats: SpinMutex<Vec<(ObserverId, u32)>>,
 }
@@ -69,7 +68,7 @@ impl<'m, V: Virt> World<'m, V> {
         let code = guest::load(V::CALL);
         let page = GpaRange::from_pages(CODE, 1).expect("it is a page");
         table.populate_mapped(page, SMALL, code, ALL_RIGHTS).expect("the table is empty");
-        Self { machine, table, code, seats: SpinMutex::new(Vec::new()) }
+        Self { machine, table, seats: SpinMutex::new(Vec::new()) }
     }
 
     /// Makes room for `count` of the guest's pages from `first` on, by leaves of a size.
@@ -115,6 +114,11 @@ pub(crate) struct RawSlot {
 }
 
 impl RawSlot {
+    /// Returns the frame of the table.
+    pub(crate) fn table(&self) -> HostPfn {
+        self.table
+    }
+
     fn word(&self) -> &AtomicU64 {
         let table: *mut u64 = memory::pointer(self.table);
         // SAFETY: it is in a table that is linked for as long as the world lives, and all accesses are atomic.

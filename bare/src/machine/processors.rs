@@ -17,6 +17,9 @@ unsafe extern "C" {
     static boot_trampoline_end: u8;
 }
 
+/// How many milliseconds, about, the others may take to come.
+const PATIENCE: u32 = 5_000;
+
 /// How many have come.
 static THERE: AtomicU32 = AtomicU32::new(1);
 /// How many have done what there is to do.
@@ -27,15 +30,23 @@ static TASK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 /// Something for all processors.
 struct Task<'t>(&'t (dyn Fn(u32) + Sync));
 
-/// Starts the others; returns how many processors there are.
-pub(crate) fn start_others() -> u32 {
+/// Starts the others, and waits until there are `count` in all; there must be no more.
+///
+/// # Errors
+/// How many there are, if they do not come.
+pub(crate) fn start_others(count: u32) -> Result<(), u32> {
     let (from, end) = (&raw const boot_trampoline, &raw const boot_trampoline_end);
     let to = ptr::with_exposed_provenance_mut(TRAMPOLINE);
     // SAFETY: nothing else is in that page.
     unsafe { ptr::copy_nonoverlapping(from, to, end.addr() - from.addr()) };
     apic::start_others((TRAMPOLINE >> 12) as u8, || pause(2_000));
-    pause(20_000);
-    THERE.load(Ordering::Acquire)
+    for _ in 0..PATIENCE {
+        if THERE.load(Ordering::Acquire) == count {
+            return Ok(());
+        }
+        pause(1_000);
+    }
+    Err(THERE.load(Ordering::Acquire))
 }
 
 /// Waits for about so many microseconds.

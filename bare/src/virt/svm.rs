@@ -149,7 +149,7 @@ impl Virt for Svm {
         let mut all = vec![
             ("memory encryption", "the emulators have none"),
             ("no-execute turned off", "the library wants it on"),
-            ("SMEP in a nested walk", "the software MMU takes it to be off"),
+            ("supervisor execution prevention", "the software MMU takes it to be off"),
         ];
         if self.levels == Levels::Four {
             all.push(("five levels", "asked for by `levels=5`, where the processor has them"));
@@ -188,7 +188,7 @@ impl Virt for Svm {
             (place::CR4, CR4),
             (place::DR7, 0x400),
             (place::DR6, 0xffff_0ff0),
-            (place::RFLAGS, 2),
+            (place::RFLAGS, 1 << 9 | 1 << 1),
             (place::PAT, 0x0007_0406_0007_0406),
         ] {
             vcpu.put(place, value);

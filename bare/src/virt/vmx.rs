@@ -216,7 +216,8 @@ impl Vmx {
             (control::CR4_READ_SHADOW, CR4),
             (guest::DR7, 0x400),
             (guest::RSP, 0x8000),
-            (guest::RFLAGS, 2),
+            // With interrupts on: they are exits either way, but Bochs forgets that where guest and host have them off.
+            (guest::RFLAGS, 1 << 9 | 1 << 1),
             (guest::IA32_EFER_FULL, 0),
             (guest::IA32_PAT_FULL, 0x0007_0406_0007_0406),
             (guest::IA32_DEBUGCTL_FULL, 0),

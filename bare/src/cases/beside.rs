@@ -1,0 +1,139 @@
+//! Changes beside running guests: the first processor changes the table, all others run guests, which add one to the
+//! first word of each of some pages, again and again. What the words come to be is known exactly: an addition that
+//! went to a frame that a page had before, or was to have later, is missing in the end.
+
+mod decoys;
+mod moves;
+mod protect;
+mod rounds;
+mod shoots;
+mod sizes;
+mod vacate;
+
+use alloc::{format, string::ToString};
+use core::{
+    hint,
+    ops::ControlFlow,
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+};
+
+use slat::mmu::Fault;
+use spin::mutex::SpinMutex;
+
+use super::{Case, Outcome};
+use crate::{
+    guest::Job,
+    machine::processors,
+    virt::{Exit, Virt},
+    world::{Machine, Pin, Processor, World},
+};
+
+pub(super) fn all<V: Virt>() -> [Case<V>; 6] {
+    [
+        ("pages move beside guests", moves::run),
+        ("rights come and go beside guests", protect::run),
+        ("leaves change their size beside guests", sizes::run),
+        ("dirty rounds beside guests", rounds::run),
+        ("vacate and populate beside guests", vacate::run),
+        ("all shoot at once", shoots::run),
+    ]
+}
+
+/// The guests of a case.
+#[derive(Debug, Default)]
+struct Guests {
+    /// They are to come to an end.
+    stop: AtomicBool,
+    /// How many have done a job.
+    begun: AtomicU32,
+    /// What they have done: jobs, faults that were handled, and how often they were made to come out.
+    jobs: AtomicU64,
+    faults: AtomicU64,
+    kicks: AtomicU64,
+    /// What stopped one of them.
+    trouble: SpinMutex<Option<Exit>>,
+}
+
+impl Guests {
+    /// Runs guests on all processors but this one, and `host` here once all of them are at work; tells them to stop
+    /// when it returns. What they cannot reach `handle` handles.
+    fn run<V: Virt>(
+        world: &World<'_, V>,
+        job: impl Fn(u64) -> Job + Sync,
+        handle: impl Fn(&Pin<'_, V>, Fault) -> ControlFlow<()> + Sync,
+        host: impl Fn() + Sync,
+    ) -> Self {
+        let guests = Self::default();
+        let others = world.machine.processors - 1;
+        processors::all_do(&|number| {
+            if number != 0 {
+                return guests.work(world, &job, &handle);
+            }
+            while guests.begun.load(Ordering::Relaxed) < others && guests.trouble().is_none() {
+                hint::spin_loop();
+            }
+            host();
+            guests.stop.store(true, Ordering::Relaxed);
+        });
+        guests
+    }
+
+    /// Does jobs until there is to be an end; each is told how many were done by this processor.
+    fn work<V: Virt>(
+        &self,
+        world: &World<'_, V>,
+        job: impl Fn(u64) -> Job,
+        handle: impl Fn(&Pin<'_, V>, Fault) -> ControlFlow<()>,
+    ) {
+        let mut processor = Processor::new(world);
+        let mut jobs = 0;
+        while jobs == 0 || !self.stop.load(Ordering::Relaxed) {
+            if let Err(exit) = processor.work(job(jobs), &handle) {
+                *self.trouble.lock() = Some(exit);
+                break;
+            }
+            if jobs == 0 {
+                self.begun.fetch_add(1, Ordering::Relaxed);
+            }
+            jobs += 1;
+        }
+        self.jobs.fetch_add(jobs, Ordering::Relaxed);
+        self.faults.fetch_add(processor.faults, Ordering::Relaxed);
+        self.kicks.fetch_add(processor.kicks, Ordering::Relaxed);
+    }
+
+    fn trouble(&self) -> Option<Exit> {
+        *self.trouble.lock()
+    }
+
+    /// How many jobs were done, all of them together.
+    fn jobs(&self) -> u64 {
+        self.jobs.load(Ordering::Relaxed)
+    }
+
+    /// Passes if nothing stopped a guest, and `wrong` is nothing.
+    fn outcome(&self, wrong: u64, said: &str) -> Outcome {
+        let [jobs, faults, kicks] = [&self.jobs, &self.faults, &self.kicks]
+            .map(|count| count.load(Ordering::Relaxed).to_string());
+        let said =
+            format!("{said}; {jobs} jobs, {faults} faults, {kicks} kicks; {wrong} words wrong");
+        match self.trouble() {
+            Some(exit) => Outcome::Failed(format!("{exit:x?}; {said}")),
+            None if wrong == 0 => Outcome::Passed(said),
+            None => Outcome::Failed(said),
+        }
+    }
+}
+
+/// Why a case of this kind cannot be tried, if it cannot.
+fn alone<V>(machine: &Machine<V>) -> Option<Outcome> {
+    (machine.processors < 2).then_some(Outcome::Skipped("it takes two processors"))
+}
+
+/// A fault that somebody else handles: the guest tries again, unless its tables are broken.
+fn wait(fault: Fault) -> ControlFlow<()> {
+    match fault.cause() {
+        slat::mmu::Cause::NotPresent | slat::mmu::Cause::Rights => ControlFlow::Continue(()),
+        _ => ControlFlow::Break(()),
+    }
+}
