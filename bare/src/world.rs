@@ -9,7 +9,7 @@ use core::{
 use slat::{
     Attr, Due, Entry, Flush, Format, Gpa, GpaRange, HostPfn, Kick, Level, MapError, Mapped,
     Observer, ObserverId, PAGE_BYTES, PageSize, PageTable, Pinned, Prot, Reader, Step, Tracking,
-    mmu::{Access, Fault, Translation},
+    mmu::{Access, Cause, Fault, Translation},
 };
 use spin::mutex::SpinMutex;
 
@@ -227,9 +227,9 @@ impl<'w, V: Virt> Processor<'w, V> {
     /// # Errors
     /// What stopped it, if it could not go on.
     pub(crate) fn demand(&mut self, job: Job) -> Result<(), Exit> {
-        self.work(job, |pin, fault| match map::<V>(pin, fault.gpa()) {
-            Ok(_) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
+        self.work(job, |pin, fault| match fault.cause() {
+            Cause::NotPresent if map::<V>(pin, fault.gpa()).is_ok() => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
         })
     }
 }
