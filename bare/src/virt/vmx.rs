@@ -1,9 +1,9 @@
 //! VMX with EPT (Intel SDM vol. 3C, chapters 24 to 29).
 
-use core::{
-    arch::{asm, global_asm},
-    ptr,
-};
+mod instructions;
+mod log;
+
+use core::arch::global_asm;
 
 use alloc::{vec, vec::Vec};
 
@@ -11,30 +11,18 @@ use slat::{Due, Ept, EptCaps, Gpa, Levels, PhysWidth, mmu::Fault};
 use x86::{
     controlregs::{Cr4, cr0, cr3, cr4, cr4_write},
     cpuid::{CpuId, FeatureInfo},
-    msr::{self, rdmsr, wrmsr},
+    msr::{self, wrmsr},
     vmx::vmcs::{control, guest, host, ro},
 };
 
+use self::instructions::{capability, controls, invept, revised_page, vmread, vmwrite, with_page};
 use super::{CR0, CR0_PAGING, CR4, Exit, Registers, Shape, Start, Virt};
-use crate::machine::{apic, interrupts, memory::control_page};
+use crate::machine::{apic, interrupts};
 
 global_asm!(include_str!("vmx.S"), options(att_syntax));
 
 unsafe extern "C" {
     fn vmx_run(launched: u64, registers: *mut Registers) -> u64;
-}
-
-/// Executes an instruction of VMX that takes a page by its physical address.
-///
-/// # Safety
-/// As the instruction wants it.
-macro_rules! with_page {
-    ($instruction:literal, $page:expr) => {{
-        let page: u64 = $page;
-        let failed: u8;
-        asm!(concat!($instruction, " [{}]"), "setna {}", in(reg) &page, out(reg_byte) failed);
-        assert!(failed == 0, "{} failed", $instruction);
-    }};
 }
 
 /// IA32_FEATURE_CONTROL: locked, with VMX outside of SMX.
@@ -57,11 +45,8 @@ const PIN_INTERRUPT: u64 = 1 << 0;
 const PRIMARY: u64 = 1 << 7 | 1 << 31;
 /// EPT, VPIDs, guests without paging.
 const SECONDARY: u64 = 1 << 1 | 1 << 5 | 1 << 7;
-/// Of the secondary ones: page-modification logging (SDM vol. 3C, 29.3.6), mode-based execute control.
-const LOG: u64 = 1 << 17;
+/// Mode-based execute control, of the secondary ones.
 const MODE_BASED_EXECUTE: u64 = 1 << 22;
-/// How many entries the log has.
-const LOG_ENTRIES: u64 = 512;
 /// The host is in long mode; which interrupt it was is told; the host's EFER is loaded, the guest's saved.
 const ON_EXIT: u64 = 1 << 9 | 1 << 15 | 1 << 20 | 1 << 21;
 /// The guest's EFER is loaded.
@@ -94,7 +79,7 @@ pub(crate) struct Vmx {
 pub(crate) struct VmxVcpu {
     /// Its control structure.
     page: u64,
-    /// The log of its dirty pages, once there is one.
+    /// The page with the log of its dirty pages, once there is one.
     log: u64,
     is_launched: bool,
 }
@@ -105,55 +90,6 @@ impl VmxVcpu {
         // SAFETY: VMX is on, and the page is a control structure that only this processor has loaded.
         unsafe { with_page!("vmptrld", self.page) };
     }
-}
-
-fn vmwrite(field: u32, value: u64) {
-    let failed: u8;
-    // SAFETY: the processor has a current control structure, which is this image's own.
-    unsafe {
-        asm!("vmwrite {}, {}", "setna {}", in(reg) u64::from(field), in(reg) value, lateout(reg_byte) failed);
-    }
-    assert!(failed == 0, "field {field:#x} cannot be written");
-}
-
-fn vmread(field: u32) -> u64 {
-    let (value, failed): (_, u8);
-    // SAFETY: as in `vmwrite`.
-    unsafe {
-        asm!("vmread {}, {}", "setna {}", out(reg) value, in(reg) u64::from(field), lateout(reg_byte) failed);
-    }
-    assert!(failed == 0, "field {field:#x} cannot be read");
-    value
-}
-
-/// Drops what the processor has cached of the tables at `eptp`, or of all tables.
-fn invept(eptp: Option<u64>) {
-    const ONE: u64 = 1;
-    const ALL: u64 = 2;
-    let (kind, descriptor) = (if eptp.is_some() { ONE } else { ALL }, [eptp.unwrap_or(0), 0]);
-    // SAFETY: only drops what is cached.
-    unsafe { asm!("invept {}, [{}]", in(reg) kind, in(reg) &descriptor) };
-}
-
-/// Reads a register of capabilities.
-fn capability(number: u32) -> u64 {
-    // SAFETY: the processor has VMX, and so the register.
-    unsafe { rdmsr(number) }
-}
-
-/// Returns what is wanted of controls, with what has to be set, without what cannot be.
-fn controls(number: u32, wanted: u64) -> u64 {
-    let allowed = capability(number);
-    (wanted | (allowed & 0xffff_ffff)) & (allowed >> 32)
-}
-
-/// A page as VMX wants its own to be: with the revision in front.
-fn revised_page() -> u64 {
-    let page = control_page();
-    let revision = capability(msr::IA32_VMX_BASIC) as u32 & 0x7fff_ffff;
-    // SAFETY: the page is new, and mapped one to one.
-    unsafe { ptr::with_exposed_provenance_mut::<u32>(page as usize).write_volatile(revision) };
-    page
 }
 
 impl Vmx {
@@ -334,29 +270,15 @@ impl Virt for Vmx {
     }
 
     fn has_log(&self) -> bool {
-        capability(msr::IA32_VMX_PROCBASED_CTLS2) >> 32 & LOG != 0
+        log::is_there()
     }
 
     fn start_log(vcpu: &mut VmxVcpu) {
-        vcpu.make_current();
-        vcpu.log = control_page();
-        let secondary = controls(msr::IA32_VMX_PROCBASED_CTLS2, SECONDARY | LOG);
-        vmwrite(control::SECONDARY_PROCBASED_EXEC_CONTROLS, secondary);
-        vmwrite(control::PML_ADDR_FULL, vcpu.log);
-        vmwrite(guest::PML_INDEX, LOG_ENTRIES - 1);
+        vcpu.start_log();
     }
 
     fn take_log(vcpu: &mut VmxVcpu) -> Vec<Gpa> {
-        vcpu.make_current();
-        // From the last entry down; past the first one it is 0xffff.
-        let next = vmread(guest::PML_INDEX) as u16;
-        vmwrite(guest::PML_INDEX, LOG_ENTRIES - 1);
-        let entry = |index: u64| {
-            let at = ptr::with_exposed_provenance::<u64>((vcpu.log + 8 * index) as usize);
-            // SAFETY: the log is a page of this vCPU's own, and its guest is not running.
-            Gpa::new(unsafe { at.read_volatile() })
-        };
-        (u64::from(next.wrapping_add(1))..LOG_ENTRIES).rev().map(entry).collect()
+        vcpu.take_log()
     }
 
     fn root_bits_of_others(&self) -> u64 {
