@@ -143,6 +143,8 @@ pub(crate) struct Processor<'w, V: Virt> {
     pub(crate) faults: u64,
     /// How often somebody made it come out.
     pub(crate) kicks: u64,
+    /// How often something was due to be invalidated.
+    pub(crate) invalidations: u64,
 }
 
 /// What a handler is given to change the table by.
@@ -154,7 +156,7 @@ impl<'w, V: Virt> Processor<'w, V> {
         let (reader, observer) = (world.table.reader(), world.table.observer());
         world.seats.lock().push((observer.id(), apic::id()));
         let vcpu = world.machine.virt.vcpu();
-        Self { world, reader, observer, vcpu, faults: 0, kicks: 0 }
+        Self { world, reader, observer, vcpu, faults: 0, kicks: 0, invalidations: 0 }
     }
 
     /// Has the guest begin at `start`, with nothing cached, until it comes out once.
@@ -209,6 +211,7 @@ impl<'w, V: Virt> Processor<'w, V> {
         V::start(&mut self.vcpu, Start::at(CODE));
         loop {
             let inside = self.observer.enter(Tracking::On);
+            self.invalidations += u64::from(*inside.due() != Due::None);
             let exit = V::run(&mut self.vcpu, inside.root_pointer(), inside.due(), &mut registers);
             drop(inside);
             match exit {

@@ -28,6 +28,7 @@ pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
         if machine.virt.keeps_bits() {
             reads(&mut processor, &area, &mut claims);
             writes(&mut processor, &area, &mut claims);
+            dues(&mut processor, &area, &mut claims);
             faults(&mut processor, &area, &mut claims);
             rounds(&mut processor, &area, &mut claims);
             resets(&mut processor, &area, &mut claims);
@@ -119,6 +120,26 @@ fn writes<V: Virt>(processor: &mut Processor<'_, V>, area: &Area, claims: &mut C
             area.take(world, Mark::Accessed) == area.leaves(&area.written),
             "{size:?}: which is accessed as well"
         );
+    }
+}
+
+/// What a harvest takes has to be invalidated, once. Some emulators forget everything whenever a guest is entered, so
+/// that nothing else would show it.
+fn dues<V: Virt>(processor: &mut Processor<'_, V>, area: &Area, claims: &mut Claims) {
+    let (world, size) = (processor.world, area.size);
+    let due_for_a_read = |processor: &mut Processor<'_, V>| {
+        let before = processor.invalidations;
+        area.touch(processor, Deed::Read, &[area.written[0]]);
+        processor.invalidations - before
+    };
+    for (mark, deed) in [(Mark::Accessed, Deed::Read), (Mark::Dirty, Deed::Write)] {
+        area.clear(world);
+        area.touch(processor, deed, &area.written);
+        let none = due_for_a_read(processor);
+        claim!(claims, none == 0, "{size:?}: {mark:?}: nothing is due before: {none}");
+        area.take(world, mark);
+        let one = due_for_a_read(processor);
+        claim!(claims, one == 1, "{size:?}: {mark:?}: what was taken is due once: {one}");
     }
 }
 
