@@ -38,7 +38,7 @@ impl Options {
         for word in loader::command_line().split_ascii_whitespace().skip(1) {
             match word.split_once('=') {
                 Some(("processors", count)) => {
-                    options.processors = count.parse().map_err(|_| word)?
+                    options.processors = count.parse().map_err(|_| word)?;
                 }
                 Some(("rounds", rounds)) => options.rounds = rounds.parse().map_err(|_| word)?,
                 Some(("case", only)) => options.only = only,

@@ -14,17 +14,12 @@ use crate::{
 /// Pages that no guest uses, and their frames: one table full.
 const FIRST: u64 = 1 << 14;
 const COUNT: u64 = 512;
-/// How often is spun, for a moment.
+/// How long they are there.
 const MOMENT: u32 = 2_000;
 
 /// Makes their words what [`written`] expects.
 pub(super) fn clear() {
     guest::clear(FIRST, COUNT);
-}
-
-/// Lets guests go on for a moment.
-pub(super) fn moment() {
-    (0..MOMENT).for_each(|_| hint::spin_loop());
 }
 
 /// Waits until what was unlinked is free, and makes a table of it for a moment; tells whether it was one of `freed`.
@@ -36,7 +31,7 @@ pub(super) fn recycle<V: Virt>(world: &World<'_, V>, freed: &[HostPfn]) -> bool 
     world.table.populate_mapped(pages, SMALL, frame, ALL_RIGHTS).expect("there are frames");
     let slots = world.slots(pages.start());
     let is_there = slots.iter().any(|slot| freed.contains(&slot.table()));
-    moment();
+    (0..MOMENT).for_each(|_| hint::spin_loop());
     let reader = world.table.reader();
     let (_, flush) = reader.pin().unmap_range(pages, drop).expect("they are small");
     world.serve(flush);

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use slat::PageSize;
 
-use super::{Guests, alone, decoys, wait};
+use super::{Guests, alone, decoys, until_written, wait};
 use crate::{
     cases::Outcome,
     guest::{self, Deed, Job},
@@ -35,11 +35,14 @@ pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
         &world,
         |_| job,
         |_, fault| wait(fault),
-        || {
+        |_| {
             for round in 0..machine.options.rounds * LEAVES {
-                let leaf = guest::page(round % LEAVES * LEAF);
+                let first = round % LEAVES * LEAF;
+                let leaf = guest::page(first);
+                until_written(guest::frame(first));
                 world.table.split(leaf, SMALL, &world).expect("there are frames");
                 let table = world.slots(leaf).last().expect("it is mapped").table();
+                until_written(guest::frame(first));
                 let failed = world.table.collapse(leaf, large, &world).is_err();
                 busy.fetch_add(u64::from(failed), Ordering::Relaxed);
                 recycled.fetch_add(u64::from(decoys::recycle(&world, &[table])), Ordering::Relaxed);
