@@ -28,11 +28,12 @@ use crate::{
     world::{Machine, Pin, Processor, World},
 };
 
-pub(super) fn all<V: Virt>() -> [Case<V>; 6] {
+pub(super) fn all<V: Virt>() -> [Case<V>; 7] {
     [
         ("pages move beside guests", moves::run),
         ("rights come and go beside guests", protect::run),
-        ("leaves change their size beside guests", sizes::run),
+        ("2 MiB leaves change their size beside guests", sizes::run),
+        ("1 GiB leaves change their size beside guests", sizes::run_1g),
         ("dirty rounds beside guests", rounds::run),
         ("vacate and populate beside guests", vacate::run),
         ("all shoot at once", shoots::run),
