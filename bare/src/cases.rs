@@ -6,6 +6,7 @@ mod claims;
 mod conform;
 mod demand;
 mod entries;
+mod log;
 mod own_tables;
 mod roots;
 mod sizes;
@@ -35,6 +36,7 @@ fn all<V: Virt>() -> Vec<Case<V>> {
         ("roots", roots::run),
         ("bits", bits::run),
         ("sizes", sizes::run),
+        ("modification log", log::run),
         ("demand paging", demand::run),
     ];
     all.extend(beside::all());
@@ -44,9 +46,8 @@ fn all<V: Virt>() -> Vec<Case<V>> {
 /// Tries all that are asked for, says how each ended, and tells whether none failed.
 pub(crate) fn run<V: Virt>(machine: &Machine<V>) -> bool {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for (name, case) in
-        all().into_iter().filter(|case| case.0.replace(" ", "-").contains(machine.options.only))
-    {
+    let is_wanted = |name: &str| name.replace(" ", "-").contains(machine.options.only);
+    for (name, case) in all().into_iter().filter(|case| is_wanted(case.0)) {
         let before = machine.frames.free_frames();
         let outcome = case(machine);
         let missing = before - machine.frames.free_frames();
@@ -68,6 +69,10 @@ pub(crate) fn run<V: Virt>(machine: &Machine<V>) -> bool {
                 say!("{name}: skipped: {why}");
             }
         }
+    }
+    for (row, why) in machine.virt.untried().into_iter().filter(|row| is_wanted(row.0)) {
+        skipped += 1;
+        say!("{row}: skipped: {why}");
     }
     say!("cases: {passed} passed, {failed} failed, {skipped} skipped");
     failed == 0

@@ -82,6 +82,8 @@ pub(crate) enum Exit {
     Fault(Fault),
     /// Somebody kicked it.
     Interrupt,
+    /// The log of dirty pages has no room for one more.
+    LogFull,
     /// It was not entered: a control, of which the root pointer is one, is none that the processor takes.
     Refused,
     /// Something that no case expects.
@@ -105,6 +107,18 @@ pub(crate) trait Virt: Copy + Send + Sync + 'static {
     fn format(&self) -> Self::Format;
     /// Tells whether it sets accessed and dirty bits.
     fn keeps_bits(&self) -> bool;
+    /// Returns what the manuals have and no case tries here, each with the reason.
+    fn untried(&self) -> Vec<(&'static str, &'static str)>;
+    /// Tells whether it can log which pages become dirty.
+    fn has_log(&self) -> bool {
+        false
+    }
+    /// Has it do that for a guest's processor.
+    fn start_log(_vcpu: &mut Self::Vcpu) {}
+    /// Returns what it has logged, in order, and has it begin again.
+    fn take_log(_vcpu: &mut Self::Vcpu) -> Vec<Gpa> {
+        Vec::new()
+    }
     /// Returns the bits of a root pointer that mean something to this processor which the library never asks for.
     fn root_bits_of_others(&self) -> u64;
     /// Makes a guest's processor in flat 32-bit mode, on this processor.

@@ -9,7 +9,7 @@ use core::{
 use slat::{
     Attr, Due, Entry, Flush, Format, Gpa, GpaRange, HostPfn, Kick, Level, MapError, Mapped,
     Observer, ObserverId, PAGE_BYTES, PageSize, PageTable, Pinned, Prot, Reader, Step, Tracking,
-    mmu::{Access, Fault, Translation},
+    mmu::{Access, Cause, Fault, Translation},
 };
 use spin::mutex::SpinMutex;
 
@@ -143,6 +143,8 @@ pub(crate) struct Processor<'w, V: Virt> {
     pub(crate) faults: u64,
     /// How often somebody made it come out.
     pub(crate) kicks: u64,
+    /// How often something was due to be invalidated.
+    pub(crate) invalidations: u64,
 }
 
 /// What a handler is given to change the table by.
@@ -154,7 +156,7 @@ impl<'w, V: Virt> Processor<'w, V> {
         let (reader, observer) = (world.table.reader(), world.table.observer());
         world.seats.lock().push((observer.id(), apic::id()));
         let vcpu = world.machine.virt.vcpu();
-        Self { world, reader, observer, vcpu, faults: 0, kicks: 0 }
+        Self { world, reader, observer, vcpu, faults: 0, kicks: 0, invalidations: 0 }
     }
 
     /// Has the guest begin at `start`, with nothing cached, until it comes out once.
@@ -174,6 +176,16 @@ impl<'w, V: Virt> Processor<'w, V> {
         let inside = self.observer.enter(tracking);
         let root = change(inside.root_pointer());
         V::run(&mut self.vcpu, root, &Due::All, &mut job.registers())
+    }
+
+    /// Has the processor log which pages become dirty.
+    pub(crate) fn start_log(&mut self) {
+        V::start_log(&mut self.vcpu);
+    }
+
+    /// Returns what it has logged.
+    pub(crate) fn take_log(&mut self) -> Vec<Gpa> {
+        V::take_log(&mut self.vcpu)
     }
 
     /// Does in software what the processor does for an access.
@@ -199,6 +211,7 @@ impl<'w, V: Virt> Processor<'w, V> {
         V::start(&mut self.vcpu, Start::at(CODE));
         loop {
             let inside = self.observer.enter(Tracking::On);
+            self.invalidations += u64::from(*inside.due() != Due::None);
             let exit = V::run(&mut self.vcpu, inside.root_pointer(), inside.due(), &mut registers);
             drop(inside);
             match exit {
@@ -217,9 +230,9 @@ impl<'w, V: Virt> Processor<'w, V> {
     /// # Errors
     /// What stopped it, if it could not go on.
     pub(crate) fn demand(&mut self, job: Job) -> Result<(), Exit> {
-        self.work(job, |pin, fault| match map::<V>(pin, fault.gpa()) {
-            Ok(_) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
+        self.work(job, |pin, fault| match fault.cause() {
+            Cause::NotPresent if map::<V>(pin, fault.gpa()).is_ok() => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
         })
     }
 }

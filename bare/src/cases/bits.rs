@@ -26,7 +26,9 @@ pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
         let mut processor = Processor::new(&world);
         area.map(&world);
         if machine.virt.keeps_bits() {
-            reads_and_writes(&mut processor, &area, &mut claims);
+            reads(&mut processor, &area, &mut claims);
+            writes(&mut processor, &area, &mut claims);
+            dues(&mut processor, &area, &mut claims);
             faults(&mut processor, &area, &mut claims);
             rounds(&mut processor, &area, &mut claims);
             resets(&mut processor, &area, &mut claims);
@@ -44,8 +46,8 @@ pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
     claims.outcome(said)
 }
 
-/// What is touched is marked, at all levels, and what is not is not.
-fn reads_and_writes<V: Virt>(processor: &mut Processor<'_, V>, area: &Area, claims: &mut Claims) {
+/// What is read is accessed, at all levels, and nothing else is.
+fn reads<V: Virt>(processor: &mut Processor<'_, V>, area: &Area, claims: &mut Claims) {
     let (world, size) = (processor.world, area.size);
     claim!(
         claims,
@@ -82,6 +84,11 @@ fn reads_and_writes<V: Virt>(processor: &mut Processor<'_, V>, area: &Area, clai
         "{size:?}: a harvest finds just what was read"
     );
     claim!(claims, area.found(world, Mark::Accessed).is_empty(), "{size:?}: and clears it");
+}
+
+/// What is written is dirty, in the leaf alone, as often as it is written.
+fn writes<V: Virt>(processor: &mut Processor<'_, V>, area: &Area, claims: &mut Claims) {
+    let (world, size) = (processor.world, area.size);
     for time in 1..=2 {
         area.touch(processor, Deed::Write, &area.written);
         for &page in &area.written {
@@ -113,6 +120,26 @@ fn reads_and_writes<V: Virt>(processor: &mut Processor<'_, V>, area: &Area, clai
             area.take(world, Mark::Accessed) == area.leaves(&area.written),
             "{size:?}: which is accessed as well"
         );
+    }
+}
+
+/// What a harvest takes has to be invalidated, once. Some emulators forget everything whenever a guest is entered, so
+/// that nothing else would show it.
+fn dues<V: Virt>(processor: &mut Processor<'_, V>, area: &Area, claims: &mut Claims) {
+    let (world, size) = (processor.world, area.size);
+    let due_for_a_read = |processor: &mut Processor<'_, V>| {
+        let before = processor.invalidations;
+        area.touch(processor, Deed::Read, &[area.written[0]]);
+        processor.invalidations - before
+    };
+    for (mark, deed) in [(Mark::Accessed, Deed::Read), (Mark::Dirty, Deed::Write)] {
+        area.clear(world);
+        area.touch(processor, deed, &area.written);
+        let none = due_for_a_read(processor);
+        claim!(claims, none == 0, "{size:?}: {mark:?}: nothing is due before: {none}");
+        area.take(world, mark);
+        let one = due_for_a_read(processor);
+        claim!(claims, one == 1, "{size:?}: {mark:?}: what was taken is due once: {one}");
     }
 }
 

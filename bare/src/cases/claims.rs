@@ -35,7 +35,7 @@ impl Claims {
     /// Says of one that it does not hold, which is known of this emulator.
     pub(crate) fn known(&mut self, what: &str) {
         self.known += 1;
-        say!("{}: known to differ: {what}", self.case);
+        say!("known: {}: {what}: wrong by the manuals", self.case);
     }
 
     /// Returns how the case ended, with something that it has to say.

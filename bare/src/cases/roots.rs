@@ -60,12 +60,14 @@ pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
     }
     let Tally { taken, refused, known, skipped, different } = tally;
     if machine.emulator == Emulator::Qemu {
-        say!("roots: known to differ: reserved bits of nCR3 are not refused: {known}");
+        say!(
+            "known: roots: reserved bits of nCR3 are not refused: {known} times, wrong by the manuals"
+        );
     }
     let owns = machine.trackings().len() as u64;
     let said = format!(
         "{own} of {owns} of the table's own taken; of others {taken} taken and {refused} refused as the manuals have \
-         it, {known} known to differ, {different} different; {skipped} skipped, which ask for what is not tried"
+         it, {known} known to differ, {different} different; {skipped} skipped, for shadow stacks"
     );
     judge(own == owns && different == 0, said)
 }

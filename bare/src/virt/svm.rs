@@ -2,7 +2,7 @@
 
 use core::{arch::global_asm, ptr};
 
-use alloc::vec::Vec;
+use alloc::{vec, vec::Vec};
 
 use slat::{Due, Gpa, Levels, Npt, PageSize, PhysWidth, mmu::Fault};
 use x86::{
@@ -143,6 +143,18 @@ impl Virt for Svm {
 
     fn keeps_bits(&self) -> bool {
         true
+    }
+
+    fn untried(&self) -> Vec<(&'static str, &'static str)> {
+        let mut all = vec![
+            ("memory encryption", "the emulators have none"),
+            ("no-execute turned off", "the library wants it on"),
+            ("supervisor execution prevention", "the software MMU takes it to be off"),
+        ];
+        if self.levels == Levels::Four {
+            all.push(("five levels", "asked for by `levels=5`, where the processor has them"));
+        }
+        all
     }
 
     fn root_bits_of_others(&self) -> u64 {

@@ -1,40 +1,28 @@
 //! VMX with EPT (Intel SDM vol. 3C, chapters 24 to 29).
 
-use core::{
-    arch::{asm, global_asm},
-    ptr,
-};
+mod instructions;
+mod log;
 
-use alloc::vec::Vec;
+use core::arch::global_asm;
+
+use alloc::{vec, vec::Vec};
 
 use slat::{Due, Ept, EptCaps, Gpa, Levels, PhysWidth, mmu::Fault};
 use x86::{
     controlregs::{Cr4, cr0, cr3, cr4, cr4_write},
     cpuid::{CpuId, FeatureInfo},
-    msr::{self, rdmsr, wrmsr},
+    msr::{self, wrmsr},
     vmx::vmcs::{control, guest, host, ro},
 };
 
+use self::instructions::{capability, controls, invept, revised_page, vmread, vmwrite, with_page};
 use super::{CR0, CR0_PAGING, CR4, Exit, Registers, Shape, Start, Virt};
-use crate::machine::{apic, interrupts, memory::control_page};
+use crate::machine::{apic, interrupts};
 
 global_asm!(include_str!("vmx.S"), options(att_syntax));
 
 unsafe extern "C" {
     fn vmx_run(launched: u64, registers: *mut Registers) -> u64;
-}
-
-/// Executes an instruction of VMX that takes a page by its physical address.
-///
-/// # Safety
-/// As the instruction wants it.
-macro_rules! with_page {
-    ($instruction:literal, $page:expr) => {{
-        let page: u64 = $page;
-        let failed: u8;
-        asm!(concat!($instruction, " [{}]"), "setna {}", in(reg) &page, out(reg_byte) failed);
-        assert!(failed == 0, "{} failed", $instruction);
-    }};
 }
 
 /// IA32_FEATURE_CONTROL: locked, with VMX outside of SMX.
@@ -57,6 +45,8 @@ const PIN_INTERRUPT: u64 = 1 << 0;
 const PRIMARY: u64 = 1 << 7 | 1 << 31;
 /// EPT, VPIDs, guests without paging.
 const SECONDARY: u64 = 1 << 1 | 1 << 5 | 1 << 7;
+/// Mode-based execute control, of the secondary ones.
+const MODE_BASED_EXECUTE: u64 = 1 << 22;
 /// The host is in long mode; which interrupt it was is told; the host's EFER is loaded, the guest's saved.
 const ON_EXIT: u64 = 1 << 9 | 1 << 15 | 1 << 20 | 1 << 21;
 /// The guest's EFER is loaded.
@@ -66,6 +56,7 @@ const REASON_INTERRUPT: u64 = 1;
 const REASON_CALL: u64 = 18;
 const REASON_VIOLATION: u64 = 48;
 const REASON_MISCONFIGURATION: u64 = 49;
+const REASON_LOG_FULL: u64 = 62;
 /// The VM-instruction error of an entry with invalid control fields (SDM vol. 3C, 31.4).
 const INVALID_CONTROLS: u64 = 7;
 /// The entry failed.
@@ -88,6 +79,8 @@ pub(crate) struct Vmx {
 pub(crate) struct VmxVcpu {
     /// Its control structure.
     page: u64,
+    /// The page with the log of its dirty pages, once there is one.
+    log: u64,
     is_launched: bool,
 }
 
@@ -97,55 +90,6 @@ impl VmxVcpu {
         // SAFETY: VMX is on, and the page is a control structure that only this processor has loaded.
         unsafe { with_page!("vmptrld", self.page) };
     }
-}
-
-fn vmwrite(field: u32, value: u64) {
-    let failed: u8;
-    // SAFETY: the processor has a current control structure, which is this image's own.
-    unsafe {
-        asm!("vmwrite {}, {}", "setna {}", in(reg) u64::from(field), in(reg) value, lateout(reg_byte) failed);
-    }
-    assert!(failed == 0, "field {field:#x} cannot be written");
-}
-
-fn vmread(field: u32) -> u64 {
-    let (value, failed): (_, u8);
-    // SAFETY: as in `vmwrite`.
-    unsafe {
-        asm!("vmread {}, {}", "setna {}", out(reg) value, in(reg) u64::from(field), lateout(reg_byte) failed);
-    }
-    assert!(failed == 0, "field {field:#x} cannot be read");
-    value
-}
-
-/// Drops what the processor has cached of the tables at `eptp`, or of all tables.
-fn invept(eptp: Option<u64>) {
-    const ONE: u64 = 1;
-    const ALL: u64 = 2;
-    let (kind, descriptor) = (if eptp.is_some() { ONE } else { ALL }, [eptp.unwrap_or(0), 0]);
-    // SAFETY: only drops what is cached.
-    unsafe { asm!("invept {}, [{}]", in(reg) kind, in(reg) &descriptor) };
-}
-
-/// Reads a register of capabilities.
-fn capability(number: u32) -> u64 {
-    // SAFETY: the processor has VMX, and so the register.
-    unsafe { rdmsr(number) }
-}
-
-/// Returns what is wanted of controls, with what has to be set, without what cannot be.
-fn controls(number: u32, wanted: u64) -> u64 {
-    let allowed = capability(number);
-    (wanted | (allowed & 0xffff_ffff)) & (allowed >> 32)
-}
-
-/// A page as VMX wants its own to be: with the revision in front.
-fn revised_page() -> u64 {
-    let page = control_page();
-    let revision = capability(msr::IA32_VMX_BASIC) as u32 & 0x7fff_ffff;
-    // SAFETY: the page is new, and mapped one to one.
-    unsafe { ptr::with_exposed_provenance_mut::<u32>(page as usize).write_volatile(revision) };
-    page
 }
 
 impl Vmx {
@@ -305,12 +249,44 @@ impl Virt for Vmx {
         self.caps.contains(EptCaps::ACCESSED_DIRTY)
     }
 
+    fn untried(&self) -> Vec<(&'static str, &'static str)> {
+        let secondary = capability(msr::IA32_VMX_PROCBASED_CTLS2) >> 32;
+        let mut all = vec![
+            (
+                "virtualization exceptions",
+                "the image takes exits; its bit is ignored, which is tried",
+            ),
+            ("sub-page permissions, paging-write, shadow stacks", "the library leaves them off"),
+        ];
+        all.push(if secondary & MODE_BASED_EXECUTE == 0 {
+            ("mode-based execute control", "the processor has none")
+        } else {
+            ("mode-based execute control", "it is left off, as no emulator has it")
+        });
+        if self.levels == Levels::Four {
+            all.push(("five levels", "the processor walks four"));
+        }
+        all
+    }
+
+    fn has_log(&self) -> bool {
+        log::is_there()
+    }
+
+    fn start_log(vcpu: &mut VmxVcpu) {
+        vcpu.start_log();
+    }
+
+    fn take_log(vcpu: &mut VmxVcpu) -> Vec<Gpa> {
+        vcpu.take_log()
+    }
+
     fn root_bits_of_others(&self) -> u64 {
         if self.has_shadow_stacks { SHADOW_STACKS } else { 0 }
     }
 
     fn vcpu(&self) -> VmxVcpu {
-        let vcpu = VmxVcpu { page: revised_page(), is_launched: false };
+        let vcpu = VmxVcpu { page: revised_page(), log: 0, is_launched: false };
         // SAFETY: VMX is on, and the page is nobody else's.
         unsafe { with_page!("vmclear", vcpu.page) };
         vcpu.make_current();
@@ -371,6 +347,7 @@ impl Virt for Vmx {
                 qualification: qualification & QUALIFICATION,
             }),
             REASON_MISCONFIGURATION => Exit::Fault(Fault::EptMisconfiguration { gpa }),
+            REASON_LOG_FULL => Exit::LogFull,
             code => Exit::Other { code, info: [qualification, gpa.get()] },
         }
     }

@@ -2,7 +2,7 @@
 
 use core::ops::ControlFlow;
 
-use slat::{Fixed, Mark, mmu::Cause};
+use slat::{Fixed, Mark, PageSize, mmu::Cause};
 
 use super::{
     super::claims::{Claims, claim},
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     guest::{Deed, Job},
-    virt::Virt,
+    virt::{Exit, Virt},
     world::Processor,
 };
 
@@ -49,6 +49,9 @@ pub(super) fn run<V: Virt>(processor: &mut Processor<'_, V>, area: &Area, claims
             "{size:?}: just what was written is dirty, of {fixed}, time {time}"
         );
     }
+    if size != PageSize::Size4K {
+        split(processor, area, claims);
+    }
     let unwatched = world.table.pin().unwatch(area.range).expect("it is an area of the table");
     claim!(
         claims,
@@ -58,8 +61,45 @@ pub(super) fn run<V: Virt>(processor: &mut Processor<'_, V>, area: &Area, claims
     claim!(claims, write(processor, area.written[0]) == Ok(0), "{size:?}: nobody watches any more");
 }
 
+/// Small leaves are watched, and dirty, as the large one was that is split; and so is the one that is made of them.
+fn split<V: Virt>(processor: &mut Processor<'_, V>, area: &Area, claims: &mut Claims) {
+    let (world, size, page) = (processor.world, area.size, area.written[0]);
+    claim!(claims, write(processor, page) == Ok(1), "{size:?}: a write before the split is fixed");
+    let split = world.table.split(area.gpa(page), PageSize::Size4K, world);
+    claim!(claims, split == Ok(()), "{size:?}: a watched leaf is split: {split:?}");
+    claim!(
+        claims,
+        write(processor, page + 1) == Ok(0),
+        "{size:?}: its small leaves are dirty as well"
+    );
+    let found = area.take(world, Mark::Dirty);
+    claim!(claims, found == area.leaves(&[page]), "{size:?}: and all of them are found");
+    claim!(claims, write(processor, page) == Ok(1), "{size:?}: each is watched");
+    claim!(claims, write(processor, page + 1) == Ok(1), "{size:?}: by itself");
+    claim!(
+        claims,
+        area.found(world, Mark::Dirty) == area.pages(&[page, page + 1]),
+        "{size:?}: just what was written is dirty"
+    );
+    for size in PageSize::ALL.into_iter().skip(1).filter(|&size| size <= area.size) {
+        let collapsed = world.table.collapse(area.gpa(page), size, world);
+        claim!(
+            claims,
+            collapsed == Ok(()),
+            "{size:?}: watched leaves are collapsed: {collapsed:?}"
+        );
+    }
+    let found = area.take(world, Mark::Dirty);
+    claim!(
+        claims,
+        found == area.leaves(&[page]),
+        "{size:?}: a leaf of which a part was written is dirty"
+    );
+    claim!(claims, write(processor, page + 2) == Ok(1), "{size:?}: it is watched");
+}
+
 /// Has the guest write a page; returns how often that faulted and was fixed.
-fn write<V: Virt>(processor: &mut Processor<'_, V>, page: u64) -> Result<u64, crate::virt::Exit> {
+fn write<V: Virt>(processor: &mut Processor<'_, V>, page: u64) -> Result<u64, Exit> {
     let before = processor.faults;
     processor.work(Job::new(Deed::Write, page, 1), |pin, fault| {
         if fault.cause() == Cause::Rights && pin.fix_write(fault.gpa()) == Ok(Fixed::Dirtied) {

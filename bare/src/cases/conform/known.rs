@@ -100,7 +100,7 @@ pub(super) static KNOWN: [Known; 9] = [
         way: Way::Takes(without_bit_12),
     },
     Known {
-        name: "a leaf of 1 GiB, also one that is none, is made accessed before it is checked",
+        name: "a leaf of 1 GiB is made accessed before it is checked",
         on: Qemu,
         format: "npt",
         standing: Wrong,

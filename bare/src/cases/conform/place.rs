@@ -169,6 +169,7 @@ impl Place {
     /// Makes all entries as they were, but for one, and puts a call of the host where the guest may begin.
     pub(super) fn change<V: Virt>(&self, index: usize, raw: u64) {
         self.restore();
+        // Whatever it is, the software MMU follows it to memory: frames stay, or are reserved, or are zeros.
         self.slots[index].store(Entry::from_raw(raw));
         if !matches!(self.reach, Reach::Tables(_)) {
             guest::put_call(self.frame, V::CALL);

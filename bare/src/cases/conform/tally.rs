@@ -134,11 +134,11 @@ impl Tally {
         for (Known { name, standing, .. }, count) in &self.known {
             let what = match standing {
                 Standing::Open => "left open by the manuals",
-                Standing::Wrong => "known to differ",
+                Standing::Wrong => "wrong by the manuals",
             };
             match count {
-                0 => say!("{case}: {what}, but it did not occur: {name}"),
-                count => say!("{case}: {what}: {name}: {count}"),
+                0 => say!("known: {case}: {name}: did not occur"),
+                count => say!("known: {case}: {name}: {count} times, {what}"),
             }
         }
         let Self { same, open, wrong, different, .. } = self;
