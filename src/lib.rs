@@ -118,6 +118,8 @@ pub mod docs {
     pub mod ordering {}
     #[doc = include_str!("../docs/PAIRS.md")]
     pub mod pairs {}
+    #[doc = include_str!("../docs/MMUS.md")]
+    pub mod mmus {}
     #[doc = include_str!("../docs/UNSAFE.md")]
     pub mod unsafe_code {}
     #[doc = include_str!("../docs/TESTING.md")]

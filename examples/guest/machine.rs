@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use slat::{
-    AnyFormat, Arena, ArenaOptions, Attr, Backing, Format, Gpa, GpaRange, Kick, LeafFlags,
+    AnyFormat, Arena, ArenaOptions, Attr, Backing, Format, Gpa, GpaRange, Kick, LeafFlags, Levels,
     MapRegionError, ObserverId, PageSize, PageTable, Prot, Space,
 };
 
@@ -25,6 +25,7 @@ use crate::{
     outcome::{Outcome, Tally},
     precopy::{Copied, Copier},
     progress::{Progress, Ticker},
+    resizer,
     soft::SoftCpu,
     stage::{Kicks, Stage},
     vcpu::Vcpu,
@@ -39,6 +40,8 @@ pub(crate) struct Machine<'w> {
     pub(crate) memory: Arc<GuestMemory>,
     /// What the regions of the layout are made of; if pages are to move, as such.
     backing: Arc<dyn Backing>,
+    /// What decoys are made of.
+    small: Arc<dyn Backing>,
     pub(crate) movable: Option<Arc<Movable>>,
     pub(crate) layout: &'w Layout,
     /// The attributes of every page: a guest may do anything with its memory.
@@ -85,9 +88,7 @@ impl<'w> Machine<'w> {
         let layout = workload.layout();
         let granule = layout.granule();
         let system = host.map(|host| (host.region(vcpus), PageSize::Size4K));
-        let finest = if workload.precopy().is_some() { PageSize::Size4K } else { granule };
-        let regions = layout.regions().iter().map(|&region| (region, finest)).chain(system);
-        let tables = layout::tables(regions.collect(), format.levels());
+        let tables = tables(workload, system, format.levels());
         let arena = ArenaOptions::new(tables).with_base(TABLES).with_memfd().create();
         let table = PageTable::new(format, arena.context("no memory for the tables")?)
             .context("making the table failed")?;
@@ -105,11 +106,7 @@ impl<'w> Machine<'w> {
         let turnover = workload.turnover();
         let change = turnover.map(|turnover| turnover.change);
         let moves = change == Some(Change::Migrate);
-        // Each vCPU can have frames for one leaf that another maps first. A manager that moves a region has
-        // the old frames and the new ones.
-        let spare = vcpus * granule.pages() as usize;
-        let twice = if moves { MANAGERS * layout.largest() } else { 0 };
-        let memory = GuestMemory::new(layout.mapped() + spare + twice);
+        let memory = GuestMemory::new(frames(layout, vcpus, change));
         let memory = Arc::new(memory.context("no memory for the guest")?);
         let vm = host.map(|host| Vm::new(host, &space, Arc::clone(memory.mapping()), vcpus));
         let vm = vm.transpose().context("making the guest failed")?;
@@ -118,15 +115,28 @@ impl<'w> Machine<'w> {
             Some(movable) => Arc::clone(movable) as _,
             None => Arc::new(Fresh::new(Arc::clone(&memory), granule)),
         };
+        let small = Arc::new(Fresh::new(Arc::clone(&memory), PageSize::Size4K));
         let attr = Attr::new(Prot::RWX).with_flags(user);
         let flushing = turnover.map(|turnover| turnover.flushing);
         let flushing = flushing.or(workload.precopy().map(|precopy| precopy.flushing));
         let flushing = flushing.unwrap_or(Flushing::Served);
-        let machine =
-            Self { space, kicks, memory, backing, movable, layout, attr, change, flushing, vm };
-        for (number, region) in layout.regions().iter().enumerate() {
-            let mapped = machine.map_region(number);
-            mapped.with_context(|| format!("making the region {region} failed"))?;
+        let machine = Self {
+            space,
+            kicks,
+            memory,
+            backing,
+            small,
+            movable,
+            layout,
+            attr,
+            change,
+            flushing,
+            vm,
+        };
+        for region in there_at_first(layout) {
+            let mapped = machine.map_region(region);
+            let range = layout.regions()[region];
+            mapped.with_context(|| format!("making the region {range} failed"))?;
         }
         Ok(machine)
     }
@@ -134,7 +144,8 @@ impl<'w> Machine<'w> {
     /// Makes a region of the layout; none of its pages is there yet.
     pub(crate) fn map_region(&self, region: usize) -> Result<(), MapRegionError> {
         let range = self.layout.regions()[region];
-        self.space.map_region(range, Arc::clone(&self.backing), range.start().get(), self.attr)
+        let backing = if self.layout.decoy(region).is_some() { &self.small } else { &self.backing };
+        self.space.map_region(range, Arc::clone(backing), range.start().get(), self.attr)
     }
 
     /// Returns the space's table, to look at it.
@@ -142,14 +153,14 @@ impl<'w> Machine<'w> {
         self.space.table()
     }
 
-    /// Returns all that is populated if so much of the layout is, with the size of leaves there: KVM's
+    /// Returns all that is populated if those regions of the layout are, with the size of leaves there: KVM's
     /// guests have some memory besides.
     pub(crate) fn populated(
         &self,
-        layout: impl IntoIterator<Item = GpaRange>,
+        regions: impl IntoIterator<Item = usize>,
     ) -> Vec<(GpaRange, PageSize)> {
-        let granule = self.layout.granule();
-        let layout = layout.into_iter().map(|region| (region, granule));
+        let with_size = |region| (self.layout.regions()[region], self.layout.leaves_of(region));
+        let layout = regions.into_iter().map(with_size);
         let system = self.vm.as_ref().map(|vm| (vm.region(), PageSize::Size4K));
         layout.chain(system).collect()
     }
@@ -169,7 +180,8 @@ impl<'w> Machine<'w> {
     ) -> anyhow::Result<Run> {
         let regions = self.layout.regions().len();
         let turnover = workload.turnover();
-        let managers = if turnover.is_some() { MANAGERS.min(regions) } else { 0 };
+        let most = MANAGERS.min(regions - self.layout.decoys());
+        let managers = if turnover.is_some() { most } else { 0 };
         let rounds = turnover.map_or(0, |turnover| turnover.rounds);
         let copiers = usize::from(workload.precopy().is_some());
         let stage = Stage::new(regions, vcpus, managers + copiers, rounds);
@@ -228,6 +240,39 @@ impl<'w> Machine<'w> {
         let vcpus = vcpus.into_iter().collect::<Result<_, VmError>>();
         Ok(Run { vcpus: vcpus.context("making a vCPU failed")?, managers, copied, stage })
     }
+}
+
+/// Returns how many tables a workload needs, and a guest's own memory: those of what is mapped, and no more, so
+/// that what needs one has one that was another's.
+fn tables(workload: &dyn Workload, system: Option<(GpaRange, PageSize)>, levels: Levels) -> u64 {
+    let layout = workload.layout();
+    let is_copied = workload.precopy().is_some();
+    let size = |region| if is_copied { PageSize::Size4K } else { layout.leaves_of(region) };
+    let regions = there_at_first(layout).map(|region| (layout.regions()[region], size(region)));
+    layout::tables(regions.chain(system).collect(), levels) + resizer::tables(workload, levels)
+}
+
+/// Returns how many frames so many vCPUs need, and the managers.
+fn frames(layout: &Layout, vcpus: usize, change: Option<Change>) -> usize {
+    // Each vCPU can have frames for one leaf that another maps first.
+    let spare = vcpus * layout.granule().pages() as usize;
+    let more = match change {
+        // A manager that moves a region has the old frames and the new ones.
+        Some(Change::Migrate) => MANAGERS * layout.largest(),
+        // Between leaves of two sizes there are gaps, each smaller than a large one.
+        Some(Change::Resize) => layout.mapped(),
+        Some(Change::Churn) | None => 0,
+    };
+    layout.mapped() + spare + more
+}
+
+/// Returns the regions that are there from the beginning: all but decoys, of which each manager has one.
+fn there_at_first(layout: &Layout) -> impl Iterator<Item = usize> {
+    (0..layout.regions().len()).filter(|&region| is_there_at_first(layout, region))
+}
+
+pub(crate) fn is_there_at_first(layout: &Layout, region: usize) -> bool {
+    layout.decoy(region).is_none_or(|decoy| decoy < MANAGERS)
 }
 
 fn spawn<'s, T: Send + 's>(

@@ -17,22 +17,23 @@ use core::{
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
-use slat::mmu::Fault;
+use slat::{HostPfn, mmu::Fault};
 use spin::mutex::SpinMutex;
 
 use super::{Case, Outcome};
 use crate::{
-    guest::Job,
+    guest::{self, Job},
     machine::processors,
     virt::{Exit, Virt},
     world::{Machine, Pin, Processor, World},
 };
 
-pub(super) fn all<V: Virt>() -> [Case<V>; 6] {
+pub(super) fn all<V: Virt>() -> [Case<V>; 7] {
     [
         ("pages move beside guests", moves::run),
         ("rights come and go beside guests", protect::run),
-        ("leaves change their size beside guests", sizes::run),
+        ("2 MiB leaves change their size beside guests", sizes::run),
+        ("1 GiB leaves change their size beside guests", sizes::run_1g),
         ("dirty rounds beside guests", rounds::run),
         ("vacate and populate beside guests", vacate::run),
         ("all shoot at once", shoots::run),
@@ -61,7 +62,7 @@ impl Guests {
         world: &World<'_, V>,
         job: impl Fn(u64) -> Job + Sync,
         handle: impl Fn(&Pin<'_, V>, Fault) -> ControlFlow<()> + Sync,
-        host: impl Fn() + Sync,
+        host: impl Fn(&Self) + Sync,
     ) -> Self {
         let guests = Self::default();
         let others = world.machine.processors - 1;
@@ -72,7 +73,7 @@ impl Guests {
             while guests.begun.load(Ordering::Relaxed) < others && guests.trouble().is_none() {
                 hint::spin_loop();
             }
-            host();
+            host(&guests);
             guests.stop.store(true, Ordering::Relaxed);
         });
         guests
@@ -92,18 +93,26 @@ impl Guests {
                 *self.trouble.lock() = Some(exit);
                 break;
             }
+            self.jobs.fetch_add(1, Ordering::Relaxed);
             if jobs == 0 {
                 self.begun.fetch_add(1, Ordering::Relaxed);
             }
             jobs += 1;
         }
-        self.jobs.fetch_add(jobs, Ordering::Relaxed);
         self.faults.fetch_add(processor.faults, Ordering::Relaxed);
         self.kicks.fetch_add(processor.kicks, Ordering::Relaxed);
     }
 
     fn trouble(&self) -> Option<Exit> {
         *self.trouble.lock()
+    }
+
+    /// Lets them go on until one has done another job, or can do none.
+    fn until_done(&self) {
+        let before = self.jobs();
+        while self.jobs() == before && self.trouble().is_none() {
+            hint::spin_loop();
+        }
     }
 
     /// How many jobs were done, all of them together.
@@ -122,6 +131,19 @@ impl Guests {
             None if wrong == 0 => Outcome::Passed(said),
             None => Outcome::Failed(said),
         }
+    }
+}
+
+/// Lets guests go on until one of them has written to a frame, if it can: so that it is in the guest, and has
+/// cached how it came there, when something changes.
+fn until_written(frame: HostPfn) {
+    const PATIENCE: u32 = 200_000;
+    let before = guest::word(frame).load(Ordering::Relaxed);
+    for _ in 0..PATIENCE {
+        if guest::word(frame).load(Ordering::Relaxed) != before {
+            break;
+        }
+        hint::spin_loop();
     }
 }
 

@@ -7,3 +7,4 @@ mod faults;
 mod flushes;
 mod large;
 pub(super) mod rig;
+mod upper;

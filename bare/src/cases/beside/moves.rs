@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use slat::Prot;
 
-use super::{Guests, alone, wait};
+use super::{Guests, alone, until_written, wait};
 use crate::{
     cases::Outcome,
     guest::{self, Deed, Job},
@@ -17,7 +17,7 @@ use crate::{
 const PAGES: u64 = 64;
 const PASSES: u64 = 64;
 /// Moves of a round.
-const MOVES: u64 = 50;
+const MOVES: u64 = 20;
 /// Stands in the frame that nobody uses.
 const NOBODYS: u32 = 0xdead_0000;
 
@@ -39,7 +39,7 @@ pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
         &world,
         |_| job,
         |_, fault| wait(fault),
-        || {
+        |_| {
             late.store(move_about(&world), Ordering::Relaxed);
         },
     );
@@ -60,9 +60,10 @@ fn move_about<V: Virt>(world: &World<'_, V>) -> u32 {
     guest::word(spare).store(NOBODYS, Ordering::Relaxed);
     for _ in 0..world.machine.options.rounds * MOVES {
         let page = guest::pages(random.random_range(0..PAGES), 1);
+        let old = reader.pin().lookup(page.start()).expect("it is mapped").pfn;
+        until_written(old);
         let (_, flush) = reader.pin().protect(page, Prot::RX).expect("it is a page");
         world.serve(flush);
-        let old = reader.pin().lookup(page.start()).expect("it is mapped").pfn;
         late += u32::from(guest::word(spare).load(Ordering::Relaxed) != NOBODYS);
         guest::word(spare).store(guest::word(old).load(Ordering::Relaxed), Ordering::Relaxed);
         let (_, flush) = reader.pin().unmap(page.start()).expect("it is mapped");

@@ -8,7 +8,7 @@ use core::{
 
 use slat::Prot;
 
-use super::{Guests, alone, wait};
+use super::{Guests, alone, until_written, wait};
 use crate::{
     cases::Outcome,
     guest::{self, Deed, Job},
@@ -39,9 +39,10 @@ pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
         &world,
         |_| job,
         |_, fault| wait(fault),
-        || {
+        |_| {
             let reader = world.table.reader();
             for _ in 0..times {
+                until_written(frame);
                 let (_, flush) = reader.pin().protect(pages, Prot::RX).expect("they are pages");
                 world.serve(flush);
                 late.fetch_add(writes(), Ordering::Relaxed);

@@ -25,7 +25,7 @@ const PAGES: u64 = 8 * 512;
 const COUNT: u64 = 16;
 const PASSES: u64 = 16;
 /// Harvests of a round of this case.
-const HARVESTS: u64 = 20;
+const HARVESTS: u64 = 10;
 /// Every so many there is one of accessed pages, which must not lose a dirty one.
 const ACCESSED: u64 = 3;
 
@@ -48,9 +48,10 @@ pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
         Ok(_) => ControlFlow::Continue(()),
         Err(_) => wait(fault),
     };
-    let guests = Guests::run(&world, job, fix, || {
+    let guests = Guests::run(&world, job, fix, |guests| {
         let mut copy = copy.lock();
         for harvest in 0..harvests {
+            guests.until_done();
             if harvest % ACCESSED == 0 {
                 let _accessed = round(&world, Mark::Accessed);
             }

@@ -8,7 +8,7 @@ use core::{
 
 use slat::{MapError, VacateError, mmu::Fault};
 
-use super::{Guests, alone, decoys, wait};
+use super::{Guests, alone, decoys, until_written, wait};
 use crate::{
     cases::Outcome,
     guest::{self, Deed, Job},
@@ -47,7 +47,7 @@ pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
         &world,
         |_| job,
         map,
-        || {
+        |_| {
             for _ in 0..machine.options.rounds {
                 let table =
                     |page| world.slots(guest::page(page)).last().expect("there is room").table();
@@ -55,6 +55,7 @@ pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
                 pages.fetch_add(take_away(&world, &closed), Ordering::Relaxed);
                 recycled.fetch_add(u64::from(decoys::recycle(&world, &tables)), Ordering::Relaxed);
                 world.make_room(0, PAGES, SMALL);
+                until_written(guest::frame(0));
             }
         },
     );

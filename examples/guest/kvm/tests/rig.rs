@@ -1,7 +1,10 @@
 //! A table, some memory, and a guest on both.
 
+#![expect(unsafe_code, reason = "gives memory up")]
+
 use std::{mem, sync::Arc, thread};
 
+use rustix::mm::{Advice, madvise};
 use slat::{
     AnyFormat, Arena, ArenaOptions, Attr, Gpa, GpaRange, HostPfn, LeafFlags, Level, Levels,
     LongMode, Mapped, ObserverId, PAGE_BYTES, PageSize, PageTable, Prot, Space,
@@ -85,6 +88,17 @@ impl Rig {
     pub(super) fn tell(&self) {
         let shot = self.table.flush_all().shootdown().wait(&|_: ObserverId| unreachable!());
         shot.expect("no vCPU is this thread's");
+    }
+
+    /// Gives up this process's mapping of a data frame, which keeps its contents: so KVM must forget what leads
+    /// there.
+    pub(super) fn forget_frame(&self, frame: u64) {
+        let start = self.data.byte((frame * PAGE_BYTES) as usize).as_ptr();
+        // SAFETY:
+        // 1. It is one page of a mapping, which lives as long as `self`.
+        // 2. The mapping is shared, so what comes back at the next access is the same memory.
+        let given_up = unsafe { madvise(start.cast(), PAGE_BYTES as usize, Advice::LinuxDontNeed) };
+        given_up.expect("it is a mapping");
     }
 
     /// Lets a vCPU run once; KVM forgets before what is due.
