@@ -24,7 +24,7 @@ use slat::{Format, FrameSource, Gpa, GpaRange, Mapping, ObserverId, PageSize};
 
 use self::changed::unmapped;
 pub(crate) use self::{
-    changed::{Churned, Migrated},
+    changed::{Churned, Migrated, Resizing},
     levels::LevelBits,
     precopied::Precopied,
 };
@@ -69,6 +69,8 @@ pub(crate) struct Audit {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) migrate: Option<Migrated>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) resize: Option<Resizing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) precopy: Option<Precopied>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kvm: Option<Forgotten>,
@@ -91,6 +93,7 @@ impl Audit {
         let mut audit = Self::default();
         audit.check_threads(run);
         reclaim(machine);
+        audit.check_resize(machine, run);
         let mut lives = audit.check_entries(machine, run);
         lives.extend(machine.memory.journal().lives.iter().copied());
         let deeds = merge(run.vcpus.iter().map(|vcpu| &vcpu.log));
@@ -99,7 +102,7 @@ impl Audit {
         audit.levels = LevelBits::of(machine);
         audit.check_counts(machine, workload, run);
         match workload.turnover() {
-            Some(turnover) if turnover.change == Change::Churn => {
+            Some(turnover) if turnover.change.takes_away() => {
                 audit.check_churn(machine, run, turnover.rounds);
             }
             Some(turnover) => audit.check_migrate(machine, run, turnover.rounds),
@@ -147,11 +150,11 @@ impl Audit {
         let mut frames = HashSet::new();
         let reader = machine.table().reader();
         let pin = reader.pin();
-        for region in machine.layout.regions() {
+        for (number, region) in machine.layout.regions().iter().enumerate() {
             for mapping in pin.mappings(*region).expect("populated once, so it is input") {
                 let Mapping { gpa, size, attr, .. } = mapping;
                 let is_small = size == PageSize::Size4K && run.copied.is_some();
-                let fits = size == machine.layout.granule() || is_small;
+                let fits = size == machine.layout.leaves_of(number) || is_small;
                 if !fits || attr != machine.attr {
                     self.complain(format!("{gpa} is mapped as {size:?} with {attr:?}"));
                 }
@@ -241,11 +244,15 @@ impl Audit {
         let Tally { mapped, mapped_pages, lost, moving, away, faults, .. } = run.total();
         let unmapped = unmapped(machine);
         let resident = self.resident.entries;
-        self.resident.workload = resident_by_workload(machine, mapped_pages);
+        self.resident.workload = match machine.change {
+            // Managers map what nobody touches.
+            Some(Change::Resize) => resident,
+            _ => resident_by_workload(machine, mapped_pages),
+        };
         let system = machine.vm.as_ref().map_or(0, |vm| vm.region().pages());
         self.table_frames = table_frames(machine);
-        let present = run.present().map(|region| machine.layout.regions()[region]);
-        let needed = tables(populated(machine, run, present), machine.table().format().levels());
+        let populated = populated(machine, run);
+        let needed = tables(populated, machine.table().format().levels());
         let stats = machine.space.stats();
         let pages = machine.layout.mapped() as u64;
         self.compare(&[
@@ -304,16 +311,13 @@ pub(crate) fn spare_bits(machine: &Machine<'_>) -> Bits {
     Bits { accessed: is_native, dirty: is_native && machine.change.is_some() }
 }
 
-/// Returns what is populated, with the size of leaves there, if these regions are. Where memory was
-/// copied, it is by leaves of the size that it has room for, or by small ones.
-fn populated(
-    machine: &Machine<'_>,
-    run: &Run,
-    regions: impl Iterator<Item = GpaRange>,
-) -> Vec<(GpaRange, PageSize)> {
+/// Returns what is populated, with the size of leaves there. Where memory was copied, it is by leaves of the
+/// size that it has room for, or by small ones.
+fn populated(machine: &Machine<'_>, run: &Run) -> Vec<(GpaRange, PageSize)> {
     if run.copied.is_none() {
-        return machine.populated(regions);
+        return machine.populated(run.present());
     }
+    let regions = run.present().map(|region| machine.layout.regions()[region]);
     let reader = machine.table().reader();
     let pin = reader.pin();
     let leaves = regions.flat_map(|region| pin.mappings(region).expect("it is populated"));

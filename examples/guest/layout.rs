@@ -14,6 +14,8 @@ pub(crate) struct Layout {
     /// Ascending and disjoint; every page lies in one of them.
     regions: Vec<GpaRange>,
     granule: PageSize,
+    /// How many of the regions, the last, are decoys.
+    decoys: usize,
 }
 
 impl Layout {
@@ -34,7 +36,7 @@ impl Layout {
         };
         let pages = (0..whole.pages()).map(|page| Gpa::new(page * PAGE_BYTES)).collect();
         let regions = (0..count).map(region).collect::<Result<_, _>>()?;
-        Ok(Self { pages, regions, granule: PageSize::Size4K })
+        Ok(Self { pages, regions, granule: PageSize::Size4K, decoys: 0 })
     }
 
     /// Lays out memory around `pages`, which ascend: the 2 MiB that surround each of them, as one
@@ -51,8 +53,27 @@ impl Layout {
                 _ => regions.push(here),
             }
         }
-        Ok(Self { pages, regions, granule: PageSize::Size4K })
+        Ok(Self { pages, regions, granule: PageSize::Size4K, decoys: 0 })
     }
+
+    /// Adds regions for small leaves that come and go: each is what one table maps, behind another entry of the
+    /// root's, so that it takes a table of each level below when it comes, and gives them back when it goes.
+    pub(crate) fn with_decoys(mut self, count: usize) -> Result<Self, RangeError> {
+        let end = self.regions.last().map_or(0, |region| region.last().get());
+        let apart = 1 << Self::ROOT_SHIFT;
+        for number in 1..=count as u64 {
+            let start = Gpa::new((end / apart + number) * apart);
+            let region = GpaRange::new(start, PageSize::Size2M.bytes())?;
+            let pages = 0..region.pages();
+            self.pages.extend(pages.map(|page| Gpa::new(start.get() + page * PAGE_BYTES)));
+            self.regions.push(region);
+        }
+        self.decoys += count;
+        Ok(self)
+    }
+
+    /// What an entry of a root of 4 levels is for, as a shift.
+    const ROOT_SHIFT: u32 = 39;
 
     /// Makes room for leaves of this size instead of 4 KiB: what a region cuts becomes wholly its own, and
     /// a region that is left with nothing goes.
@@ -72,9 +93,19 @@ impl Layout {
         Ok(Self { regions, granule, ..self })
     }
 
-    /// Returns the size of leaves that its regions have room for.
+    /// Returns the size of leaves that its regions have room for, but for decoys.
     pub(crate) fn granule(&self) -> PageSize {
         self.granule
+    }
+
+    /// Returns the size of leaves that a region has room for.
+    pub(crate) fn leaves_of(&self, region: usize) -> PageSize {
+        if self.decoy(region).is_some() { PageSize::Size4K } else { self.granule }
+    }
+
+    /// Returns which of the decoys a region is, if it is one.
+    pub(crate) fn decoy(&self, region: usize) -> Option<usize> {
+        region.checked_sub(self.regions.len() - self.decoys)
     }
 
     /// Returns how many pages are mapped when all that are in use are.

@@ -39,6 +39,8 @@ pub(crate) struct Machine<'w> {
     pub(crate) memory: Arc<GuestMemory>,
     /// What the regions of the layout are made of; if pages are to move, as such.
     backing: Arc<dyn Backing>,
+    /// What decoys are made of.
+    small: Arc<dyn Backing>,
     pub(crate) movable: Option<Arc<Movable>>,
     pub(crate) layout: &'w Layout,
     /// The attributes of every page: a guest may do anything with its memory.
@@ -86,8 +88,11 @@ impl<'w> Machine<'w> {
         let granule = layout.granule();
         let system = host.map(|host| (host.region(vcpus), PageSize::Size4K));
         let finest = if workload.precopy().is_some() { PageSize::Size4K } else { granule };
-        let regions = layout.regions().iter().map(|&region| (region, finest)).chain(system);
-        let tables = layout::tables(regions.collect(), format.levels());
+        let regions =
+            (0..layout.regions().len()).filter(|&region| is_there_at_first(layout, region));
+        let regions =
+            regions.map(|region| (layout.regions()[region], finest.min(layout.leaves_of(region))));
+        let tables = layout::tables(regions.chain(system).collect(), format.levels());
         let arena = ArenaOptions::new(tables).with_base(TABLES).with_memfd().create();
         let table = PageTable::new(format, arena.context("no memory for the tables")?)
             .context("making the table failed")?;
@@ -109,7 +114,10 @@ impl<'w> Machine<'w> {
         // the old frames and the new ones.
         let spare = vcpus * granule.pages() as usize;
         let twice = if moves { MANAGERS * layout.largest() } else { 0 };
-        let memory = GuestMemory::new(layout.mapped() + spare + twice);
+        // Between leaves of two sizes there are gaps, each smaller than a large one.
+        let gaps =
+            if layout.decoy(layout.regions().len() - 1).is_some() { layout.mapped() } else { 0 };
+        let memory = GuestMemory::new(layout.mapped() + spare + twice + gaps);
         let memory = Arc::new(memory.context("no memory for the guest")?);
         let vm = host.map(|host| Vm::new(host, &space, Arc::clone(memory.mapping()), vcpus));
         let vm = vm.transpose().context("making the guest failed")?;
@@ -118,13 +126,26 @@ impl<'w> Machine<'w> {
             Some(movable) => Arc::clone(movable) as _,
             None => Arc::new(Fresh::new(Arc::clone(&memory), granule)),
         };
+        let small = Arc::new(Fresh::new(Arc::clone(&memory), PageSize::Size4K));
         let attr = Attr::new(Prot::RWX).with_flags(user);
         let flushing = turnover.map(|turnover| turnover.flushing);
         let flushing = flushing.or(workload.precopy().map(|precopy| precopy.flushing));
         let flushing = flushing.unwrap_or(Flushing::Served);
-        let machine =
-            Self { space, kicks, memory, backing, movable, layout, attr, change, flushing, vm };
-        for (number, region) in layout.regions().iter().enumerate() {
+        let machine = Self {
+            space,
+            kicks,
+            memory,
+            backing,
+            small,
+            movable,
+            layout,
+            attr,
+            change,
+            flushing,
+            vm,
+        };
+        let there = layout.regions().iter().enumerate();
+        for (number, region) in there.filter(|&(number, _)| is_there_at_first(layout, number)) {
             let mapped = machine.map_region(number);
             mapped.with_context(|| format!("making the region {region} failed"))?;
         }
@@ -134,7 +155,8 @@ impl<'w> Machine<'w> {
     /// Makes a region of the layout; none of its pages is there yet.
     pub(crate) fn map_region(&self, region: usize) -> Result<(), MapRegionError> {
         let range = self.layout.regions()[region];
-        self.space.map_region(range, Arc::clone(&self.backing), range.start().get(), self.attr)
+        let backing = if self.layout.decoy(region).is_some() { &self.small } else { &self.backing };
+        self.space.map_region(range, Arc::clone(backing), range.start().get(), self.attr)
     }
 
     /// Returns the space's table, to look at it.
@@ -142,14 +164,14 @@ impl<'w> Machine<'w> {
         self.space.table()
     }
 
-    /// Returns all that is populated if so much of the layout is, with the size of leaves there: KVM's
+    /// Returns all that is populated if those regions of the layout are, with the size of leaves there: KVM's
     /// guests have some memory besides.
     pub(crate) fn populated(
         &self,
-        layout: impl IntoIterator<Item = GpaRange>,
+        regions: impl IntoIterator<Item = usize>,
     ) -> Vec<(GpaRange, PageSize)> {
-        let granule = self.layout.granule();
-        let layout = layout.into_iter().map(|region| (region, granule));
+        let with_size = |region| (self.layout.regions()[region], self.layout.leaves_of(region));
+        let layout = regions.into_iter().map(with_size);
         let system = self.vm.as_ref().map(|vm| (vm.region(), PageSize::Size4K));
         layout.chain(system).collect()
     }
@@ -228,6 +250,11 @@ impl<'w> Machine<'w> {
         let vcpus = vcpus.into_iter().collect::<Result<_, VmError>>();
         Ok(Run { vcpus: vcpus.context("making a vCPU failed")?, managers, copied, stage })
     }
+}
+
+/// Tells whether a region is there from the beginning: all are but decoys, of which each manager has one.
+pub(crate) fn is_there_at_first(layout: &Layout, region: usize) -> bool {
+    layout.decoy(region).is_none_or(|decoy| decoy < MANAGERS)
 }
 
 fn spawn<'s, T: Send + 's>(

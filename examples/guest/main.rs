@@ -1,6 +1,6 @@
 //! A guest whose page tables are ours: vCPU threads run a memory workload, on KVM or on software MMUs, and
 //! each resolves its own page faults through one [`Space`](slat::Space) that all of them share, while managers
-//! take memory away under them, or move it, or a copier migrates it.
+//! take memory away under them, or move it, or map it by leaves of another size, or a copier migrates it.
 //!
 //! ```sh
 //! cargo run --release --example guest                      # a tour of all there is
@@ -48,6 +48,7 @@ mod precopy;
 mod processor;
 mod progress;
 mod report;
+mod resizer;
 mod soft;
 mod stage;
 mod trace;
@@ -267,7 +268,7 @@ fn pattern(options: &Options, pattern: Pattern) -> anyhow::Result<Box<dyn Worklo
     let Options { seed, seconds: time, .. } = *options;
     let (memory, size) = (options.whole_memory(), options.page_size.get());
     // A copy takes as much again.
-    let copies = if pattern == Pattern::Precopy { 2 } else { 1 };
+    let copies = if matches!(pattern, Pattern::Precopy | Pattern::Resize) { 2 } else { 1 };
     let pages = (memory / PAGE_BYTES).saturating_mul(copies);
     check_host(pages, size, options.vcpus.into())?;
     let layout = || Layout::linear(memory)?.with_granule(size);
@@ -278,6 +279,7 @@ fn pattern(options: &Options, pattern: Pattern) -> anyhow::Result<Box<dyn Worklo
         Pattern::Shared => Box::new(Shared { layout: layout()? }),
         Pattern::Churn => Box::new(visits(Change::Churn)?),
         Pattern::Migrate => Box::new(visits(Change::Migrate)?),
+        Pattern::Resize => Box::new(visits(Change::Resize)?),
         Pattern::Precopy => Box::new(Writers::new(memory, size, seed, options.precopy())?),
     })
 }

@@ -6,20 +6,21 @@
 //! too. Faults take no lock meanwhile; they find no region from one moment on.
 //! [`map_region`](slat::Space::map_region) brings it back, empty.
 //!
-//! What `migrate` does is in [`mover`](crate::mover).
+//! What `migrate` does is in [`mover`](crate::mover), what `resize` does in [`resizer`](crate::resizer).
 
 use std::{
     collections::{HashMap, VecDeque},
-    thread,
+    io, thread,
 };
 
 use slat::{
-    CollapseError, DirtyError, DiscardError, MapRegionError, PrefaultError, ProtectRegionError,
-    TrackError, UnmapRegionError,
+    CollapseError, DirtyError, DiscardError, HarvestError, InsideGuest, MapRegionError,
+    PrefaultError, ProtectRegionError, SplitRangeError, TrackError, UnmapRegionError,
 };
 
 use crate::{
-    backing::OutOfFrames, machine::Machine, phase::Gone, progress::Progress, stage::Stage,
+    backing::OutOfFrames, machine::Machine, phase::Gone, progress::Progress, resizer::Resized,
+    stage::Stage,
 };
 
 /// Managers of one run, if there is a region for each.
@@ -41,6 +42,16 @@ pub(crate) enum Change {
     Churn,
     /// Its pages are moved to other frames.
     Migrate,
+    /// Its large leaves are split, and made again; the tables are those of decoys, which are taken away
+    /// meanwhile.
+    Resize,
+}
+
+impl Change {
+    /// Tells whether regions go, and come back empty.
+    pub(crate) const fn takes_away(self) -> bool {
+        matches!(self, Self::Churn | Self::Resize)
+    }
 }
 
 /// What a vCPU does with what is due when it enters.
@@ -71,6 +82,14 @@ pub(crate) enum Stuck {
     Dirty(#[from] DirtyError),
     #[error("collapsing failed: {0}")]
     Collapse(#[from] CollapseError),
+    #[error("splitting failed: {0}")]
+    Split(#[from] SplitRangeError),
+    #[error("harvesting failed: {0}")]
+    Harvest(#[from] HarvestError),
+    #[error("a shoot-down failed: {0}")]
+    Shootdown(#[from] InsideGuest),
+    #[error("no memory for a copy: {0}")]
+    Memory(#[from] io::Error),
     #[error(transparent)]
     OutOfFrames(#[from] OutOfFrames),
     #[error(transparent)]
@@ -84,15 +103,17 @@ pub(crate) struct Account {
     pub(crate) rounds: u64,
     /// Regions that it has not brought back.
     pub(crate) away: VecDeque<usize>,
+    /// What it did to large leaves.
+    pub(crate) resized: Option<Resized>,
     pub(crate) stuck: Option<Stuck>,
 }
 
 /// One thread that changes memory.
 pub(crate) struct Manager<'m> {
     pub(crate) machine: &'m Machine<'m>,
-    stage: &'m Stage,
+    pub(crate) stage: &'m Stage,
     /// The regions that are its own, and there.
-    present: Vec<usize>,
+    pub(crate) present: Vec<usize>,
     /// What was known of the use of each region when this looked last.
     uses: HashMap<usize, Option<u64>>,
     pub(crate) account: Account,
@@ -113,11 +134,13 @@ impl<'m> Manager<'m> {
     pub(crate) fn run(mut self, change: Change, progress: &Progress) -> Account {
         // Up to half of them may be away.
         let most_away = self.present.len() / 2;
+        self.leave_decoys_away();
         while self.stage.take_round() {
             let Some(region) = self.pick() else { break };
             let changed = match change {
                 Change::Churn => self.exchange(region, most_away),
                 Change::Migrate => self.move_region(region),
+                Change::Resize => self.resize_region(region),
             };
             if let Err(stuck) = changed {
                 self.account.stuck = Some(stuck);
@@ -137,13 +160,14 @@ impl<'m> Manager<'m> {
     }
 
     /// Waits until vCPUs that have settled in a region pause there, and returns it; `None` if there are no
-    /// vCPUs.
+    /// vCPUs. It is no decoy: these only make room.
     ///
     /// They have settled while they were out, and pause while they are in the guest, on a processor that
     /// knows the region: that is the moment to come.
     fn pick(&mut self) -> Option<usize> {
         while self.stage.vcpus.any() {
-            for &region in &self.present {
+            let is_decoy = |region: &usize| self.machine.layout.decoy(*region).is_some();
+            for &region in self.present.iter().filter(|&region| !is_decoy(region)) {
                 let uses = self.stage.places[region].uses();
                 let before = self.uses.insert(region, uses).flatten();
                 if before.is_some() && uses.is_some() && before != uses {
@@ -157,15 +181,27 @@ impl<'m> Manager<'m> {
 
     /// Takes a region away, and brings another back if many are.
     fn exchange(&mut self, region: usize, most_away: usize) -> Result<(), Stuck> {
+        self.lay_aside(region)?;
+        if self.account.away.len() > most_away {
+            self.bring_back()?;
+        }
+        Ok(())
+    }
+
+    /// Takes a region away, to bring it back after the others that are away.
+    pub(crate) fn lay_aside(&mut self, region: usize) -> Result<(), Stuck> {
         self.take_away(region)?;
         self.present.retain(|&present| present != region);
         self.account.away.push_back(region);
-        if self.account.away.len() > most_away {
-            let back = self.account.away.pop_front().expect("one has just been taken away");
-            self.machine.map_region(back)?;
-            self.present.push(back);
-        }
         Ok(())
+    }
+
+    /// Brings back the region that is away for longest, and returns it.
+    pub(crate) fn bring_back(&mut self) -> Result<usize, Stuck> {
+        let back = self.account.away.pop_front().expect("one was laid aside before");
+        self.machine.map_region(back)?;
+        self.present.push(back);
+        Ok(back)
     }
 
     fn take_away(&mut self, region: usize) -> Result<(), Stuck> {

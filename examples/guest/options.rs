@@ -16,7 +16,7 @@ use crate::{
 
 /// Width of physical addresses: usual for a server.
 const PHYS_BITS: u8 = 46;
-/// In `random`, `churn` and `migrate` each vCPU has one word of every page to itself.
+/// In `random`, `churn`, `migrate` and `resize` each vCPU has one word of every page to itself.
 const MOST_VCPUS: i64 = WORDS as i64;
 /// Each page that is unmapped or moved is remembered until the audit.
 const MOST_ROUNDS: u64 = 100_000;
@@ -66,7 +66,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
     pub(crate) seconds: Duration,
 
-    /// How many times `churn` takes a region of memory away, and `migrate` moves one
+    /// How many times `churn` takes a region of memory away, `migrate` moves one, and `resize` has the large leaves
+    /// of one split and made again
     #[arg(long, value_name = "N", default_value_t = 200,
           value_parser = clap::value_parser!(u64).range(1..=MOST_ROUNDS))]
     pub(crate) rounds: u64,
@@ -84,8 +85,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 
-    /// Let vCPUs enter without invalidating what is due, in `churn`, `migrate` or `precopy`: a mistake, which must be
-    /// found out
+    /// Let vCPUs enter without invalidating what is due, in `churn`, `migrate`, `resize` or `precopy`: a mistake,
+    /// which must be found out
     #[arg(long)]
     pub(crate) skip_flush: bool,
 
@@ -121,6 +122,9 @@ pub(crate) enum Pattern {
     Churn,
     /// vCPUs use a few pages here and a few there, and managers move just these to other frames
     Migrate,
+    /// vCPUs use a few pages here and a few there, and managers split the large leaves there and make them again,
+    /// with tables that others had just before, and have just afterwards
+    Resize,
     /// vCPUs write, to a few pages often and to most once, while memory is copied as for a live migration:
     /// what is dirty, round after round
     Precopy,
@@ -214,12 +218,17 @@ impl Options {
 
     /// Checks what one option alone does not tell.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        let changes = matches!(self.workload, Some(Pattern::Churn | Pattern::Migrate));
+        let resizes = self.workload == Some(Pattern::Resize);
+        let changes = resizes || matches!(self.workload, Some(Pattern::Churn | Pattern::Migrate));
         let copies = self.workload == Some(Pattern::Precopy);
         anyhow::ensure!(
             !self.skip_flush || (changes || copies) && self.trace.is_none(),
-            "--skip-flush needs --workload churn, migrate or precopy, and no trace: nothing else has \
-             anything to flush"
+            "--skip-flush needs --workload churn, migrate, resize or precopy, and no trace: nothing else \
+             has anything to flush"
+        );
+        anyhow::ensure!(
+            !resizes || self.page_size == LeafSize::Large,
+            "--workload resize needs --page-size 2M: such leaves are what it splits, and makes again"
         );
         anyhow::ensure!(
             self.svg.is_none() || self.is_tour() || copies,

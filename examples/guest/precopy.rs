@@ -207,20 +207,8 @@ impl<'m> Copier<'m> {
 
     /// Returns the frames of those of the pages that are mapped, with the pages' numbers in the region.
     fn frames(&self, pages: &Bitmap) -> impl Iterator<Item = (u64, HostPfn)> {
-        let reader = self.machine.table().reader();
-        pages.runs().flat_map(move |run| {
-            let pin = reader.pin();
-            let mut frames = Vec::new();
-            for leaf in pin.mappings(run).expect("it is populated, so it is input") {
-                let first = leaf.gpa.get().max(run.start().get());
-                let last = leaf.range().last().get().min(run.last().get());
-                frames.extend((first..=last).step_by(PAGE_BYTES as usize).map(|gpa| {
-                    let pfn = leaf.frame_of(Gpa::new(gpa)).expect("the leaf maps it");
-                    ((gpa - self.region.start().get()) / PAGE_BYTES, pfn)
-                }));
-            }
-            frames
-        })
+        let number = |gpa: Gpa| (gpa.get() - self.region.start().get()) / PAGE_BYTES;
+        frames(self.machine, pages).map(move |(gpa, pfn)| (number(gpa), pfn))
     }
 
     fn source(&self, pfn: HostPfn) -> Frame<'_> {
@@ -242,6 +230,27 @@ impl<'m> Copier<'m> {
         };
         self.frames(&all).map(differ).filter(|&(_, wrong)| wrong > 0).collect()
     }
+}
+
+/// Returns the frames of those of the pages that are mapped, with the pages.
+pub(crate) fn frames(
+    machine: &Machine<'_>,
+    pages: &Bitmap,
+) -> impl Iterator<Item = (Gpa, HostPfn)> {
+    let reader = machine.table().reader();
+    pages.runs().flat_map(move |run| {
+        let pin = reader.pin();
+        let mut frames = Vec::new();
+        for leaf in pin.mappings(run).expect("it is populated, so it is input") {
+            let first = leaf.gpa.get().max(run.start().get());
+            let last = leaf.range().last().get().min(run.last().get());
+            frames.extend((first..=last).step_by(PAGE_BYTES as usize).map(|gpa| {
+                let gpa = Gpa::new(gpa);
+                (gpa, leaf.frame_of(gpa).expect("the leaf maps it"))
+            }));
+        }
+        frames
+    })
 }
 
 /// Which pages a round copies.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use slat::Format;
 
 use crate::{
-    audit::{Audit, Churned, Forgotten, LevelBits, Migrated, Precopied},
+    audit::{Audit, Churned, Forgotten, LevelBits, Migrated, Precopied, Resizing},
     compare::Comparison,
     heat::{Shading, svg},
     machine::{Machine, Run},
@@ -157,8 +157,10 @@ impl Report {
         let churn = self.audit.churn.as_ref().map(churn_table);
         let migrate = self.audit.migrate.as_ref().map(migrate_table);
         let precopy = self.audit.precopy.as_ref().map(precopy_table);
-        let tables = [Some(self.vcpu_table()), Some(self.audit_table()), churn, migrate, precopy];
-        let tables = tables.iter().flatten().map(Table::to_string);
+        let resize = self.audit.resize.as_ref().map(resize_table);
+        let always = [Some(self.vcpu_table()), Some(self.audit_table())];
+        let tables = always.iter().chain([&churn, &migrate, &resize, &precopy]).flatten();
+        let tables = tables.map(Table::to_string);
         let picture = self.audit.precopy.as_ref().map(|precopy| picture(precopy, shading));
         let parts = iter::once(head).chain(tables).chain(picture);
         let parts = parts.chain([self.verdict_text() + "\n"]);
@@ -252,6 +254,21 @@ fn migrate_table(migrated: &Migrated) -> Table {
         ("pages unmapped first", migrated.unmapped_first),
         ("kicks", migrated.kicks),
         ("stale accesses", migrated.stale),
+    ] {
+        table.add_row([what.to_owned(), number.to_string()]);
+    }
+    table
+}
+
+/// Returns what became of large leaves that were split and made again, as a table.
+fn resize_table(resizing: &Resizing) -> Table {
+    let mut table = plain(["large leaves", "times"]);
+    for (what, number) in [
+        ("split, and made again", resizing.split),
+        ("pages reported as dirty", resizing.dirty_pages),
+        ("waits for tables", resizing.waited),
+        ("pages changed and not dirty", resizing.unmarked_pages),
+        ("wrong words in the copy", resizing.wrong_words),
     ] {
         table.add_row([what.to_owned(), number.to_string()]);
     }

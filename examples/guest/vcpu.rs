@@ -198,7 +198,7 @@ impl<'m> Running<'m> {
                 self.tally.moving += 1;
                 Ok(Resolved::Moving)
             }
-            Err(FaultError::NoRegion { .. }) if machine.change == Some(Change::Churn) => {
+            Err(FaultError::NoRegion { .. }) if machine.change.is_some_and(Change::takes_away) => {
                 self.tally.away += 1;
                 Ok(Resolved::Absent)
             }

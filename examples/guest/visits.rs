@@ -1,5 +1,5 @@
-//! The workloads `churn` and `migrate`: vCPUs that settle in a region, while managers take regions away,
-//! or move their pages to other frames.
+//! The workloads `churn`, `migrate` and `resize`: vCPUs that settle in a region, while managers take regions
+//! away, or move their pages to other frames, or split their large leaves and make them again.
 //!
 //! A vCPU *visits* one region after the other: it picks a few pages there and uses them again and again,
 //! so that its translation cache knows them. Once it has settled it says so, and a
@@ -19,6 +19,8 @@ use crate::{
 
 /// Into how many regions memory is divided, if there are as many pages.
 const REGIONS: u64 = 16;
+/// How many more regions `resize` has, for small leaves.
+const DECOYS: usize = 8;
 /// Pages that a visit is to: as many as a TLB holds.
 const WINDOW: usize = 32;
 /// Places in a region that a visit may be to: few, so that vCPUs meet.
@@ -27,7 +29,7 @@ const SPOTS: usize = 4;
 const SETTLED: u32 = 8 * WINDOW as u32;
 const VISIT: u32 = 64 * SETTLED;
 
-/// Visits to memory that comes and goes, or moves.
+/// Visits to memory that comes and goes, or moves, or is mapped by leaves of another size.
 pub(crate) struct Visits {
     layout: Layout,
     seed: u64,
@@ -43,6 +45,8 @@ impl Visits {
         turnover: Turnover,
     ) -> Result<Self, RangeError> {
         let layout = Layout::split(bytes, REGIONS)?.with_granule(granule)?;
+        let decoys = if turnover.change == Change::Resize { DECOYS } else { 0 };
+        let layout = layout.with_decoys(decoys)?;
         Ok(Self { layout, seed, turnover })
     }
 }
@@ -52,6 +56,7 @@ impl Workload for Visits {
         match self.turnover.change {
             Change::Churn => "churn",
             Change::Migrate => "migrate",
+            Change::Resize => "resize",
         }
     }
 

@@ -1,4 +1,4 @@
-//! What managers have to have done to memory that came and went, or moved.
+//! What managers have to have done to memory that came and went, moved, or was mapped by leaves of another size.
 
 use serde::Serialize;
 use slat::{Format, GpaRange};
@@ -7,7 +7,7 @@ use super::{Audit, reclaim, table_frames};
 use crate::{
     layout::tables,
     machine::{Machine, Run},
-    manager::Manager,
+    manager::{Change, Manager},
 };
 
 /// What became of memory that moved.
@@ -21,6 +21,21 @@ pub(crate) struct Migrated {
     pub(crate) kicks: u64,
     /// Accesses through translations that should have been gone.
     pub(crate) stale: u64,
+}
+
+/// What became of large leaves that were split and made again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Resizing {
+    /// Leaves that were split, and made again.
+    pub(crate) split: u64,
+    /// Pages that were reported as dirty, also as parts of large leaves.
+    pub(crate) dirty_pages: u64,
+    /// Splits that had to wait for the tables of a decoy.
+    pub(crate) waited: u64,
+    /// Pages that were found to have changed since they were copied, and not to be dirty.
+    pub(crate) unmarked_pages: u64,
+    /// Words of the copy, of what was reported as dirty, that are not what was written.
+    pub(crate) wrong_words: u64,
 }
 
 /// What became of memory that came and went.
@@ -61,6 +76,36 @@ impl Audit {
             ("pages that were moved", given_back, moved),
         ]);
         self.migrate = Some(migrated);
+    }
+
+    /// Copies what is still dirty, now that all stand still, and checks that the copy is what memory is.
+    pub(super) fn check_resize(&mut self, machine: &Machine<'_>, run: &Run) {
+        if machine.change != Some(Change::Resize) {
+            return;
+        }
+        let mut resizing = Resizing::default();
+        for (number, manager) in run.managers.iter().enumerate() {
+            let Some(resized) = &manager.resized else { continue };
+            resizing.split += resized.split;
+            resizing.dirty_pages += resized.dirty;
+            resizing.waited += resized.waited;
+            resizing.unmarked_pages += resized.unmarked;
+            let regions = (number..machine.layout.regions().len()).step_by(run.managers.len());
+            for region in regions.filter(|&region| machine.layout.decoy(region).is_none()) {
+                let range = machine.layout.regions()[region];
+                if let Err(stuck) = resized.copy_dirty(machine, range) {
+                    self.complain(format!("the last look for dirty pages failed: {stuck}"));
+                }
+                for (gpa, words) in resized.differing(machine, range).filter(|it| it.1 > 0) {
+                    self.complain(format!(
+                        "{words} words of the copy of {gpa} are not what was written"
+                    ));
+                    resizing.wrong_words += words;
+                }
+            }
+        }
+        self.compare(&[("pages that changed and were not dirty", resizing.unmarked_pages, 0)]);
+        self.resize = Some(resizing);
     }
 
     /// Takes all memory away, and checks that every frame comes back.
