@@ -11,6 +11,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     io, thread,
+    time::Duration,
 };
 
 use slat::{
@@ -25,6 +26,9 @@ use crate::{
 
 /// Managers of one run, if there is a region for each.
 pub(crate) const MANAGERS: usize = 2;
+
+/// How often a manager looks for a region.
+const LOOK: Duration = Duration::from_micros(50);
 
 /// What is to become of the memory of a run.
 #[derive(Clone, Copy, Debug)]
@@ -174,7 +178,8 @@ impl<'m> Manager<'m> {
                     return Some(region);
                 }
             }
-            thread::yield_now();
+            // A thread that only ever yields has had its time when there is something to see.
+            thread::sleep(LOOK);
         }
         None
     }

@@ -222,13 +222,13 @@ impl Options {
         let changes = resizes || matches!(self.workload, Some(Pattern::Churn | Pattern::Migrate));
         let copies = self.workload == Some(Pattern::Precopy);
         anyhow::ensure!(
+            !resizes || self.page_size == LeafSize::Large,
+            "--workload resize needs --page-size 2M: such leaves are what it splits, and makes again"
+        );
+        anyhow::ensure!(
             !self.skip_flush || (changes || copies) && self.trace.is_none(),
             "--skip-flush needs --workload churn, migrate, resize or precopy, and no trace: nothing else \
              has anything to flush"
-        );
-        anyhow::ensure!(
-            !resizes || self.page_size == LeafSize::Large,
-            "--workload resize needs --page-size 2M: such leaves are what it splits, and makes again"
         );
         anyhow::ensure!(
             self.svg.is_none() || self.is_tour() || copies,

@@ -225,3 +225,6 @@ impl Manager<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -171,20 +171,25 @@ fn check(run: &Value) {
     assert_eq!(resident, expected);
     let (sums, written) = pages("sums");
     assert_eq!(sums, written);
+    let is_resize = run["workload"] == "resize";
     let (is_churn, is_migrate) = (run["workload"] == "churn", run["workload"] == "migrate");
     let is_kvm = run["backend"] == "kvm";
     for kind in ["accessed", "dirty"] {
         let (found, expected) = pages(kind);
         // Where memory changes, KVM may set bits for an access that then comes too late.
-        let is_exact = !is_kvm || !is_churn && !is_migrate;
+        let is_exact = !is_kvm || !is_churn && !is_migrate && !is_resize;
         assert!(found == expected || !is_exact && found > expected, "{kind}: {found}, {expected}");
     }
-    assert_eq!(run.get("churn").is_some(), is_churn);
+    assert_eq!(run.get("churn").is_some(), is_churn || is_resize);
+    assert_eq!(run.get("resize").is_some(), is_resize);
     assert_eq!(run.get("migrate").is_some(), is_migrate);
     assert_eq!(run.get("precopy").is_some(), run["workload"] == "precopy");
     assert_eq!(run.get("kvm").is_some(), is_kvm);
     if is_churn {
         assert_eq!(total("mapped_pages"), resident + number(&run["churn"]["unmapped"]));
+    } else if is_resize {
+        // The rest was mapped by managers.
+        assert!(total("mapped_pages") <= resident + number(&run["churn"]["unmapped"]), "{run:#}");
     } else {
         // Where pages move, whoever comes first maps them again.
         let moved = ["copied", "unmapped_first"].map(|way| run["migrate"][way].as_u64());
@@ -204,14 +209,15 @@ fn check_levels(run: &Value, resident: u64) {
     let levels = list(&run["levels"]);
     let count = number(&run["table_levels"]);
     let numbers: Vec<_> = levels.iter().map(|level| number(&level["level"])).collect();
-    // Where memory was copied by small pages, some may have stayed small.
+    // Where memory was copied by small pages, some may have stayed small; and decoys are small.
     let large = match number(&run["page_size"]) {
         0x1000 => 1,
         0x20_0000 => 2,
         _ => 3,
     };
     let lowest = *numbers.last().unwrap();
-    assert!(lowest == large || lowest < large && run["workload"] == "precopy", "{numbers:?}");
+    let has_small = run["workload"] == "precopy" || run["workload"] == "resize";
+    assert!(lowest == large || lowest < large && has_small, "{numbers:?}");
     assert_eq!(numbers, Vec::from_iter((lowest..=count).rev()), "the root's first");
     if lowest < large {
         return;
@@ -247,6 +253,27 @@ pub(crate) fn check_migrate(run: &Value, rounds: u64) {
     assert!(count("copied") > 0, "each manager begins so");
     assert!(count("unmapped_first") > 0, "and goes on so");
     assert_eq!(count("stale"), 0);
+}
+
+/// Checks what was done to large leaves, of which each region is one.
+pub(crate) fn check_resize(run: &Value, rounds: u64) {
+    check_churn(run, rounds);
+    let count = |field: &str| number(&run["resize"][field]);
+    assert_eq!(count("split"), rounds);
+    assert!(count("dirty_pages") > 0, "else nothing was to be lost");
+    assert_eq!((count("unmarked_pages"), count("wrong_words")), (0, 0));
+}
+
+/// Runs `resize` without flushes, and expects writes to be found that are marked nowhere; returns the run.
+pub(crate) fn found_out_in_marks(arguments: &[&str]) -> Value {
+    let skip = ["--json", "--workload", "resize", "--page-size", "2M", "--skip-flush"];
+    let ended = run(&[&skip, arguments].concat(), b"");
+    assert_eq!(ended.status, Some(FAILED), "{arguments:?}: {}", ended.errors);
+    let run = ended.document()["runs"][0].take();
+    let mut wrong = list(&run["wrong"]).iter().filter_map(Value::as_str);
+    assert!(number(&run["resize"]["unmarked_pages"]) > 0, "{arguments:?}: {run:#}");
+    assert!(wrong.next().is_some(), "{run:#}");
+    run
 }
 
 /// Checks what was done to copy memory that was written meanwhile, in so many rounds at most.

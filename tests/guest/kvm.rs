@@ -5,8 +5,9 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use crate::example::{
-    BAD_INPUT, FAILED, OK, TRACE, announce, check_churn, check_migrate, check_precopy, found_out,
-    found_out_in_copy, is_stale, is_sum_wrong, list, number, pages_of_true, run, sound, sound_run,
+    BAD_INPUT, FAILED, OK, TRACE, announce, check_churn, check_migrate, check_precopy,
+    check_resize, found_out, found_out_in_copy, found_out_in_marks, is_stale, is_sum_wrong, list,
+    number, pages_of_true, run, sound, sound_run,
 };
 
 const KVM: [&str; 2] = ["--backend", "kvm"];
@@ -155,6 +156,16 @@ on_kvm! {
         });
     }
 
+    fn large_leaves_are_split_and_made_again() {
+        let resize = ["--workload", "resize", "--memory", "8M", "--page-size", "2M"];
+        everywhere(&[&resize[..], &["--rounds", "12"]].concat(), |run, _| {
+            check_resize(run, 12);
+            assert_eq!(number(&run["churn"]["tables_left"]), 1 + GUESTS_OWN, "and the root");
+            // The decoy, the marks, the collapse.
+            assert!(number(&run["kvm"]["zaps"]) > 12, "{run:#}");
+        });
+    }
+
     fn memory_is_copied_while_it_is_written() {
         for size in ["4K", "2M"] {
             let precopy = ["--workload", "precopy", "--memory", "4500K", "--seconds", "0.05"];
@@ -195,6 +206,17 @@ on_kvm! {
             for size in ["4K", "2M"] {
                 let place = ["--vcpus", vcpus, "--page-size", size, "--memory", "4M"];
                 found_out_in_copy(&[&KVM[..], &place].concat());
+            }
+        }
+    }
+
+    fn a_flush_that_is_skipped_where_leaves_are_resized_is_found_out() {
+        for vcpus in ["1", "2", "4", "8"] {
+            for seed in ["1", "2", "3"] {
+                let place = ["--vcpus", vcpus, "--seed", seed, "--memory", "8M", "--rounds", "30"];
+                let run = found_out_in_marks(&[&KVM[..], &place].concat());
+                assert_eq!(run["kvm"]["zaps"], 0);
+                assert!(is_stale(&run), "{run:#}");
             }
         }
     }

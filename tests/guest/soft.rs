@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use crate::example::{
-    OK, TRACE, check_churn, check_migrate, check_precopy, found_out, found_out_in_copy, is_stale,
-    is_sum_wrong, list, number, pages_of_true, run, sound, sound_run,
+    OK, TRACE, check_churn, check_migrate, check_precopy, check_resize, found_out,
+    found_out_in_copy, found_out_in_marks, is_stale, is_sum_wrong, list, number, pages_of_true,
+    run, sound, sound_run,
 };
 
 const SOFT: [&str; 2] = ["--backend", "soft"];
@@ -78,6 +79,16 @@ fn memory_that_moves_takes_its_contents_along() {
 }
 
 #[test]
+fn large_leaves_are_split_and_made_again() {
+    let resize = ["--workload", "resize", "--memory", "16M", "--page-size", "2M", "--rounds", "12"];
+    everywhere(&resize, |run, _| {
+        assert_eq!(run["guest_pages"], 8 * 512 + 8 * 512, "leaves, and decoys");
+        check_resize(run, 12);
+        assert_eq!(run["churn"]["tables_left"], 1, "the root");
+    });
+}
+
+#[test]
 fn memory_is_copied_while_it_is_written() {
     for (size, pages) in [("4K", 1125), ("2M", 1536)] {
         let precopy = ["--workload", "precopy", "--memory", "4500K", "--seconds", "0.05"];
@@ -147,6 +158,16 @@ fn a_flush_that_is_skipped_is_found_out_every_time() {
                 // Not in each: what was written in the wrong place may be there all the same.
                 _ => assert!(runs.iter().any(is_sum_wrong), "{runs:#?}"),
             }
+        }
+    }
+}
+
+#[test]
+fn a_flush_that_is_skipped_is_found_out_where_leaves_are_resized() {
+    for vcpus in ["1", "3", "8"] {
+        for format in ["ept", "npt", "long-mode"] {
+            let place = ["--vcpus", vcpus, "--format", format, "--memory", "16M"];
+            found_out_in_marks(&[&SOFT[..], &place, &["--rounds", "60"]].concat());
         }
     }
 }

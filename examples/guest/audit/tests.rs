@@ -65,6 +65,11 @@ fn migrate() -> Visits {
     visits(Change::Migrate, Flushing::Served)
 }
 
+fn resize(flushing: Flushing) -> Visits {
+    let turnover = Turnover { change: Change::Resize, rounds: ROUNDS, flushing };
+    Visits::new(16 << 20, PageSize::Size2M, 1, turnover).unwrap()
+}
+
 fn touch() -> Touch {
     Touch { layout: Layout::linear(PAGES * 4096).unwrap(), seed: 1 }
 }
@@ -84,6 +89,46 @@ fn a_sound_machine_passes() {
     expect(&audit(&shared, |_, _| ()), &[]);
     expect(&audit(&churn(Flushing::Served), |_, _| ()), &[]);
     expect(&audit(&migrate(), |_, _| ()), &[]);
+    expect(&audit(&resize(Flushing::Served), |_, _| ()), &[]);
+}
+
+/// Returns a large leaf that is there, of a manager that has resized some, with that manager's number.
+fn large_leaf(machine: &Machine<'_>, run: &Run) -> (Mapping, usize) {
+    let pin = machine.table().pin();
+    let leaf_of = |region: usize| pin.mappings(machine.layout.regions()[region]).unwrap().next();
+    let managers = run.managers.len();
+    let all = (0..machine.layout.regions().len()).filter(|it| machine.layout.decoy(*it).is_none());
+    let mut own = all.filter(|region| run.managers[region % managers].resized.is_some());
+    own.find_map(|region| Some((leaf_of(region)?, region % managers))).unwrap()
+}
+
+#[test]
+fn a_leaf_that_stays_small_is_noticed() {
+    let wrong = audit(&resize(Flushing::Served), |machine, run| {
+        // Room for a table: decoys take all there is.
+        let there = run.present().find(|&region| machine.layout.decoy(region).is_some()).unwrap();
+        machine.space.unmap_region(machine.layout.regions()[there]).unwrap();
+        reclaim(machine);
+        let kick = |_: ObserverId| ();
+        let (leaf, _) = large_leaf(machine, run);
+        machine.table().split(leaf.gpa, PageSize::Size4K, &kick).unwrap();
+    });
+    assert!(wrong.iter().any(|wrong| wrong.contains(" is mapped as Size4K")), "{wrong:#?}");
+}
+
+#[test]
+fn a_write_that_a_resize_does_not_report_is_noticed() {
+    let wrong = audit(&resize(Flushing::Served), |machine, run| {
+        let (leaf, manager) = large_leaf(machine, run);
+        let resized = run.managers[manager].resized.as_ref().unwrap();
+        resized.copy_dirty(machine, leaf.range()).unwrap();
+        machine.memory.frame(leaf.pfn).unwrap().add(3, 1);
+    });
+    expect(&wrong, &["1 words of the copy of ", " adds up to "]);
+    let wrong = audit(&resize(Flushing::Served), |_, run| {
+        run.managers[0].resized.as_mut().unwrap().unmarked += 1;
+    });
+    expect(&wrong, &["pages that changed and were not dirty: 1, expected 0"]);
 }
 
 #[test]

@@ -39,6 +39,18 @@ fn memory_splits_into_regions_that_adjoin() {
 }
 
 #[test]
+fn a_decoy_takes_a_table_of_each_level_below_the_root() {
+    let large = Layout::linear(4 << 20).unwrap().with_granule(PageSize::Size2M).unwrap();
+    let layout = large.with_decoys(2).unwrap();
+    assert_eq!([0, 1, 2].map(|region| layout.decoy(region)), [None, Some(0), Some(1)]);
+    let sizes = [0, 1, 2].map(|region| layout.leaves_of(region));
+    assert_eq!(sizes, [PageSize::Size2M, PageSize::Size4K, PageSize::Size4K]);
+    assert_eq!([0, 1, 2].map(|region| layout.pages_of(region).len()), [1024, 512, 512]);
+    let regions = layout.regions().iter().copied().zip(sizes);
+    assert_eq!(tables(regions.collect(), Levels::Four), 3 + 2 * 3);
+}
+
+#[test]
 fn pages_of_neighbouring_spans_share_a_region() {
     let layout = around(&[0x40_0000, 0x40_1000, 0x60_0000, 0x1ff_f000_0000]);
     let pages: Vec<_> = layout.regions().iter().map(|region| region.pages()).collect();

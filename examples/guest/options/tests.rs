@@ -104,6 +104,20 @@ fn a_gigabyte_is_not_what_comes_and_goes() {
 }
 
 #[test]
+fn only_leaves_of_2_mib_are_split_and_made_again() {
+    let check = |size| parse(&["--workload", "resize", "--page-size", size]).unwrap().check();
+    check("2M").unwrap();
+    for size in ["4K", "1G"] {
+        let error = check(size).unwrap_err().to_string();
+        assert!(error.contains("--workload resize needs --page-size 2M"), "{error}");
+    }
+    let skip = ["--workload", "resize", "--page-size", "2M", "--skip-flush"];
+    let options = parse(&skip).unwrap();
+    options.check().unwrap();
+    assert_eq!(options.turnover(Change::Resize).flushing, Flushing::Skipped);
+}
+
+#[test]
 fn only_a_precopy_has_a_picture() {
     let check = |arguments: &[&str]| {
         parse(&[&["--svg", "picture.svg"], arguments].concat()).unwrap().check()
@@ -145,7 +159,7 @@ fn only_what_changes_memory_has_a_flush_to_skip() {
         &["--skip-flush", "--workload", "precopy", "--trace", "-"],
     ] {
         let error = parse(arguments).unwrap().check().unwrap_err().to_string();
-        let reason = "--skip-flush needs --workload churn, migrate or precopy";
+        let reason = "--skip-flush needs --workload churn, migrate, resize or precopy";
         assert!(error.contains(reason), "{arguments:?}: {error}");
     }
 }
