@@ -34,7 +34,7 @@ fn a_flush_can_be_skipped_only_where_there_is_one() {
     ] {
         let errors = refused(arguments, b"");
         assert!(
-            errors.contains("--skip-flush needs --workload churn, migrate or precopy"),
+            errors.contains("--skip-flush needs --workload churn, migrate, resize or precopy"),
             "{errors}"
         );
     }

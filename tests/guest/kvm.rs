@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::example::{
     BAD_INPUT, FAILED, OK, TRACE, announce, check_churn, check_migrate, check_precopy,
-    check_resize, found_out, found_out_in_copy, found_out_in_marks, is_stale, is_sum_wrong, list,
+    check_resize, found_out, found_out_in_copy, found_out_in_resize, is_stale, is_sum_wrong, list,
     number, pages_of_true, run, sound, sound_run,
 };
 
@@ -214,7 +214,7 @@ on_kvm! {
         for vcpus in ["1", "2", "4", "8"] {
             for seed in ["1", "2", "3"] {
                 let place = ["--vcpus", vcpus, "--seed", seed, "--memory", "8M", "--rounds", "30"];
-                let run = found_out_in_marks(&[&KVM[..], &place].concat());
+                let run = found_out_in_resize(&[&KVM[..], &place].concat());
                 assert_eq!(run["kvm"]["zaps"], 0);
                 assert!(is_stale(&run), "{run:#}");
             }
