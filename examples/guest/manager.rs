@@ -27,8 +27,8 @@ use crate::{
 /// Managers of one run, if there is a region for each.
 pub(crate) const MANAGERS: usize = 2;
 
-/// How often a manager looks for a region.
-const LOOK: Duration = Duration::from_micros(50);
+/// How often a manager looks for what it waits for.
+pub(crate) const LOOK: Duration = Duration::from_micros(50);
 
 /// What is to become of the memory of a run.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +86,7 @@ pub(crate) enum Stuck {
     Dirty(#[from] DirtyError),
     #[error("collapsing failed: {0}")]
     Collapse(#[from] CollapseError),
-    #[error("splitting failed: {0}")]
+    #[error("splitting failed: {0}: {source}", source = .0.source)]
     Split(#[from] SplitRangeError),
     #[error("harvesting failed: {0}")]
     Harvest(#[from] HarvestError),

@@ -30,13 +30,13 @@ use crate::{
     frame::{Frame, WORDS},
     layout::Layout,
     machine::{Machine, is_there_at_first},
-    manager::{Manager, Stuck},
+    manager::{LOOK, Manager, Stuck},
     mapping::Mapping,
     precopy::frames,
 };
 
-/// How often a manager looks whether there are tables for a split.
-const MOST_LOOKS: u64 = 1 << 20;
+/// How often a manager looks whether there are tables for a split: for some seconds.
+const MOST_LOOKS: u64 = 1 << 17;
 
 /// What one manager did to large leaves.
 #[derive(Debug)]
@@ -199,7 +199,8 @@ impl Manager<'_> {
                 table.reclaim(kicks);
                 resized.waited += 1;
             }
-            thread::yield_now();
+            // It may be in KVM, which makes it wait for other processors: one that yields all the time keeps it.
+            thread::sleep(LOOK);
         }
         unreachable!("the last is an error")
     }
@@ -209,7 +210,7 @@ impl Manager<'_> {
         let place = &self.stage.places[region];
         let before = place.uses();
         while self.stage.vcpus.any() && before.is_some() && place.uses() == before {
-            thread::yield_now();
+            thread::sleep(LOOK);
         }
     }
 
