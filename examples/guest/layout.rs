@@ -103,6 +103,11 @@ impl Layout {
         if self.decoy(region).is_some() { PageSize::Size4K } else { self.granule }
     }
 
+    /// Returns how many of its regions are decoys.
+    pub(crate) fn decoys(&self) -> usize {
+        self.decoys
+    }
+
     /// Returns which of the decoys a region is, if it is one.
     pub(crate) fn decoy(&self, region: usize) -> Option<usize> {
         region.checked_sub(self.regions.len() - self.decoys)

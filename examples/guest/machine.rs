@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use slat::{
-    AnyFormat, Arena, ArenaOptions, Attr, Backing, Format, Gpa, GpaRange, Kick, LeafFlags,
+    AnyFormat, Arena, ArenaOptions, Attr, Backing, Format, Gpa, GpaRange, Kick, LeafFlags, Levels,
     MapRegionError, ObserverId, PageSize, PageTable, Prot, Space,
 };
 
@@ -25,6 +25,7 @@ use crate::{
     outcome::{Outcome, Tally},
     precopy::{Copied, Copier},
     progress::{Progress, Ticker},
+    resizer,
     soft::SoftCpu,
     stage::{Kicks, Stage},
     vcpu::Vcpu,
@@ -87,12 +88,7 @@ impl<'w> Machine<'w> {
         let layout = workload.layout();
         let granule = layout.granule();
         let system = host.map(|host| (host.region(vcpus), PageSize::Size4K));
-        let finest = if workload.precopy().is_some() { PageSize::Size4K } else { granule };
-        let regions =
-            (0..layout.regions().len()).filter(|&region| is_there_at_first(layout, region));
-        let regions =
-            regions.map(|region| (layout.regions()[region], finest.min(layout.leaves_of(region))));
-        let tables = layout::tables(regions.chain(system).collect(), format.levels());
+        let tables = tables(workload, system, format.levels());
         let arena = ArenaOptions::new(tables).with_base(TABLES).with_memfd().create();
         let table = PageTable::new(format, arena.context("no memory for the tables")?)
             .context("making the table failed")?;
@@ -110,14 +106,7 @@ impl<'w> Machine<'w> {
         let turnover = workload.turnover();
         let change = turnover.map(|turnover| turnover.change);
         let moves = change == Some(Change::Migrate);
-        // Each vCPU can have frames for one leaf that another maps first. A manager that moves a region has
-        // the old frames and the new ones.
-        let spare = vcpus * granule.pages() as usize;
-        let twice = if moves { MANAGERS * layout.largest() } else { 0 };
-        // Between leaves of two sizes there are gaps, each smaller than a large one.
-        let gaps =
-            if layout.decoy(layout.regions().len() - 1).is_some() { layout.mapped() } else { 0 };
-        let memory = GuestMemory::new(layout.mapped() + spare + twice + gaps);
+        let memory = GuestMemory::new(frames(layout, vcpus, change));
         let memory = Arc::new(memory.context("no memory for the guest")?);
         let vm = host.map(|host| Vm::new(host, &space, Arc::clone(memory.mapping()), vcpus));
         let vm = vm.transpose().context("making the guest failed")?;
@@ -144,10 +133,10 @@ impl<'w> Machine<'w> {
             flushing,
             vm,
         };
-        let there = layout.regions().iter().enumerate();
-        for (number, region) in there.filter(|&(number, _)| is_there_at_first(layout, number)) {
-            let mapped = machine.map_region(number);
-            mapped.with_context(|| format!("making the region {region} failed"))?;
+        for region in there_at_first(layout) {
+            let mapped = machine.map_region(region);
+            let range = layout.regions()[region];
+            mapped.with_context(|| format!("making the region {range} failed"))?;
         }
         Ok(machine)
     }
@@ -191,7 +180,8 @@ impl<'w> Machine<'w> {
     ) -> anyhow::Result<Run> {
         let regions = self.layout.regions().len();
         let turnover = workload.turnover();
-        let managers = if turnover.is_some() { MANAGERS.min(regions) } else { 0 };
+        let most = MANAGERS.min(regions - self.layout.decoys());
+        let managers = if turnover.is_some() { most } else { 0 };
         let rounds = turnover.map_or(0, |turnover| turnover.rounds);
         let copiers = usize::from(workload.precopy().is_some());
         let stage = Stage::new(regions, vcpus, managers + copiers, rounds);
@@ -252,7 +242,35 @@ impl<'w> Machine<'w> {
     }
 }
 
-/// Tells whether a region is there from the beginning: all are but decoys, of which each manager has one.
+/// Returns how many tables a workload needs, and a guest's own memory: those of what is mapped, and no more, so
+/// that what needs one has one that was another's.
+fn tables(workload: &dyn Workload, system: Option<(GpaRange, PageSize)>, levels: Levels) -> u64 {
+    let layout = workload.layout();
+    let is_copied = workload.precopy().is_some();
+    let size = |region| if is_copied { PageSize::Size4K } else { layout.leaves_of(region) };
+    let regions = there_at_first(layout).map(|region| (layout.regions()[region], size(region)));
+    layout::tables(regions.chain(system).collect(), levels) + resizer::tables(workload, levels)
+}
+
+/// Returns how many frames so many vCPUs need, and the managers.
+fn frames(layout: &Layout, vcpus: usize, change: Option<Change>) -> usize {
+    // Each vCPU can have frames for one leaf that another maps first.
+    let spare = vcpus * layout.granule().pages() as usize;
+    let more = match change {
+        // A manager that moves a region has the old frames and the new ones.
+        Some(Change::Migrate) => MANAGERS * layout.largest(),
+        // Between leaves of two sizes there are gaps, each smaller than a large one.
+        Some(Change::Resize) => layout.mapped(),
+        Some(Change::Churn) | None => 0,
+    };
+    layout.mapped() + spare + more
+}
+
+/// Returns the regions that are there from the beginning: all but decoys, of which each manager has one.
+fn there_at_first(layout: &Layout) -> impl Iterator<Item = usize> {
+    (0..layout.regions().len()).filter(|&region| is_there_at_first(layout, region))
+}
+
 pub(crate) fn is_there_at_first(layout: &Layout, region: usize) -> bool {
     layout.decoy(region).is_none_or(|decoy| decoy < MANAGERS)
 }

@@ -22,7 +22,7 @@
 use std::{io, ops::ControlFlow, thread};
 
 use slat::{
-    Bitmap, Gpa, GpaRange, HostPfn, Mark, PAGE_BYTES, PageSize, SplitError, SplitRangeError,
+    Bitmap, Gpa, GpaRange, HostPfn, Levels, Mark, PAGE_BYTES, PageSize, SplitError, SplitRangeError,
 };
 
 use crate::{
@@ -30,9 +30,10 @@ use crate::{
     frame::{Frame, WORDS},
     layout::Layout,
     machine::{Machine, is_there_at_first},
-    manager::{LOOK, Manager, Stuck},
+    manager::{Change, LOOK, MANAGERS, Manager, Stuck},
     mapping::Mapping,
     precopy::frames,
+    workload::Workload,
 };
 
 /// How often a manager looks whether there are tables for a split: for some seconds.
@@ -114,6 +115,15 @@ impl Resized {
     fn copy_of(&self, gpa: u64) -> Frame<'_> {
         Frame::of(&self.copy, gpa / PAGE_BYTES)
     }
+}
+
+/// Returns how many tables the splits of a workload need besides those of decoys, one of each level below the
+/// root, that is where a region has more leaves.
+pub(crate) fn tables(workload: &dyn Workload, levels: Levels) -> u64 {
+    let resizes = workload.turnover().is_some_and(|turnover| turnover.change == Change::Resize);
+    let leaves = workload.layout().largest() as u64 / PageSize::Size2M.pages();
+    let of_decoy = u64::from(levels.count()) - 1;
+    if resizes { MANAGERS as u64 * leaves.saturating_sub(of_decoy) } else { 0 }
 }
 
 /// How far a round is.

@@ -86,6 +86,11 @@ fn large_leaves_are_split_and_made_again() {
         check_resize(run, 12);
         assert_eq!(run["churn"]["tables_left"], 1, "the root");
     });
+    for (memory, leaves) in [("2M", 1), ("160M", 5)] {
+        let few = ["--workload", "resize", "--memory", memory, "--page-size", "2M"];
+        let run = sound_run(&[&SOFT[..], &few, &["--rounds", "5"]].concat(), b"");
+        assert!(number(&run["resize"]["split"]) <= 5 * leaves);
+    }
 }
 
 #[test]
