@@ -7,6 +7,7 @@ extern crate alloc;
 
 mod cases;
 mod guest;
+mod linux;
 mod machine;
 mod virt;
 mod world;
@@ -18,6 +19,7 @@ use machine::{
     power::{self, Ended},
     processors,
 };
+use linux::multiboot::Multiboot;
 use slat::Format;
 use virt::{Job, Virt, svm::Svm, vmx::Vmx};
 
@@ -35,15 +37,24 @@ extern "C" fn start(processor: u32) -> ! {
     machine::init();
     let count = processors::start_others();
     say!("{count} processors");
-    let passed = match (Svm::find(), Vmx::find()) {
+    let multiboot = Multiboot::read();
+    let passed = match (Svm::find(), multiboot.modules().next()) {
+        // SAFETY: neither the cases nor another guest are.
+        (Some(svm), Some(_)) => unsafe { linux::boot(svm, multiboot) },
+        _ => test_all(),
+    };
+    power::off(if passed { Ended::Passed } else { Ended::Failed });
+}
+
+fn test_all() -> bool {
+    match (Svm::find(), Vmx::find()) {
         (Some(svm), _) => test(svm),
         (None, Some(vmx)) => test(vmx),
         (None, None) => {
             say!("this processor has neither SVM with nested paging nor VMX");
             power::off(Ended::Nothing);
         }
-    };
-    power::off(if passed { Ended::Passed } else { Ended::Failed });
+    }
 }
 
 fn test<V: Virt>(virt: V) -> bool {
