@@ -32,6 +32,13 @@ pub(super) struct Places {
     pub(super) devices: [Range<u64>; 2],
 }
 
+/// What a guest's memory is made of.
+pub(super) struct Made {
+    pub(super) space: Memory,
+    pub(super) places: Places,
+    pub(super) pool: Arc<Pool>,
+}
+
 /// Returns where the machine's memory ends, below 4 GiB.
 fn ram_end(multiboot: Multiboot) -> u64 {
     let pieces = multiboot.map().filter(|piece| piece.is_ram && piece.range.end <= DEVICES_END);
@@ -47,7 +54,7 @@ pub(super) fn pages(range: &Range<u64>) -> GpaRange {
 ///
 /// # Safety
 /// There is no other guest, and nobody uses memory from that of the guest on.
-pub(super) unsafe fn new(format: Npt, multiboot: Multiboot, largest: PageSize) -> (Memory, Places) {
+pub(super) unsafe fn new(format: Npt, multiboot: Multiboot, largest: PageSize) -> Made {
     // SAFETY: the caller's promise.
     let frames = Arc::new(unsafe { Frames::new(TABLES) });
     let table = PageTable::new(format, frames).expect("there are frames");
@@ -72,5 +79,5 @@ pub(super) unsafe fn new(format: Npt, multiboot: Multiboot, largest: PageSize) -
         let backing = Contiguous::device(frame_of(range.start), pages(range).pages());
         all(range, Arc::new(backing.expect("it is small")));
     }
-    (space, places)
+    Made { space, places, pool }
 }

@@ -8,6 +8,7 @@ unsafe extern "C" {
     static boot_multiboot: u64;
 }
 
+const HAS_COMMAND_LINE: u32 = 1 << 2;
 const HAS_MODULES: u32 = 1 << 3;
 const HAS_MAP: u32 = 1 << 6;
 /// In a memory map: the guest may use it as it likes.
@@ -43,6 +44,15 @@ fn long(address: u64) -> u64 {
     word(address) | word(address + 4) << 32
 }
 
+/// Reads what was said with a file's name, which comes first.
+fn words(address: u64) -> &'static str {
+    assert!(address < HEAP.start, "a command line lies in the heap");
+    // SAFETY: the loader has put it there, a zero ends it, and nobody writes below the heap.
+    let all = unsafe { CStr::from_ptr(ptr::with_exposed_provenance(address as usize)) };
+    let all = all.to_str().expect("a command line is text");
+    all.split_once(' ').map_or("", |(_name, words)| words)
+}
+
 impl Multiboot {
     /// Returns what was said when the image began.
     pub(crate) fn read() -> Self {
@@ -52,6 +62,11 @@ impl Multiboot {
 
     fn has(self, what: u32) -> bool {
         word(self.0) & u64::from(what) != 0
+    }
+
+    /// Returns what was said with the image's name.
+    pub(crate) fn words(self) -> &'static str {
+        if self.has(HAS_COMMAND_LINE) { words(word(self.0 + 16)) } else { "" }
     }
 
     /// Returns the files.
@@ -80,8 +95,8 @@ impl Multiboot {
 
 impl Module {
     fn read(at: u64) -> Self {
-        let (start, end, words) = (word(at), word(at + 4), word(at + 8));
-        assert!(end <= HEAP.start && words < HEAP.start, "a module reaches into the heap");
+        let (start, end) = (word(at), word(at + 4));
+        assert!(end <= HEAP.start, "a module reaches into the heap");
         // SAFETY: the loader has put it there, and nobody writes below the heap.
         let bytes = unsafe {
             slice::from_raw_parts(
@@ -89,10 +104,6 @@ impl Module {
                 (end - start) as usize,
             )
         };
-        // SAFETY: as above; a zero ends it.
-        let all = unsafe { CStr::from_ptr(ptr::with_exposed_provenance(words as usize)) };
-        let all = all.to_str().expect("a module's words are text");
-        let words = all.split_once(' ').map_or("", |(_name, words)| words);
-        Self { bytes, words }
+        Self { bytes, words: words(word(at + 8)) }
     }
 }
