@@ -15,6 +15,8 @@ use crate::machine::{console::say, memory::address_of};
 
 /// So many characters a round's picture has.
 const CELLS: NonZero<usize> = NonZero::new(64).unwrap();
+/// Of so many pages that were written a lossy copy passes one over.
+const LOST: usize = 64;
 const WORDS: usize = (PAGE_BYTES / 8) as usize;
 
 /// The copy.
@@ -105,8 +107,9 @@ impl Copy {
             found
         });
         let written = low.runs().chain(high.runs()).flat_map(all_pages);
-        let lost = usize::from(self.copying == Copying::Lossy);
-        written.skip(lost).for_each(|gpa| self.take(gpa));
+        let is_lost = |nth: usize| self.copying == Copying::Lossy && nth % LOST == 0;
+        let kept = written.enumerate().filter(|&(nth, _)| !is_lost(nth)).map(|(_, gpa)| gpa);
+        kept.collect::<Vec<_>>().into_iter().for_each(|gpa| self.take(gpa));
         let count = low.count() + high.count();
         say!("round {:3}: {count:6} pages |{}|", self.rounds, Heat::new(&high, CELLS));
         count

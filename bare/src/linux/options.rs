@@ -9,7 +9,7 @@ use super::multiboot::Multiboot;
 pub(super) enum Copying {
     Off,
     On,
-    /// On, but of the pages that are reported one in each round is not copied: the copy must be wrong.
+    /// On, but some of the pages that are reported are not copied: the copy must be wrong.
     Lossy,
 }
 

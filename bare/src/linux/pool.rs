@@ -10,7 +10,7 @@ use crate::machine::memory::{address_of, frame_of};
 
 const LARGE: u64 = PageSize::Size2M.bytes();
 
-/// Frames that no page has: those of 2 MiB are taken from below, those of 4 KiB from above.
+/// Frames that no page has: those of 4 KiB are taken from below, those of 2 MiB from above.
 #[derive(Debug)]
 pub(crate) struct Pool(SpinMutex<Free>);
 
@@ -29,7 +29,7 @@ impl Pool {
     /// # Safety
     /// Nobody uses that memory but by way of the pool.
     pub(crate) unsafe fn new(range: Range<u64>) -> Self {
-        let fresh = range.start.next_multiple_of(LARGE)..range.end / PAGE_BYTES * PAGE_BYTES;
+        let fresh = range.start.next_multiple_of(PAGE_BYTES)..range.end / LARGE * LARGE;
         Self(SpinMutex::new(Free { fresh, small: Vec::new(), large: Vec::new() }))
     }
 }
@@ -48,12 +48,12 @@ impl Free {
         let there = self.fresh.end.saturating_sub(self.fresh.start);
         match size {
             PageSize::Size4K if there >= PAGE_BYTES => {
-                self.fresh.end -= PAGE_BYTES;
-                Some(frame_of(self.fresh.end))
+                self.fresh.start += PAGE_BYTES;
+                Some(frame_of(self.fresh.start - PAGE_BYTES))
             }
             PageSize::Size2M if there >= LARGE => {
-                self.fresh.start += LARGE;
-                Some(frame_of(self.fresh.start - LARGE))
+                self.fresh.end -= LARGE;
+                Some(frame_of(self.fresh.end))
             }
             _ => None,
         }
