@@ -87,27 +87,42 @@ pub(super) fn port(processor: &mut Processor, access: &PortAccess) -> Done {
     if access.direction == Direction::Out && port == POWER && rax as u16 & SLEEP != 0 {
         return Done::PoweredOff;
     }
-    // SAFETY: the machine's devices are the guest's, and none of them has to do with memory of the image's.
-    let read = unsafe {
-        match (access.direction, access.bytes) {
-            (Direction::Out, 1) => {
-                outb(port, rax as u8);
-                rax
-            }
-            (Direction::Out, 2) => {
-                outw(port, rax as u16);
-                rax
-            }
-            (Direction::Out, _) => {
-                outl(port, rax as u32);
-                rax
-            }
-            (Direction::In, 1) => rax & !0xff | u64::from(inb(port)),
-            (Direction::In, 2) => rax & !0xffff | u64::from(inw(port)),
-            (Direction::In, _) => u64::from(inl(port)),
+    let read = match access.direction {
+        Direction::Out => {
+            write(port, access.bytes, rax as u32);
+            rax
+        }
+        // Only 32 bits clear those above.
+        Direction::In => {
+            let kept = if access.bytes == 4 { 0 } else { !0 << (8 * access.bytes) };
+            rax & kept | u64::from(read(port, access.bytes))
         }
     };
     processor.set_rax(read);
     processor.skip_access(access);
     Done::Passed
+}
+
+/// Writes a port, as wide as it is said.
+fn write(port: u16, bytes: u64, value: u32) {
+    match bytes {
+        // SAFETY: the machine's devices are the guest's, and none has to do with memory of the image's.
+        1 => unsafe { outb(port, value as u8) },
+        // SAFETY: as above.
+        2 => unsafe { outw(port, value as u16) },
+        // SAFETY: as above.
+        _ => unsafe { outl(port, value) },
+    }
+}
+
+/// Reads a port, as wide as it is said.
+fn read(port: u16, bytes: u64) -> u32 {
+    match bytes {
+        // SAFETY: as in `write`.
+        1 => unsafe { inb(port) }.into(),
+        // SAFETY: as in `write`.
+        2 => unsafe { inw(port) }.into(),
+        // SAFETY: as in `write`.
+        _ => unsafe { inl(port) },
+    }
 }

@@ -48,7 +48,7 @@ fn words(frame: HostPfn) -> *mut u64 {
 /// Returns a word of a frame.
 fn word(frame: HostPfn, index: usize) -> u64 {
     // SAFETY: the frame is of the guest's memory or of the copy, and mapped one to one; nobody has a reference to it.
-    unsafe { words(frame).add(index).read_volatile() }
+    unsafe { words(frame).wrapping_add(index).read_volatile() }
 }
 
 fn all_pages(range: GpaRange) -> impl Iterator<Item = Gpa> {
@@ -107,9 +107,9 @@ impl Copy {
             found
         });
         let written = low.runs().chain(high.runs()).flat_map(all_pages);
-        let is_lost = |nth: usize| self.copying == Copying::Lossy && nth % LOST == 0;
-        let kept = written.enumerate().filter(|&(nth, _)| !is_lost(nth)).map(|(_, gpa)| gpa);
-        kept.collect::<Vec<_>>().into_iter().for_each(|gpa| self.take(gpa));
+        let is_lossy = self.copying == Copying::Lossy;
+        let kept = written.enumerate().filter(|(nth, _)| !is_lossy || !nth.is_multiple_of(LOST));
+        kept.for_each(|(_, gpa)| self.take(gpa));
         let count = low.count() + high.count();
         say!("round {:3}: {count:6} pages |{}|", self.rounds, Heat::new(&high, CELLS));
         count

@@ -2,7 +2,7 @@
 
 use core::num::NonZero;
 
-use slat::{PageState, SpaceStats, VcpuStats};
+use slat::{Heat, PageState, SpaceStats, VcpuStats};
 
 use super::{
     clock::Clock,
@@ -38,12 +38,11 @@ const CELLS: NonZero<usize> = NonZero::new(64).unwrap();
 pub(super) fn memory(space: &Memory, places: &Places) {
     let states = [PageState::Resident, PageState::Accessed, PageState::Dirty];
     let [resident, accessed, dirty] = states.map(|state| {
-        let ram = space.heat(state, CELLS);
-        let of_guest =
-            ram.iter().filter(|heat| places.ram.iter().any(|ram| pages(ram) == heat.range()));
-        let count =
-            of_guest.clone().flat_map(|heat| heat.cells()).map(|cell| cell.count).sum::<u64>();
-        if let Some(high) = of_guest.last() {
+        let heats = space.heat(state, CELLS);
+        let is_ram = |heat: &&Heat| places.ram.iter().any(|ram| pages(ram) == heat.range());
+        let cells = heats.iter().filter(is_ram).flat_map(Heat::cells);
+        let count = cells.map(|cell| cell.count).sum::<u64>();
+        if let Some(high) = heats.iter().rfind(is_ram) {
             say!("{state:?}: |{high}|");
         }
         count

@@ -2,8 +2,8 @@
 # with all of its registers but those of the control block. Interrupts are held back from CLGI to STGI.
 #
 # VMRUN leaves FS, GS, TR, LDTR, and what SYSCALL and SYSENTER go by, alone: VMLOAD and VMSAVE exchange
-# them. The image's own code uses XMM registers to copy with, and no others of their kind, so the first 512
-# bytes of that state have to be kept; the upper halves, and XCR0, stay the guest's.
+# them. The image's own code uses the first 128 bits of XMM registers, to copy and to count with, and
+# nothing else of their kind: so 512 bytes of that state have to be kept; the rest of it, and XCR0, stay the guest's.
 .set FPU, 112
 
 .globl svm_run_whole

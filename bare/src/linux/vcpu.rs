@@ -57,6 +57,7 @@ const EXIT_NESTED_FAULT: u64 = 0x400;
 /// The event is there; it has an error code; it is an exception, or an INT instruction's.
 const EVENT_VALID: u64 = 1 << 31;
 const EVENT_HAS_CODE: u64 = 1 << 11;
+const EVENT_VECTOR: u64 = 0xff;
 const EVENT_KIND: u64 = 7 << 8;
 const EVENT_EXCEPTION: u64 = 3 << 8;
 const EVENT_SOFTWARE: u64 = 4 << 8;
@@ -246,10 +247,9 @@ impl Processor {
         self.control.put(more::EVENT, EVENT_VALID | EVENT_EXCEPTION | code | exception as u64);
     }
 
-    /// Says whether it comes out before the next interrupt, or before the next return from one.
+    /// Has it come out before the next interrupt as well, or before the next return from one.
     pub(crate) fn stop_at(&mut self, what: Stop) {
         let bits = match what {
-            Stop::Nothing => 0,
             Stop::Interrupt => ON_INTERRUPT,
             Stop::Return => ON_RETURN,
         };
@@ -271,8 +271,13 @@ impl Processor {
     /// Has an event that the exit came in the middle of delivered again (15.7.2).
     fn deliver_again(&mut self) {
         let event = self.control.get(more::EXIT_EVENT);
-        // An INT instruction is done again.
-        let again = event & EVENT_VALID != 0 && event & EVENT_KIND != EVENT_SOFTWARE;
+        // INT n, INT3 and INTO are done again.
+        let is_instruction = match event & EVENT_KIND {
+            EVENT_SOFTWARE => true,
+            EVENT_EXCEPTION => matches!(event & EVENT_VECTOR, 3 | 4),
+            _ => false,
+        };
+        let again = event & EVENT_VALID != 0 && !is_instruction;
         self.control.put(more::EVENT, if again { event } else { 0 });
     }
 
@@ -299,7 +304,6 @@ impl Processor {
 /// What the guest comes out for, besides what it always does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    Nothing,
     Interrupt,
     Return,
 }
