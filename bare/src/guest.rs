@@ -1,12 +1,16 @@
 //! The guest: where its code and its pages are, and what it can be told to do.
 
-use core::{arch::global_asm, ptr};
+use core::{
+    arch::global_asm,
+    ptr,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
-use slat::{Gpa, HostPfn, PAGE_BYTES};
+use slat::{Gpa, GpaRange, HostPfn, PAGE_BYTES};
 
 use crate::{
-    machine::memory::{self, GUEST, frame_of},
-    virt::Job,
+    machine::memory::{self, GUEST},
+    virt::Registers,
 };
 
 global_asm!(include_str!("guest.S"), options(att_syntax));
@@ -27,19 +31,28 @@ pub(crate) const fn page(index: u64) -> Gpa {
     Gpa::new(DATA + index * PAGE_BYTES)
 }
 
-/// Returns the frame behind the guest's page.
+/// Returns the addresses of `count` of the guest's pages.
+pub(crate) fn pages(first: u64, count: u64) -> GpaRange {
+    GpaRange::from_pages(page(first), count).expect("they are a part of the guest's memory")
+}
+
+/// Returns one of the frames that the guest's pages are made of.
 pub(crate) const fn frame(index: u64) -> HostPfn {
-    frame_of(GUEST.start + index * PAGE_BYTES)
+    HostPfn::containing(GUEST.start + index * PAGE_BYTES)
 }
 
-/// Reads the first word of a page.
-pub(crate) fn word(index: u64) -> u32 {
-    let address = memory::address_of(frame(index)) as usize;
-    // SAFETY: it is memory of the guest, mapped one to one, to which nobody has a reference.
-    unsafe { ptr::with_exposed_provenance::<u32>(address).read_volatile() }
+/// Returns the first word of one of the guest's frames: guests add to it.
+pub(crate) fn word(frame: HostPfn) -> &'static AtomicU32 {
+    // SAFETY: it is memory of the guest, mapped one to one for ever, to whose words all accesses are atomic.
+    unsafe { AtomicU32::from_ptr(memory::pointer(frame)) }
 }
 
-/// What is done with each of so many pages.
+/// Makes the first words of frames zero.
+pub(crate) fn clear(first: u64, count: u64) {
+    (first..first + count).for_each(|index| word(frame(index)).store(0, Ordering::Relaxed));
+}
+
+/// What is done with the first word of each of so many pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deed {
     Read = 0,
@@ -47,10 +60,32 @@ pub(crate) enum Deed {
     AddOne = 2,
 }
 
+/// What a guest is told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Job {
+    pub(crate) deed: Deed,
+    /// The first page of a pass, and how many there are.
+    pub(crate) first: u64,
+    pub(crate) count: u64,
+    pub(crate) passes: u64,
+}
+
 impl Job {
-    /// Does something with `count` pages from `first` on.
+    /// Does something with `count` pages from `first` on, once.
     pub(crate) const fn new(deed: Deed, first: u64, count: u64) -> Self {
-        Self([page(first).get(), count, deed as u64])
+        Self { deed, first, count, passes: 1 }
+    }
+
+    /// Does it again and again.
+    pub(crate) const fn times(self, passes: u64) -> Self {
+        Self { passes, ..self }
+    }
+
+    /// Returns the registers with which it begins.
+    pub(crate) const fn registers(self) -> Registers {
+        let Self { deed, first, count, passes } = self;
+        let first = page(first).get();
+        Registers { rbx: first, rcx: count, rdx: deed as u64, rsi: passes, rdi: first, rbp: count }
     }
 }
 
@@ -58,19 +93,15 @@ impl Job {
 pub(crate) fn load(call: [u8; 3]) -> HostPfn {
     let (start, end) = (&raw const guest_code, &raw const guest_code_end);
     let at_call = (&raw const guest_code_call).addr() - start.addr();
-    let page = memory::control_page();
-    let to = ptr::with_exposed_provenance_mut::<u8>(page as usize);
-    // SAFETY: the page is new, and longer than the code, of which the call is a part.
-    unsafe {
-        ptr::copy_nonoverlapping(start, to, end.addr() - start.addr());
-        ptr::copy_nonoverlapping(call.as_ptr(), to.add(at_call), call.len());
-    }
-    frame_of(page)
+    let page = HostPfn::containing(memory::control_page());
+    // SAFETY: the page is new, and longer than the code.
+    unsafe { ptr::copy_nonoverlapping(start, memory::pointer(page), end.addr() - start.addr()) };
+    // SAFETY: the call is a part of it.
+    unsafe { memory::pointer::<u8>(page).add(at_call).cast::<[u8; 3]>().write(call) };
+    page
 }
 
-/// Puts a call of the host at the beginning of a page.
-pub(crate) fn put_call(index: u64, call: [u8; 3]) {
-    let address = memory::address_of(frame(index)) as usize;
-    // SAFETY: as in `word`.
-    unsafe { ptr::with_exposed_provenance_mut::<[u8; 3]>(address).write_volatile(call) };
+/// Puts a call of the host at the beginning of one of the guest's frames.
+pub(crate) fn put_call(frame: HostPfn, call: [u8; 3]) {
+    word(frame).store(u32::from_le_bytes([call[0], call[1], call[2], 0]), Ordering::Relaxed);
 }

@@ -6,7 +6,7 @@ mod clock;
 mod copy;
 mod loader;
 mod memory;
-pub(crate) mod multiboot;
+mod multiboot;
 mod options;
 mod pool;
 mod report;
@@ -21,7 +21,7 @@ use self::{
     clock::Clock,
     copy::Copy,
     memory::{Hands, Made},
-    multiboot::{Module, Multiboot},
+    multiboot::Module,
     options::{Copying, Options},
     report::{Exits, Times},
     vcpu::{Exception, Exit, Processor, Stop},
@@ -57,23 +57,33 @@ struct Guest {
     last_round: u64,
 }
 
+/// Tells whether the loader has brought anything to boot.
+pub(crate) fn is_there() -> bool {
+    multiboot::modules().next().is_some()
+}
+
 /// Boots a kernel, the first module, with a file system, the second one. Tells whether it turned the machine off, and
 /// a copy, if one was made, is what memory is.
 ///
 /// # Safety
 /// Nobody else uses memory from that of the guest on.
-pub(crate) unsafe fn boot(svm: Svm, multiboot: Multiboot) -> bool {
-    let modules: Vec<Module> = multiboot.modules().collect();
+pub(crate) unsafe fn boot(svm: Svm) -> bool {
+    let modules: Vec<Module> = multiboot::modules().collect();
     let [kernel, files] = modules.as_slice() else {
         say!("{} modules: it takes a kernel and a file system", modules.len());
         return false;
     };
-    let options = Options::read(multiboot);
+    let options = match Options::read() {
+        Ok(options) => options,
+        Err(word) => {
+            say!("there is no option {word}");
+            return false;
+        }
+    };
     say!("{options:?}");
     svm.enable();
     // SAFETY: the caller's promise.
-    let Made { space, places, pool } =
-        unsafe { memory::new(svm.format(), multiboot, options.largest) };
+    let Made { space, places, pool } = unsafe { memory::new(svm.format(), options.largest) };
     say!("{places:x?}");
     let mut hands = space.vcpu();
     let mut processor = Processor::new(svm, &answers::PORTS, &answers::MSRS);

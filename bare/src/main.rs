@@ -9,24 +9,22 @@ mod cases;
 mod guest;
 mod linux;
 mod machine;
+mod options;
 mod virt;
 mod world;
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use alloc::sync::Arc;
 
 use machine::{
     console::say,
+    memory::{Frames, TABLES},
     power::{self, Ended},
     processors,
 };
-use linux::multiboot::Multiboot;
+use options::Options;
 use slat::Format;
-use virt::{Job, Virt, svm::Svm, vmx::Vmx};
-
-use crate::{
-    guest::Deed,
-    world::{Processor, World},
-};
+use virt::{Virt, svm::Svm, vmx::Vmx};
+use world::Machine;
 
 /// Where each processor begins, in long mode, with its number.
 #[unsafe(no_mangle)]
@@ -35,54 +33,38 @@ extern "C" fn start(processor: u32) -> ! {
         processors::serve(processor);
     }
     machine::init();
-    let count = processors::start_others();
-    say!("{count} processors");
-    let multiboot = Multiboot::read();
-    let passed = match (Svm::find(), multiboot.modules().next()) {
+    let passed = match Svm::find() {
         // SAFETY: neither the cases nor another guest are.
-        (Some(svm), Some(_)) => unsafe { linux::boot(svm, multiboot) },
+        Some(svm) if linux::is_there() => unsafe { linux::boot(svm) },
         _ => test_all(),
     };
     power::off(if passed { Ended::Passed } else { Ended::Failed });
 }
 
 fn test_all() -> bool {
+    let options = Options::read().unwrap_or_else(|word| {
+        say!("there is no option {word}");
+        power::off(Ended::Nothing)
+    });
     match (Svm::find(), Vmx::find()) {
-        (Some(svm), _) => test(svm),
-        (None, Some(vmx)) => test(vmx),
+        (Some(svm), _) => test(svm, options),
+        (None, Some(vmx)) => test(vmx, options),
         (None, None) => {
-            say!("this processor has neither SVM with nested paging nor VMX");
+            say!("this processor has neither SVM with nested paging nor VMX with EPT");
             power::off(Ended::Nothing);
         }
     }
 }
 
-fn test<V: Virt>(virt: V) -> bool {
-    say!("{} levels", virt.format().levels().count());
-    // SAFETY: it is the only one.
-    let world = unsafe { World::new(virt) };
-    let (count, faults, done) = (AtomicU32::new(0), AtomicU64::new(0), AtomicU32::new(0));
-    processors::all_do(&|_| {
-        virt.enable();
-        let mut processor = Processor::new(&world);
-        let did = processor.demand(Job::new(Deed::AddOne, 0, 2048));
-        done.fetch_add(u32::from(did.is_ok()), Ordering::Relaxed);
-        count.fetch_add(1, Ordering::Relaxed);
-        faults.fetch_add(processor.faults, Ordering::Relaxed);
-        if let Err(exit) = did {
-            say!("{exit:x?}");
-        }
-    });
-    let (count, done) = (count.into_inner(), done.into_inner());
-    say!("{done} of {count}, {} faults", faults.into_inner());
-    let pin = world.table.pin();
-    let right = (0..2048).all(|index| {
-        let leaf = pin.lookup(guest::page(index));
-        guest::word(index) == count && leaf.is_some_and(|leaf| leaf.accessed && leaf.dirty)
-    });
-    say!("contents, accessed and dirty: {right}");
-    let mut processor = Processor::new(&world);
-    let tally = cases::entries::compare(&world, &mut processor);
-    say!("{tally:?}");
-    done == count && right && tally.different == 0
+fn test<V: Virt>(virt: V, options: Options) -> bool {
+    let processors = processors::start_others();
+    processors::all_do(&|_| virt.enable());
+    say!(
+        "{}, {} levels, processors: {processors}",
+        virt.format().name(),
+        virt.format().levels().count()
+    );
+    // SAFETY: nobody else uses that memory.
+    let frames = Arc::new(unsafe { Frames::new(TABLES) });
+    cases::run(&Machine { virt, processors, options, frames })
 }

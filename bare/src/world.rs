@@ -2,125 +2,152 @@
 
 use alloc::{sync::Arc, vec::Vec};
 use core::{
-    ptr,
+    ops::ControlFlow,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use slat::{
-    Attr, Due, Gpa, GpaRange, HostPfn, Level, MapError, Observer, PAGE_BYTES, PageSize, PageTable, Prot,
-    Reader, Step, Tracking,
+    Attr, Due, Entry, Flush, Gpa, GpaRange, HostPfn, Kick, Level, MapError, Mapped, Observer,
+    ObserverId, PAGE_BYTES, PageSize, PageTable, Pinned, Prot, Reader, Step, Tracking,
     mmu::{Access, Fault, Translation},
 };
+use spin::mutex::SpinMutex;
 
 use crate::{
-    guest::{self, CODE, DATA},
-    machine::memory::{Frames, GUEST, TABLES},
-    virt::{Exit, Job, Virt},
+    guest::{self, CODE, Job},
+    machine::{
+        apic,
+        interrupts::KICK,
+        memory::{self, Frames},
+    },
+    options::{Flushing, Options},
+    virt::{Exit, Virt},
 };
 
 /// The frame in an entry, or in a root pointer.
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-const SMALL: PageSize = PageSize::Size4K;
+const FRAME: u64 = 0x000f_ffff_ffff_f000;
+pub(crate) const SMALL: PageSize = PageSize::Size4K;
+pub(crate) const ALL_RIGHTS: Attr = Attr::new(Prot::RWX);
+
+/// The machine on which worlds are made, one after the other.
+#[derive(Debug)]
+pub(crate) struct Machine<V> {
+    pub(crate) virt: V,
+    pub(crate) processors: u32,
+    pub(crate) options: Options,
+    pub(crate) frames: Arc<Frames>,
+}
+
+/// The table of this image, over frames of physical memory.
+pub(crate) type Table<V> = PageTable<<V as Virt>::Format, Arc<Frames>>;
 
 /// A guest's memory.
 #[derive(Debug)]
-pub(crate) struct World<V: Virt> {
-    pub(crate) virt: V,
-    pub(crate) table: PageTable<V::Format, Arc<Frames>>,
+pub(crate) struct World<'m, V: Virt> {
+    pub(crate) machine: &'m Machine<V>,
+    pub(crate) table: Table<V>,
     code: HostPfn,
+    /// On which processor, by its interrupt controller's number, each observer is.
+    seats: SpinMutex<Vec<(ObserverId, u32)>>,
 }
 
-impl<V: Virt> World<V> {
-    /// Makes room for the guest's code, which is mapped, and for all of its memory, which is not.
-    ///
-    /// # Safety
-    /// There is no other world.
-    pub(crate) unsafe fn new(virt: V) -> Self {
-        // SAFETY: the caller's promise.
-        let frames = Arc::new(unsafe { Frames::new(TABLES) });
-        let table = PageTable::new(virt.format(), frames).expect("there are frames");
+impl<'m, V: Virt> World<'m, V> {
+    /// Makes a table in which the guest's code is mapped, and nothing else.
+    pub(crate) fn new(machine: &'m Machine<V>) -> Self {
+        let table = PageTable::new(machine.virt.format(), Arc::clone(&machine.frames))
+            .expect("there are frames");
         let code = guest::load(V::CALL);
-        let world = Self { virt, table, code };
-        let range = |start: u64, bytes: u64| GpaRange::new(Gpa::new(start), bytes).expect("it is small");
-        world.table.populate(range(CODE.get(), PAGE_BYTES), SMALL).expect("nothing is there");
-        let memory = range(DATA, GUEST.end - GUEST.start);
-        world.table.populate(memory, SMALL).expect("nothing is there");
-        world
+        let page = GpaRange::from_pages(CODE, 1).expect("it is a page");
+        table.populate_mapped(page, SMALL, code, ALL_RIGHTS).expect("the table is empty");
+        Self { machine, table, code, seats: SpinMutex::new(Vec::new()) }
+    }
+
+    /// Makes room for `count` of the guest's pages from `first` on, by leaves of a size.
+    pub(crate) fn make_room(&self, first: u64, count: u64, size: PageSize) {
+        self.table.populate(guest::pages(first, count), size).expect("there are frames");
     }
 
     /// Returns the slots on the way to a page that is mapped, the root's first.
     pub(crate) fn slots(&self, gpa: Gpa) -> Vec<RawSlot> {
-        let mut observer = self.table.observer();
-        let root = observer.enter(Tracking::On).root_pointer() & ADDRESS;
-        let walk = self.table.pin().walk(gpa, Level::L1);
-        let mut table = root;
+        let mut table = self.table.root();
         let slot = |step: &Step| {
             let index = gpa.get() >> (12 + 9 * (step.level as u64 - 1)) & 0x1ff;
-            let slot = RawSlot(table + 8 * index);
-            table = step.entry.raw() & ADDRESS;
+            let slot = RawSlot { table, index: index as usize };
+            table = HostPfn::containing(step.entry.raw() & FRAME);
             slot
         };
-        walk.iter().map(slot).collect()
+        self.table.pin().walk(gpa, Level::L1).iter().map(slot).collect()
     }
 
-    /// Maps the page at `gpa`, if it is the guest's.
-    fn resolve(&self, reader: &Reader<V::Format, Arc<Frames>>, gpa: Gpa) -> Result<(), MapError> {
-        let page = gpa.get() / PAGE_BYTES;
-        let (first, frame) = if page == CODE.get() / PAGE_BYTES {
-            (CODE, self.code)
-        } else {
-            let index = page - DATA / PAGE_BYTES;
-            (guest::page(index), guest::frame(index))
-        };
-        reader.pin().map(first, frame, SMALL, Attr::new(Prot::RWX)).map(drop)
+    /// Invalidates what a change has made stale; returns when no processor uses it any more.
+    pub(crate) fn serve(&self, flush: Flush<'_>) {
+        match self.machine.options.flush {
+            Flushing::Served => flush.shootdown().wait(self).expect("this processor is outside"),
+            Flushing::Dropped => drop(flush),
+        }
     }
 }
 
-/// A slot as hardware sees it, at its physical address.
+impl<V: Virt> Kick for World<'_, V> {
+    fn kick(&self, observer: ObserverId) {
+        let seats = self.seats.lock();
+        for &(_, processor) in seats.iter().filter(|seat| seat.0 == observer) {
+            apic::interrupt(processor, KICK);
+        }
+    }
+}
+
+/// A slot as hardware sees it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RawSlot(u64);
+pub(crate) struct RawSlot {
+    table: HostPfn,
+    index: usize,
+}
 
 impl RawSlot {
     fn word(&self) -> &AtomicU64 {
-        // SAFETY: it is in a table that is linked for as long as the world lives, and mapped one to one.
-        unsafe { AtomicU64::from_ptr(ptr::with_exposed_provenance_mut(self.0 as usize)) }
+        let table: *mut u64 = memory::pointer(self.table);
+        // SAFETY: it is in a table that is linked for as long as the world lives, and all accesses are atomic.
+        unsafe { AtomicU64::from_ptr(table.wrapping_add(self.index)) }
     }
 
-    pub(crate) fn value(&self) -> u64 {
-        self.word().load(Ordering::SeqCst)
+    pub(crate) fn load(&self) -> Entry {
+        Entry::from_raw(self.word().load(Ordering::SeqCst))
     }
 
-    pub(crate) fn set(&self, value: u64) {
-        self.word().store(value, Ordering::SeqCst);
+    pub(crate) fn store(&self, entry: Entry) {
+        self.word().store(entry.raw(), Ordering::SeqCst);
     }
 }
 
-/// A guest's processor, and what it has met.
+/// A guest's processor, on one of the machine's, and what it has met.
 pub(crate) struct Processor<'w, V: Virt> {
-    world: &'w World<V>,
-    reader: Reader<V::Format, Arc<Frames>>,
+    pub(crate) world: &'w World<'w, V>,
+    pub(crate) reader: Reader<V::Format, Arc<Frames>>,
     observer: Observer<V::Format, Arc<Frames>>,
     vcpu: V::Vcpu,
     pub(crate) faults: u64,
+    /// How often somebody made it come out.
+    pub(crate) kicks: u64,
 }
 
-impl<'w, V: Virt> Processor<'w, V> {
-    pub(crate) fn new(world: &'w World<V>) -> Self {
-        let (reader, observer) = (world.table.reader(), world.table.observer());
-        Self { world, reader, observer, vcpu: world.virt.vcpu(), faults: 0 }
-    }
+/// What a handler is given to change the table by.
+pub(crate) type Pin<'r, V> = Pinned<'r, <V as Virt>::Format, Arc<Frames>>;
 
-    /// Runs the guest until it comes out.
-    pub(crate) fn run(&mut self, job: &mut Job) -> Exit {
-        let inside = self.observer.enter(Tracking::On);
-        V::run(&mut self.vcpu, inside.root_pointer(), inside.due(), job)
+impl<'w, V: Virt> Processor<'w, V> {
+    /// Makes one, on the processor that it is for.
+    pub(crate) fn new(world: &'w World<'w, V>) -> Self {
+        let (reader, observer) = (world.table.reader(), world.table.observer());
+        world.seats.lock().push((observer.id(), apic::id()));
+        let vcpu = world.machine.virt.vcpu();
+        Self { world, reader, observer, vcpu, faults: 0, kicks: 0 }
     }
 
     /// Has the guest begin at `at`, with nothing cached, until it comes out once.
-    pub(crate) fn once(&mut self, at: Gpa, mut job: Job) -> Exit {
-        V::start(&mut self.vcpu, at);
+    pub(crate) fn once(&mut self, at: Gpa, directory: Option<Gpa>, job: Job) -> Exit {
+        V::start(&mut self.vcpu, at, directory);
         let inside = self.observer.enter(Tracking::On);
-        V::run(&mut self.vcpu, inside.root_pointer(), &Due::All, &mut job)
+        V::run(&mut self.vcpu, inside.root_pointer(), &Due::All, &mut job.registers())
     }
 
     /// Does in software what the processor does for an access.
@@ -128,16 +155,46 @@ impl<'w, V: Virt> Processor<'w, V> {
         self.observer.enter(Tracking::On).mmu().translate(gpa, access)
     }
 
-    /// Has the guest do a job, on memory that comes as it is asked for; returns what stopped it, if anything.
-    pub(crate) fn demand(&mut self, mut job: Job) -> Result<(), Exit> {
-        V::start(&mut self.vcpu, CODE);
+    /// Has the guest do a job, and `handle` whatever it cannot reach.
+    ///
+    /// # Errors
+    /// What stopped it, if it could not go on.
+    pub(crate) fn work(
+        &mut self,
+        job: Job,
+        mut handle: impl FnMut(&Pin<'_, V>, Fault) -> ControlFlow<()>,
+    ) -> Result<(), Exit> {
+        let mut registers = job.registers();
+        V::start(&mut self.vcpu, CODE, None);
         loop {
-            match self.run(&mut job) {
+            let inside = self.observer.enter(Tracking::On);
+            let exit = V::run(&mut self.vcpu, inside.root_pointer(), inside.due(), &mut registers);
+            drop(inside);
+            match exit {
                 Exit::Call => return Ok(()),
-                Exit::Interrupt => {}
-                Exit::Fault(fault) if self.world.resolve(&self.reader, fault.gpa()).is_ok() => self.faults += 1,
+                Exit::Interrupt => self.kicks += 1,
+                Exit::Fault(fault) if handle(&self.reader.pin(), fault).is_continue() => {
+                    self.faults += 1;
+                }
                 exit => return Err(exit),
             }
         }
     }
+
+    /// Has the guest do a job on memory that comes page by page as it is asked for, one to one.
+    ///
+    /// # Errors
+    /// What stopped it, if it could not go on.
+    pub(crate) fn demand(&mut self, job: Job) -> Result<(), Exit> {
+        self.work(job, |pin, fault| match map::<V>(pin, fault.gpa()) {
+            Ok(_) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        })
+    }
+}
+
+/// Maps the guest's page at `gpa` to its frame, one to one.
+pub(crate) fn map<V: Virt>(pin: &Pin<'_, V>, gpa: Gpa) -> Result<Mapped, MapError> {
+    let frame = guest::frame((gpa.get() - guest::DATA) / PAGE_BYTES);
+    pin.map(gpa.page_base(), frame, SMALL, ALL_RIGHTS)
 }

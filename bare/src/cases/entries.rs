@@ -1,16 +1,19 @@
 //! Every entry that can be made by turning over one bit, or by other rights, at every level, and what the
 //! processor makes of it, against what the library's software MMU does.
 
+use alloc::{format, vec::Vec};
+
 use slat::{
-    Gpa,
+    Entry, Gpa,
     mmu::{Access, AccessKind, Fault},
 };
 
+use super::{Outcome, judge};
 use crate::{
-    guest::{self, Deed},
+    guest::{self, Deed, Job},
     machine::console::say,
-    virt::{Exit, Job, Virt},
-    world::{Processor, World},
+    virt::{Exit, Virt},
+    world::{Machine, Processor, RawSlot, SMALL, World},
 };
 
 /// The page whose entries are changed.
@@ -26,19 +29,30 @@ enum Came {
 
 /// How often the two agreed, or not.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) same: u64,
+struct Tally {
+    same: u64,
     /// A difference that is known.
-    pub(crate) known: u64,
-    pub(crate) different: u64,
+    known: u64,
+    different: u64,
+}
+
+pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
+    let world = World::new(machine);
+    world.make_room(PAGE, 1, SMALL);
+    let mut processor = Processor::new(&world);
+    let Tally { same, known, different } = compare(&world, &mut processor);
+    let said = format!(
+        "{same} as the software MMU has it, {known} known to differ, {different} different"
+    );
+    judge(different == 0, said)
 }
 
 /// Goes through all of them.
-pub(crate) fn compare<V: Virt>(world: &World<V>, processor: &mut Processor<'_, V>) -> Tally {
+fn compare<V: Virt>(world: &World<'_, V>, processor: &mut Processor<'_, V>) -> Tally {
     processor.demand(Job::new(Deed::Write, PAGE, 1)).expect("the page can be had");
     let gpa = guest::page(PAGE);
     let slots = world.slots(gpa);
-    let usual: alloc::vec::Vec<_> = slots.iter().map(|slot| slot.value()).collect();
+    let usual: Vec<_> = slots.iter().map(RawSlot::load).collect();
     let mut tally = Tally::default();
     for (index, slot) in slots.iter().enumerate() {
         let is_leaf = index + 1 == slots.len();
@@ -48,33 +62,37 @@ pub(crate) fn compare<V: Virt>(world: &World<V>, processor: &mut Processor<'_, V
         } else {
             &[AccessKind::Fetch]
         };
-        for changed in V::variants(&world.virt, usual[index], is_leaf) {
+        for changed in world.machine.virt.variants(usual[index].raw(), is_leaf) {
             for &kind in kinds {
-                let mut attempt = |came: &mut dyn FnMut() -> Came| {
-                    slots.iter().zip(&usual).for_each(|(slot, &value)| slot.set(value));
-                    slot.set(changed);
-                    guest::put_call(PAGE, V::CALL);
+                let attempt = |came: &mut dyn FnMut() -> Came| {
+                    slots.iter().zip(&usual).for_each(|(slot, &value)| slot.store(value));
+                    slot.store(Entry::from_raw(changed));
+                    guest::put_call(guest::frame(PAGE), V::CALL);
                     let came = came();
-                    let left: alloc::vec::Vec<_> = slots.iter().map(|slot| slot.value()).collect();
+                    let left: Vec<_> = slots.iter().map(|slot| slot.load()).collect();
                     (came, left)
                 };
                 let hardware = attempt(&mut || on_hardware(processor, gpa, kind));
                 let software = attempt(&mut || in_software(processor, gpa, kind));
                 if hardware == software {
                     tally.same += 1;
-                } else if V::is_known(software.0.fault(), hardware.0.fault()) && hardware.1 == software.1 {
+                } else if V::is_known(software.0.fault(), hardware.0.fault())
+                    && hardware.1 == software.1
+                {
                     tally.known += 1;
                 } else {
                     tally.different += 1;
                     if tally.different <= 12 {
                         let level = slots.len() - index;
-                        say!("L{level} {changed:#x} {kind:?}: hardware {hardware:x?}, software {software:x?}");
+                        say!(
+                            "L{level} {changed:#x} {kind:?}: hardware {hardware:x?}, software {software:x?}"
+                        );
                     }
                 }
             }
         }
     }
-    slots.iter().zip(&usual).for_each(|(slot, &value)| slot.set(value));
+    slots.iter().zip(&usual).for_each(|(slot, &value)| slot.store(value));
     tally
 }
 
@@ -93,7 +111,7 @@ fn on_hardware<V: Virt>(processor: &mut Processor<'_, V>, gpa: Gpa, kind: Access
         AccessKind::Write => (guest::CODE, Deed::Write),
         AccessKind::Fetch => (gpa, Deed::Read),
     };
-    match processor.once(at, Job::new(deed, PAGE, 1)) {
+    match processor.once(at, None, Job::new(deed, PAGE, 1)) {
         Exit::Call => Came::Through,
         Exit::Fault(fault) => Came::Stopped(fault),
         exit => Came::Otherwise(exit),

@@ -11,7 +11,7 @@ use super::{
     options::Copying,
     pool::Pool,
 };
-use crate::machine::{console::say, memory::address_of};
+use crate::machine::{console::say, memory::pointer};
 
 /// So many characters a round's picture has.
 const CELLS: NonZero<usize> = NonZero::new(64).unwrap();
@@ -40,15 +40,10 @@ pub(super) struct Compared {
     pub(super) different: u64,
 }
 
-/// Returns the memory of a frame.
-fn words(frame: HostPfn) -> *mut u64 {
-    ptr::with_exposed_provenance_mut(address_of(frame) as usize)
-}
-
 /// Returns a word of a frame.
 fn word(frame: HostPfn, index: usize) -> u64 {
     // SAFETY: the frame is of the guest's memory or of the copy, and mapped one to one; nobody has a reference to it.
-    unsafe { words(frame).wrapping_add(index).read_volatile() }
+    unsafe { pointer::<u64>(frame).wrapping_add(index).read_volatile() }
 }
 
 fn all_pages(range: GpaRange) -> impl Iterator<Item = Gpa> {
@@ -94,7 +89,7 @@ impl Copy {
             pool.take(PageSize::Size4K).expect("there is memory for a copy")
         });
         // SAFETY: as in `word`; they are two, and the guest is not running.
-        unsafe { ptr::copy_nonoverlapping(words(from), words(to), WORDS) };
+        unsafe { ptr::copy_nonoverlapping(pointer::<u64>(from), pointer(to), WORDS) };
         self.copied += 1;
     }
 

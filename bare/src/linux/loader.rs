@@ -10,7 +10,7 @@ use super::{
     multiboot::Module,
     vcpu::Processor,
 };
-use crate::machine::memory::address_of;
+use crate::machine::memory::pointer;
 
 /// Where things are put, in the guest's memory.
 const SEGMENTS: u64 = 0x6000;
@@ -52,8 +52,7 @@ fn put(hands: &Hands, at: u64, bytes: &[u8]) {
         let count = left.len().min((PAGE_BYTES - at.page_offset()) as usize);
         let (now, later) = left.split_at(count);
         let hold = hands.hold(at, Prot::W).expect("it is the guest's memory");
-        let to = address_of(hold.frame()) + at.page_offset();
-        let to = ptr::with_exposed_provenance_mut::<u8>(to as usize);
+        let to = pointer::<u8>(hold.frame()).wrapping_add(at.page_offset() as usize);
         // SAFETY: the page is held, and mapped one to one; nobody has a reference to it.
         unsafe { ptr::copy_nonoverlapping(now.as_ptr(), to, count) };
         hold.release_written();

@@ -4,12 +4,12 @@ use alloc::sync::Arc;
 use core::ops::Range;
 
 use slat::{
-    Attr, Backing, Contiguous, Gpa, GpaRange, Npt, ObserverId, OnDemand, PAGE_BYTES, PageSize,
-    PageTable, Prot, Space, Vcpu,
+    Attr, Backing, Contiguous, Gpa, GpaRange, HostPfn, Npt, ObserverId, OnDemand, PAGE_BYTES,
+    PageSize, PageTable, Prot, Space, Vcpu,
 };
 
-use super::{multiboot::Multiboot, pool::Pool};
-use crate::machine::memory::{Frames, GUEST, MIB, TABLES, frame_of};
+use super::{multiboot, pool::Pool};
+use crate::machine::memory::{Frames, GUEST, MIB, TABLES};
 
 /// The space of a guest.
 pub(super) type Memory = Space<Npt, Arc<Frames>>;
@@ -40,8 +40,8 @@ pub(super) struct Made {
 }
 
 /// Returns where the machine's memory ends, below 4 GiB.
-fn ram_end(multiboot: Multiboot) -> u64 {
-    let pieces = multiboot.map().filter(|piece| piece.is_ram && piece.range.end <= DEVICES_END);
+fn ram_end() -> u64 {
+    let pieces = multiboot::map().filter(|piece| piece.is_ram && piece.range.end <= DEVICES_END);
     pieces.map(|piece| piece.range.end).max().expect("there is memory")
 }
 
@@ -54,7 +54,7 @@ pub(super) fn pages(range: &Range<u64>) -> GpaRange {
 ///
 /// # Safety
 /// There is no other guest, and nobody uses memory from that of the guest on.
-pub(super) unsafe fn new(format: Npt, multiboot: Multiboot, largest: PageSize) -> Made {
+pub(super) unsafe fn new(format: Npt, largest: PageSize) -> Made {
     // SAFETY: the caller's promise.
     let frames = Arc::new(unsafe { Frames::new(TABLES) });
     let table = PageTable::new(format, frames).expect("there are frames");
@@ -62,7 +62,7 @@ pub(super) unsafe fn new(format: Npt, multiboot: Multiboot, largest: PageSize) -
     let nobody = |_: ObserverId| ();
     let space = Space::new(table, nobody);
 
-    let end = ram_end(multiboot) / PAGE_BYTES * PAGE_BYTES;
+    let end = ram_end() / PAGE_BYTES * PAGE_BYTES;
     // SAFETY: the caller's promise.
     let pool = Arc::new(unsafe { Pool::new(GUEST.start..end) });
     let places =
@@ -76,7 +76,7 @@ pub(super) unsafe fn new(format: Npt, multiboot: Multiboot, largest: PageSize) -
         all(range, Arc::new(backing));
     }
     for range in &places.devices {
-        let backing = Contiguous::device(frame_of(range.start), pages(range).pages());
+        let backing = Contiguous::device(HostPfn::containing(range.start), pages(range).pages());
         all(range, Arc::new(backing.expect("it is small")));
     }
     Made { space, places, pool }

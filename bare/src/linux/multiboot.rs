@@ -2,35 +2,29 @@
 
 use core::{ffi::CStr, ops::Range, ptr, slice};
 
-use crate::machine::memory::HEAP;
+use crate::machine::{loader::field, memory::HEAP};
 
-unsafe extern "C" {
-    static boot_multiboot: u64;
-}
-
-const HAS_COMMAND_LINE: u32 = 1 << 2;
+const FLAGS: usize = 0;
 const HAS_MODULES: u32 = 1 << 3;
+const MODULES: [usize; 2] = [20, 24];
 const HAS_MAP: u32 = 1 << 6;
+const MAP: [usize; 2] = [44, 48];
 /// In a memory map: the guest may use it as it likes.
-const RAM: u32 = 1;
-
-/// What the loader says.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Multiboot(u64);
+const RAM: u64 = 1;
 
 /// A file that the loader has brought.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Module {
-    pub(crate) bytes: &'static [u8],
+pub(super) struct Module {
+    pub(super) bytes: &'static [u8],
     /// What was said with the file's name.
-    pub(crate) words: &'static str,
+    pub(super) words: &'static str,
 }
 
 /// A part of the machine's memory.
 #[derive(Clone, Debug)]
-pub(crate) struct Piece {
-    pub(crate) range: Range<u64>,
-    pub(crate) is_ram: bool,
+pub(super) struct Piece {
+    pub(super) range: Range<u64>,
+    pub(super) is_ram: bool,
 }
 
 /// Reads a word of the loader's.
@@ -53,44 +47,28 @@ fn words(address: u64) -> &'static str {
     all.split_once(' ').map_or("", |(_name, words)| words)
 }
 
-impl Multiboot {
-    /// Returns what was said when the image began.
-    pub(crate) fn read() -> Self {
-        // SAFETY: it was written before anything else was done, and is not written again.
-        Self(unsafe { boot_multiboot })
-    }
+/// Returns a list's length and address, if it is there.
+fn list(flag: u32, fields: [usize; 2]) -> [u64; 2] {
+    if field(FLAGS) & flag == 0 { [0, 0] } else { fields.map(|at| field(at).into()) }
+}
 
-    fn has(self, what: u32) -> bool {
-        word(self.0) & u64::from(what) != 0
-    }
+/// Returns the files.
+pub(super) fn modules() -> impl Iterator<Item = Module> {
+    let [count, first] = list(HAS_MODULES, MODULES);
+    (0..count).map(move |index| Module::read(first + 16 * index))
+}
 
-    /// Returns what was said with the image's name.
-    pub(crate) fn words(self) -> &'static str {
-        if self.has(HAS_COMMAND_LINE) { words(word(self.0 + 16)) } else { "" }
-    }
-
-    /// Returns the files.
-    pub(crate) fn modules(self) -> impl Iterator<Item = Module> {
-        let count = if self.has(HAS_MODULES) { word(self.0 + 20) } else { 0 };
-        let first = word(self.0 + 24);
-        (0..count).map(move |index| Module::read(first + 16 * index))
-    }
-
-    /// Returns the parts of memory.
-    pub(crate) fn map(self) -> impl Iterator<Item = Piece> {
-        let (mut at, end) = if self.has(HAS_MAP) {
-            (word(self.0 + 48), word(self.0 + 48) + word(self.0 + 44))
-        } else {
-            (0, 0)
-        };
-        core::iter::from_fn(move || {
-            let start = (at < end).then(|| long(at + 4))?;
-            let range = start..start + long(at + 12);
-            let is_ram = word(at + 20) == u64::from(RAM);
-            at += word(at) + 4;
-            Some(Piece { range, is_ram })
-        })
-    }
+/// Returns the parts of memory.
+pub(super) fn map() -> impl Iterator<Item = Piece> {
+    let [bytes, first] = list(HAS_MAP, MAP);
+    let (mut at, end) = (first, first + bytes);
+    core::iter::from_fn(move || {
+        let start = (at < end).then(|| long(at + 4))?;
+        let range = start..start + long(at + 12);
+        let is_ram = word(at + 20) == RAM;
+        at += word(at) + 4;
+        Some(Piece { range, is_ram })
+    })
 }
 
 impl Module {

@@ -1,44 +1,51 @@
-//! What is asked for on the image's command line.
+//! What is asked for on the image's command line, when it boots Linux: words `name=value`.
+//!
+//! | word | |
+//! | --- | --- |
+//! | `size=2M` | a fault maps so much, where it can |
+//! | `around=N` | a fault maps the N pages around it |
+//! | `copy=yes` | all of memory is copied while the guest writes it, and compared in the end |
+//! | `copy=lossy` | the same, but some of the pages that are reported are not copied: it must fail |
+//! | `levels=5` | five levels of tables; as the last word |
 
 use slat::PageSize;
 
-use super::multiboot::Multiboot;
+use crate::machine::loader;
 
-/// Whether all of memory is copied while the guest writes it.
+/// Whether memory is copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Copying {
     Off,
     On,
-    /// On, but some of the pages that are reported are not copied: the copy must be wrong.
     Lossy,
 }
 
 /// How the guest's memory is looked after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Options {
-    /// `2M`: a fault maps so much, where it can.
     pub(super) largest: PageSize,
-    /// `around=N`: a fault maps so many pages.
     pub(super) around: u64,
-    /// `copy`, or `copy=lossy`.
     pub(super) copying: Copying,
 }
 
 impl Options {
-    /// Reads the words that there are.
-    pub(super) fn read(multiboot: Multiboot) -> Self {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// The word that means nothing.
+    pub(super) fn read() -> Result<Self, &'static str> {
         let mut options = Self { largest: PageSize::Size4K, around: 1, copying: Copying::Off };
-        for word in multiboot.words().split_whitespace() {
+        // The first word is the image's name.
+        for word in loader::command_line().split_ascii_whitespace().skip(1) {
             match word.split_once('=') {
-                None if word == "2M" => options.largest = PageSize::Size2M,
-                None if word == "copy" => options.copying = Copying::On,
+                Some(("size", "2M")) => options.largest = PageSize::Size2M,
+                Some(("around", pages)) => options.around = pages.parse().map_err(|_| word)?,
+                Some(("copy", "yes")) => options.copying = Copying::On,
                 Some(("copy", "lossy")) => options.copying = Copying::Lossy,
-                Some(("around", pages)) => options.around = pages.parse().expect("it is a number"),
-                // Five levels are asked for before this is read.
-                None if word == "5" => {}
-                _ => panic!("{word:?} is not known"),
+                Some(("levels", "4" | "5")) => {}
+                _ => return Err(word),
             }
         }
-        options
+        Ok(options)
     }
 }

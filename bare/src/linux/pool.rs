@@ -1,12 +1,12 @@
 //! The frames of the guest's memory.
 
 use alloc::vec::Vec;
-use core::{ops::Range, ptr};
+use core::ops::Range;
 
 use slat::{FramePool, HostPfn, PAGE_BYTES, PageSize};
 use spin::mutex::SpinMutex;
 
-use crate::machine::memory::{address_of, frame_of};
+use crate::machine::memory::pointer;
 
 const LARGE: u64 = PageSize::Size2M.bytes();
 
@@ -49,11 +49,11 @@ impl Free {
         match size {
             PageSize::Size4K if there >= PAGE_BYTES => {
                 self.fresh.start += PAGE_BYTES;
-                Some(frame_of(self.fresh.start - PAGE_BYTES))
+                Some(HostPfn::containing(self.fresh.start - PAGE_BYTES))
             }
             PageSize::Size2M if there >= LARGE => {
                 self.fresh.end -= LARGE;
-                Some(frame_of(self.fresh.end))
+                Some(HostPfn::containing(self.fresh.end))
             }
             _ => None,
         }
@@ -63,9 +63,9 @@ impl Free {
 impl FramePool for Pool {
     fn take(&self, size: PageSize) -> Option<HostPfn> {
         let first = self.0.lock().take(size)?;
-        let page = ptr::with_exposed_provenance_mut::<u8>(address_of(first) as usize);
+        let page: *mut u8 = pointer(first);
         // SAFETY: the frames are the pool's, are nobody's now, and are mapped one to one.
-        unsafe { ptr::write_bytes(page, 0, size.bytes() as usize) };
+        unsafe { page.write_bytes(0, size.bytes() as usize) };
         Some(first)
     }
 

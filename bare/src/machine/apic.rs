@@ -1,6 +1,8 @@
 //! The local interrupt controller, through its page (AMD APM vol. 2, chapter 16; Intel SDM vol. 3A, chapter 11).
 
-use core::ptr;
+use core::{hint, ptr};
+
+use super::interrupts;
 
 /// Where it is after reset.
 const BASE: usize = 0xfee0_0000;
@@ -11,10 +13,11 @@ const COMMAND: usize = 0x300;
 const COMMAND_TO: usize = 0x310;
 
 const ENABLED: u32 = 1 << 8;
-const SPURIOUS_VECTOR: u32 = 0xff;
 const INIT: u32 = 5 << 8 | 1 << 14;
 const START_UP: u32 = 6 << 8 | 1 << 14;
 const FIXED: u32 = 1 << 14;
+/// The last command has not been delivered.
+const PENDING: u32 = 1 << 12;
 const TO_ALL_OTHERS: u32 = 3 << 18;
 
 fn write(register: usize, value: u32) {
@@ -29,7 +32,7 @@ fn read(register: usize) -> u32 {
 
 /// Turns this processor's controller on.
 pub(crate) fn enable() {
-    write(SPURIOUS, ENABLED | SPURIOUS_VECTOR);
+    write(SPURIOUS, ENABLED | u32::from(interrupts::SPURIOUS));
 }
 
 /// Returns this processor's number among the controllers.
@@ -45,8 +48,11 @@ pub(crate) fn start_others(page: u8, pause: impl Fn()) {
     pause();
 }
 
-/// Interrupts one processor.
+/// Interrupts one processor. Interrupts are off, so that the two halves stay together.
 pub(crate) fn interrupt(id: u32, vector: u8) {
+    while read(COMMAND) & PENDING != 0 {
+        hint::spin_loop();
+    }
     write(COMMAND_TO, id << 24);
     write(COMMAND, FIXED | u32::from(vector));
 }

@@ -28,7 +28,7 @@
 .globl boot_start
 boot_start:
     cli
-    movl %ebx, boot_multiboot
+    movl %ebx, boot_information
     # A command line that ends in `5` asks for five levels.
     testl $COMMAND_LINE, (%ebx)
     jz 3f
@@ -142,10 +142,10 @@ boot_number:
     .long 1
 boot_la57:
     .long 0
-# Where the loader has put what it says, below 4 GiB.
-.globl boot_multiboot
-boot_multiboot:
-    .quad 0
+# What the loader says: where its structure is (Multiboot specification, 3.3).
+.globl boot_information
+boot_information:
+    .long 0
 
 .section .bss
 .align 4096

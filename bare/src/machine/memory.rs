@@ -19,14 +19,10 @@ pub(crate) const TABLES: Range<u64> = 56 * MIB..80 * MIB;
 /// For the guest's pages.
 pub(crate) const GUEST: Range<u64> = 80 * MIB..592 * MIB;
 
-/// Returns the frame in which a physical address lies.
-pub(crate) const fn frame_of(address: u64) -> HostPfn {
-    HostPfn::new(address / PAGE_BYTES)
-}
-
-/// Returns the physical address at which a frame begins.
-pub(crate) const fn address_of(frame: HostPfn) -> u64 {
-    frame.get() * PAGE_BYTES
+/// Returns where a frame of physical memory begins.
+pub(crate) fn pointer<T>(frame: HostPfn) -> *mut T {
+    let address = frame.address().expect("the frame is in memory");
+    ptr::with_exposed_provenance_mut(address as usize)
 }
 
 /// Returns a page of zeros that is never given back, for a processor.
@@ -36,8 +32,9 @@ pub(crate) fn control_page() -> u64 {
     let page = *next;
     assert!(page < CONTROL.end, "the processors have used up their pages");
     *next += PAGE_BYTES;
+    let start: *mut u8 = pointer(HostPfn::containing(page));
     // SAFETY: the page lies in `CONTROL`, and was not given to anybody.
-    unsafe { ptr::write_bytes(ptr::with_exposed_provenance_mut::<u8>(page as usize), 0, PAGE_BYTES as usize) };
+    unsafe { start.write_bytes(0, PAGE_BYTES as usize) };
     page
 }
 
@@ -54,7 +51,8 @@ impl Frames {
     /// # Safety
     /// Nobody uses that memory as long as the source lives, but by way of it.
     pub(crate) unsafe fn new(range: Range<u64>) -> Self {
-        let mut free: Vec<_> = range.step_by(PAGE_BYTES as usize).map(frame_of).collect();
+        let pages = range.step_by(PAGE_BYTES as usize);
+        let mut free: Vec<_> = pages.map(HostPfn::containing).collect();
         free.reverse();
         for &frame in &free {
             // SAFETY: the caller's promise.
@@ -67,9 +65,8 @@ impl Frames {
 /// # Safety
 /// The frame lies in memory that is used for tables, for as long as the reference lives.
 unsafe fn table<'t>(frame: HostPfn) -> &'t Table {
-    let address = address_of(frame) as usize;
     // SAFETY: it is mapped and aligned; a table is atomics, for which every value is one.
-    unsafe { &*ptr::with_exposed_provenance::<Table>(address) }
+    unsafe { &*pointer(frame) }
 }
 
 // SAFETY:
@@ -79,7 +76,12 @@ unsafe fn table<'t>(frame: HostPfn) -> &'t Table {
 // 4. Physical memory stays.
 // 5. `count` frames are taken, or none.
 unsafe impl FrameSource for Frames {
-    fn allocate(&self, count: u64, _hint: Hint, runs: &mut Vec<FrameRun>) -> Result<(), OutOfFrames> {
+    fn allocate(
+        &self,
+        count: u64,
+        _hint: Hint,
+        runs: &mut Vec<FrameRun>,
+    ) -> Result<(), OutOfFrames> {
         let mut free = self.free.lock();
         let there = free.len() as u64;
         let left = there.checked_sub(count).ok_or(OutOfFrames::new(count, there))?;

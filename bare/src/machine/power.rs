@@ -1,6 +1,10 @@
 //! How the machine is turned off, and what it says then.
 
-use x86::{halt, io::{outb, outl}, irq};
+use x86::{
+    halt,
+    io::{outb, outl},
+    irq,
+};
 
 /// QEMU's `isa-debug-exit`: it ends with twice the value plus one.
 const QEMU_EXIT: u16 = 0xf4;

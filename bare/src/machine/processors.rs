@@ -7,7 +7,7 @@ use core::{
 
 use x86::io::outb;
 
-use super::apic;
+use super::{apic, interrupts};
 
 /// Where others begin, in real mode.
 const TRAMPOLINE: usize = 0x8000;
@@ -33,7 +33,6 @@ pub(crate) fn start_others() -> u32 {
     let to = ptr::with_exposed_provenance_mut(TRAMPOLINE);
     // SAFETY: nothing else is in that page.
     unsafe { ptr::copy_nonoverlapping(from, to, end.addr() - from.addr()) };
-    apic::enable();
     apic::start_others((TRAMPOLINE >> 12) as u8, || pause(2_000));
     pause(20_000);
     THERE.load(Ordering::Acquire)
@@ -49,6 +48,7 @@ fn pause(microseconds: u32) {
 
 /// Does what there is to do, again and again; of another than the first one.
 pub(crate) fn serve(processor: u32) -> ! {
+    interrupts::enable();
     apic::enable();
     THERE.fetch_add(1, Ordering::AcqRel);
     let mut last = ptr::null_mut();

@@ -2,7 +2,10 @@
 
 use core::{arch::asm, panic::PanicInfo};
 
-use super::{console, power::{self, Ended}};
+use super::{
+    console,
+    power::{self, Ended},
+};
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
@@ -21,14 +24,18 @@ extern "C" fn _Unwind_Resume() -> ! {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memset(to: *mut u8, byte: i32, count: usize) -> *mut u8 {
     // SAFETY: the caller's promise.
-    unsafe { asm!("rep stosb", inout("rcx") count => _, inout("rdi") to => _, in("al") byte as u8) };
+    unsafe {
+        asm!("rep stosb", inout("rcx") count => _, inout("rdi") to => _, in("al") byte as u8)
+    };
     to
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     // SAFETY: the caller's promise.
-    unsafe { asm!("rep movsb", inout("rcx") count => _, inout("rdi") to => _, inout("rsi") from => _) };
+    unsafe {
+        asm!("rep movsb", inout("rcx") count => _, inout("rdi") to => _, inout("rsi") from => _)
+    };
     to
 }
 

@@ -11,13 +11,13 @@ use x86::{
     msr::{IA32_EFER, rdmsr, wrmsr},
 };
 
-use super::{Exit, Job, Virt};
-use crate::machine::memory::control_page;
+use super::{CR0, CR0_PAGING, CR4, Exit, Registers, Virt};
+use crate::machine::{interrupts, memory::control_page};
 
 global_asm!(include_str!("svm.S"), options(att_syntax));
 
 unsafe extern "C" {
-    fn svm_run(vmcb: u64, registers: *mut [u64; 3]);
+    fn svm_run(vmcb: u64, registers: *mut Registers);
 }
 
 /// A leaf, in a table of another level than the first.
@@ -81,7 +81,10 @@ pub(crate) struct SvmVcpu {
 impl SvmVcpu {
     pub(crate) fn put<T>(&mut self, place: u64, value: T) {
         // SAFETY: the control block is a page of this vCPU's own, and mapped one to one.
-        unsafe { ptr::with_exposed_provenance_mut::<T>((self.vmcb + place) as usize).write_volatile(value) };
+        unsafe {
+            ptr::with_exposed_provenance_mut::<T>((self.vmcb + place) as usize)
+                .write_volatile(value)
+        };
     }
 
     pub(crate) fn get(&self, place: u64) -> u64 {
@@ -128,6 +131,10 @@ impl Virt for Svm {
         Npt::new(self.levels, self.width)
     }
 
+    fn keeps_bits(&self) -> bool {
+        true
+    }
+
     fn vcpu(&self) -> SvmVcpu {
         let flush = if self.flushes_asid { FLUSH_ASID } else { FLUSH_ALL };
         let mut vcpu = SvmVcpu { vmcb: control_page(), flush };
@@ -137,9 +144,14 @@ impl Virt for Svm {
         vcpu.put(place::INTERRUPT, MASKING);
         vcpu.put(place::NESTED, 1_u64);
         // ES, CS, SS, DS, FS, GS: flat, 32 bits.
-        for (index, selector, attributes) in
-            [(0, 16, 0xc93), (1, 8, 0xc9b), (2, 16, 0xc93), (3, 16, 0xc93), (4, 16, 0xc93), (5, 16, 0xc93)]
-        {
+        for (index, selector, attributes) in [
+            (0, 16, 0xc93),
+            (1, 8, 0xc9b),
+            (2, 16, 0xc93),
+            (3, 16, 0xc93),
+            (4, 16, 0xc93),
+            (5, 16, 0xc93),
+        ] {
             vcpu.segment(index, selector, attributes);
         }
         // LDTR and TR.
@@ -147,9 +159,7 @@ impl Virt for Svm {
         vcpu.segment(9, 0, 0x8b);
         for (place, value) in [
             (place::EFER, EFER_SVME),
-            (place::CR4, 0),
-            (place::CR3, 0),
-            (place::CR0, 0x31),
+            (place::CR4, CR4),
             (place::DR7, 0x400),
             (place::DR6, 0xffff_0ff0),
             (place::RFLAGS, 2),
@@ -168,23 +178,31 @@ impl Virt for Svm {
 
     fn is_known(manual: Option<Fault>, reported: Option<Fault>) -> bool {
         // QEMU leaves the present bit out where one is reserved.
-        let (Some(Fault::NestedPageFault { gpa, exitinfo1 }), Some(other)) = (manual, reported) else { return false };
+        let (Some(Fault::NestedPageFault { gpa, exitinfo1 }), Some(other)) = (manual, reported)
+        else {
+            return false;
+        };
         exitinfo1 & 0x8 != 0 && other == Fault::NestedPageFault { gpa, exitinfo1: exitinfo1 & !1 }
     }
 
-    fn start(vcpu: &mut SvmVcpu, at: Gpa) {
+    fn start(vcpu: &mut SvmVcpu, at: Gpa, directory: Option<Gpa>) {
         vcpu.put(place::RIP, at.get());
+        vcpu.put(place::CR0, if directory.is_some() { CR0_PAGING } else { CR0 });
+        vcpu.put(place::CR3, directory.map_or(0, Gpa::get));
     }
 
-    fn run(vcpu: &mut SvmVcpu, root: u64, due: &Due, job: &mut Job) -> Exit {
+    fn run(vcpu: &mut SvmVcpu, root: u64, due: &Due, registers: &mut Registers) -> Exit {
         vcpu.put(place::NESTED_CR3, root);
         vcpu.put(place::CLEAN, 0_u64);
         vcpu.put(place::TLB_CONTROL, if *due == Due::None { 0 } else { vcpu.flush });
         // SAFETY: the control block is whole, and what the guest reaches is its own memory.
-        unsafe { svm_run(vcpu.vmcb, &mut job.0) };
+        unsafe { svm_run(vcpu.vmcb, registers) };
         let (one, two) = (vcpu.get(place::EXIT_INFO_1), vcpu.get(place::EXIT_INFO_2));
         match vcpu.get(place::EXIT_CODE) {
-            EXIT_INTERRUPT => Exit::Interrupt,
+            EXIT_INTERRUPT => {
+                interrupts::take_pending();
+                Exit::Interrupt
+            }
             EXIT_CALL => {
                 vcpu.put(place::RIP, vcpu.get(place::RIP) + Self::CALL.len() as u64);
                 Exit::Call

@@ -15,14 +15,26 @@ use x86::{
     vmx::vmcs::{control, guest, host, ro},
 };
 
-use super::{Exit, Job, Virt};
-use crate::machine::{apic, memory::control_page};
+use super::{CR0, CR0_PAGING, CR4, Exit, Registers, Virt};
+use crate::machine::{apic, interrupts, memory::control_page};
 
 global_asm!(include_str!("vmx.S"), options(att_syntax));
 
 unsafe extern "C" {
-    static boot_gdt: u8;
-    fn vmx_run(launched: u64, registers: *mut [u64; 3]) -> u64;
+    fn vmx_run(launched: u64, registers: *mut Registers) -> u64;
+}
+
+/// Executes an instruction of VMX that takes a page by its physical address.
+///
+/// # Safety
+/// As the instruction wants it.
+macro_rules! with_page {
+    ($instruction:literal, $page:expr) => {{
+        let page: u64 = $page;
+        let failed: u8;
+        asm!(concat!($instruction, " [{}]"), "setna {}", in(reg) &page, out(reg_byte) failed);
+        assert!(failed == 0, "{} failed", $instruction);
+    }};
 }
 
 /// IA32_FEATURE_CONTROL: locked, with VMX outside of SMX.
@@ -68,7 +80,17 @@ pub(crate) struct Vmx {
 /// A guest's processor.
 #[derive(Debug)]
 pub(crate) struct VmxVcpu {
+    /// Its control structure.
+    page: u64,
     is_launched: bool,
+}
+
+impl VmxVcpu {
+    /// Makes its control structure this processor's current one.
+    fn make_current(&self) {
+        // SAFETY: VMX is on, and the page is a control structure that only this processor has loaded.
+        unsafe { with_page!("vmptrld", self.page) };
+    }
 }
 
 fn vmwrite(field: u32, value: u64) {
@@ -81,18 +103,22 @@ fn vmwrite(field: u32, value: u64) {
 }
 
 fn vmread(field: u32) -> u64 {
-    let value;
+    let (value, failed): (_, u8);
     // SAFETY: as in `vmwrite`.
-    unsafe { asm!("vmread {}, {}", out(reg) value, in(reg) u64::from(field)) };
+    unsafe {
+        asm!("vmread {}, {}", "setna {}", out(reg) value, in(reg) u64::from(field), lateout(reg_byte) failed);
+    }
+    assert!(failed == 0, "field {field:#x} cannot be read");
     value
 }
 
-/// Invalidates what the processor has cached of all tables.
-fn invept() {
+/// Drops what the processor has cached of the tables at `eptp`, or of all tables.
+fn invept(eptp: Option<u64>) {
+    const ONE: u64 = 1;
     const ALL: u64 = 2;
-    let nothing = [0_u64; 2];
+    let (kind, descriptor) = (if eptp.is_some() { ONE } else { ALL }, [eptp.unwrap_or(0), 0]);
     // SAFETY: only drops what is cached.
-    unsafe { asm!("invept {}, [{}]", in(reg) ALL, in(reg) &nothing) };
+    unsafe { asm!("invept {}, [{}]", in(reg) kind, in(reg) &descriptor) };
 }
 
 /// Reads a register of capabilities.
@@ -172,11 +198,8 @@ impl Vmx {
             (guest::IDTR_LIMIT, 0xffff),
             (guest::GDTR_BASE, 0),
             (guest::IDTR_BASE, 0),
-            (guest::CR0, 0x31),
-            (guest::CR3, 0),
-            (guest::CR4, Cr4::CR4_ENABLE_VMX.bits() as u64),
-            (control::CR0_READ_SHADOW, 0x31),
-            (control::CR4_READ_SHADOW, 0),
+            (guest::CR4, CR4 | Cr4::CR4_ENABLE_VMX.bits() as u64),
+            (control::CR4_READ_SHADOW, CR4),
             (guest::DR7, 0x400),
             (guest::RSP, 0x8000),
             (guest::RFLAGS, 2),
@@ -197,6 +220,7 @@ impl Vmx {
     fn set_host() {
         // SAFETY: they read registers.
         let (cr0, cr3, cr4) = unsafe { (cr0().bits() as u64, cr3(), cr4().bits() as u64) };
+        let bases = interrupts::bases();
         for (field, value) in [
             (host::ES_SELECTOR, 16),
             (host::CS_SELECTOR, 8),
@@ -204,16 +228,16 @@ impl Vmx {
             (host::DS_SELECTOR, 16),
             (host::FS_SELECTOR, 16),
             (host::GS_SELECTOR, 16),
-            (host::TR_SELECTOR, 0x20),
+            (host::TR_SELECTOR, u64::from(interrupts::TASK.bits())),
             (host::CR0, cr0),
             (host::CR3, cr3),
             (host::CR4, cr4),
             (host::IA32_EFER_FULL, capability(msr::IA32_EFER)),
-            (host::GDTR_BASE, (&raw const boot_gdt).addr() as u64),
+            (host::GDTR_BASE, bases.segments),
             (host::FS_BASE, 0),
             (host::GS_BASE, 0),
-            (host::TR_BASE, 0),
-            (host::IDTR_BASE, 0),
+            (host::TR_BASE, bases.task),
+            (host::IDTR_BASE, bases.gates),
             (host::IA32_SYSENTER_CS, 0),
             (host::IA32_SYSENTER_ESP, 0),
             (host::IA32_SYSENTER_EIP, 0),
@@ -238,32 +262,36 @@ impl Virt for Vmx {
     }
 
     fn enable(&self) {
-        // SAFETY: the processor has VMX, and the page is nobody else's. CR0 and CR4 have what VMX demands.
-        unsafe {
-            if rdmsr(msr::IA32_FEATURE_CONTROL) & LOCKED == 0 {
-                wrmsr(msr::IA32_FEATURE_CONTROL, LOCKED | VMX_ALLOWED);
-            }
-            cr4_write(cr4() | Cr4::CR4_ENABLE_VMX);
-            let (page, failed): (_, u8) = (revised_page(), 0);
-            asm!("vmxon [{}]", "setna {}", in(reg) &page, inout(reg_byte) failed => _);
+        if capability(msr::IA32_FEATURE_CONTROL) & LOCKED == 0 {
+            // SAFETY: the processor has VMX, and so the register.
+            unsafe { wrmsr(msr::IA32_FEATURE_CONTROL, LOCKED | VMX_ALLOWED) };
         }
+        // SAFETY: reads a register.
+        let with_vmx = unsafe { cr4() } | Cr4::CR4_ENABLE_VMX;
+        // SAFETY: the processor has VMX.
+        unsafe { cr4_write(with_vmx) };
+        let page = revised_page();
+        // SAFETY: the page is nobody else's, and CR0 and CR4 have what VMX demands.
+        unsafe { with_page!("vmxon", page) };
     }
 
     fn format(&self) -> Ept {
         Ept::new(self.levels, self.width, self.caps)
     }
 
+    fn keeps_bits(&self) -> bool {
+        self.caps.contains(EptCaps::ACCESSED_DIRTY)
+    }
+
     fn vcpu(&self) -> VmxVcpu {
-        let page = revised_page();
+        let vcpu = VmxVcpu { page: revised_page(), is_launched: false };
         // SAFETY: VMX is on, and the page is nobody else's.
-        unsafe {
-            asm!("vmclear [{}]", in(reg) &page);
-            asm!("vmptrld [{}]", in(reg) &page);
-        }
+        unsafe { with_page!("vmclear", vcpu.page) };
+        vcpu.make_current();
         Self::set_controls();
         Self::set_guest();
         Self::set_host();
-        VmxVcpu { is_launched: false }
+        vcpu
     }
 
     fn variants(&self, entry: u64, is_leaf: bool) -> Vec<u64> {
@@ -281,17 +309,25 @@ impl Virt for Vmx {
         false
     }
 
-    fn start(_: &mut VmxVcpu, at: Gpa) {
+    fn start(vcpu: &mut VmxVcpu, at: Gpa, directory: Option<Gpa>) {
+        vcpu.make_current();
         vmwrite(guest::RIP, at.get());
+        let cr0 = if directory.is_some() { CR0_PAGING } else { CR0 };
+        vmwrite(guest::CR0, cr0);
+        vmwrite(control::CR0_READ_SHADOW, cr0);
+        vmwrite(guest::CR3, directory.map_or(0, Gpa::get));
     }
 
-    fn run(vcpu: &mut VmxVcpu, root: u64, due: &Due, job: &mut Job) -> Exit {
+    fn run(vcpu: &mut VmxVcpu, root: u64, due: &Due, registers: &mut Registers) -> Exit {
+        vcpu.make_current();
         vmwrite(control::EPTP_FULL, root);
-        if *due != Due::None {
-            invept();
+        match due {
+            Due::None => {}
+            Due::Ranges(_) => invept(Some(root)),
+            Due::All => invept(None),
         }
         // SAFETY: the control structure is whole, and what the guest reaches is its own memory.
-        let failed = unsafe { vmx_run(u64::from(vcpu.is_launched), &mut job.0) };
+        let failed = unsafe { vmx_run(u64::from(vcpu.is_launched), registers) };
         if failed != 0 {
             let error = vmread(ro::VM_INSTRUCTION_ERROR);
             return Exit::Other { code: REASON_FAILED, info: [error, 0] };
@@ -309,9 +345,10 @@ impl Virt for Vmx {
                 vmwrite(guest::RIP, vmread(guest::RIP) + Self::CALL.len() as u64);
                 Exit::Call
             }
-            REASON_VIOLATION => {
-                Exit::Fault(Fault::EptViolation { gpa, qualification: qualification & QUALIFICATION })
-            }
+            REASON_VIOLATION => Exit::Fault(Fault::EptViolation {
+                gpa,
+                qualification: qualification & QUALIFICATION,
+            }),
             REASON_MISCONFIGURATION => Exit::Fault(Fault::EptMisconfiguration { gpa }),
             code => Exit::Other { code, info: [qualification, gpa.get()] },
         }
