@@ -62,6 +62,9 @@ const EVENT_KIND: u64 = 7 << 8;
 const EVENT_EXCEPTION: u64 = 3 << 8;
 const EVENT_SOFTWARE: u64 = 4 << 8;
 
+/// In CR0: protected mode, and errors of the FPU as exceptions.
+const PROTECTED: u64 = 0x31;
+
 /// Registers that the control block does not have.
 #[derive(Debug)]
 #[repr(C, align(16))]
@@ -197,8 +200,15 @@ impl Processor {
         }
         self.control.put(more::GDT_LIMIT, last);
         self.control.put(more::GDT_BASE, gdt);
-        self.control.put(place::RIP, at);
-        self.control.put(more::RSP, stack);
+        for (place, value) in [
+            (place::CR0, PROTECTED),
+            (place::CR3, 0),
+            (place::CR4, 0),
+            (place::RIP, at),
+            (more::RSP, stack),
+        ] {
+            self.control.put(place, value);
+        }
     }
 
     /// Tells which register of the control block is what.
