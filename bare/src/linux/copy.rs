@@ -2,7 +2,7 @@
 //! were written since the last one. In the end the copy has to be memory, byte by byte.
 
 use alloc::{sync::Arc, vec, vec::Vec};
-use core::{num::NonZero, ptr};
+use core::num::NonZero;
 
 use slat::{Bitmap, FramePool, Gpa, GpaRange, Heat, HostPfn, PAGE_BYTES, PageSize, Tracking};
 
@@ -80,7 +80,7 @@ impl Copy {
         self.hands.reader().pin().lookup(gpa)?.frame_of(gpa)
     }
 
-    /// Copies a page, if it is there.
+    /// Copies a page, if it is there, word by word.
     fn take(&mut self, gpa: Gpa) {
         let Some(from) = self.frame(gpa) else { return };
         let pool = &self.pool;
@@ -88,8 +88,10 @@ impl Copy {
         let to = *to.get_or_insert_with(|| {
             pool.take(PageSize::Size4K).expect("there is memory for a copy")
         });
-        // SAFETY: as in `word`; they are two, and the guest is not running.
-        unsafe { ptr::copy_nonoverlapping(pointer::<u64>(from), pointer(to), WORDS) };
+        for index in 0..WORDS {
+            // SAFETY: as in `word`. Other processors may write it meanwhile: then it is copied again in the next round.
+            unsafe { pointer::<u64>(to).wrapping_add(index).write_volatile(word(from, index)) };
+        }
         self.copied += 1;
     }
 

@@ -8,6 +8,7 @@ use slat::{Gpa, PAGE_BYTES, Prot};
 use super::{
     memory::{Hands, LEGACY, Places, RAM},
     multiboot::Module,
+    parking,
     vcpu::Processor,
 };
 use crate::machine::memory::pointer;
@@ -23,6 +24,7 @@ const KERNEL: u64 = 0x10_0000;
 mod header {
     use core::ops::Range;
 
+    pub(super) const ACPI: Range<usize> = 0x70..0x74;
     pub(super) const START: usize = 0x1f1;
     pub(super) const SETUP_SECTORS: usize = 0x1f1;
     pub(super) const LENGTH: usize = 0x201;
@@ -46,7 +48,7 @@ const RESERVED: u32 = 2;
 const DESCRIPTORS: [u64; 4] = [0, 0, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
 
 /// Puts bytes into the guest's memory, as a device would: page by page, each held meanwhile.
-fn put(hands: &Hands, at: u64, bytes: &[u8]) {
+pub(super) fn put(hands: &Hands, at: u64, bytes: &[u8]) {
     let (mut at, mut left) = (Gpa::new(at), bytes);
     while !left.is_empty() {
         let count = left.len().min((PAGE_BYTES - at.page_offset()) as usize);
@@ -61,15 +63,20 @@ fn put(hands: &Hands, at: u64, bytes: &[u8]) {
     }
 }
 
-/// Returns the guest's memory map: all that is not its memory is the machine's.
-fn map(places: &Places) -> Vec<(Range<u64>, u32)> {
+/// Returns the guest's memory map: all that is not its memory is the machine's, or where its processors wait.
+fn map(places: &Places) -> [(Range<u64>, u32); 4] {
     let [low, high] = places.ram.clone();
     let [_, devices] = places.devices.clone();
-    Vec::from([(low, USABLE), (LEGACY, RESERVED), (high, USABLE), (RAM..devices.end, RESERVED)])
+    [
+        (low.start..parking::RANGE.start, USABLE),
+        (parking::RANGE.start..LEGACY.end, RESERVED),
+        (high, USABLE),
+        (RAM..devices.end, RESERVED),
+    ]
 }
 
 /// Makes the page by which a kernel learns of its machine.
-fn zero_page(kernel: &[u8], places: &Places, ramdisk: &Range<u64>) -> Vec<u8> {
+fn zero_page(kernel: &[u8], places: &Places, ramdisk: &Range<u64>, acpi: u64) -> Vec<u8> {
     let mut page = Vec::from([0; PAGE_BYTES as usize]);
     let end = header::MAGIC.start + usize::from(kernel[header::LENGTH]);
     page[header::START..end].copy_from_slice(&kernel[header::START..end]);
@@ -80,6 +87,7 @@ fn zero_page(kernel: &[u8], places: &Places, ramdisk: &Range<u64>) -> Vec<u8> {
     word(header::RAMDISK, ramdisk.start);
     word(header::RAMDISK_SIZE, ramdisk.end - ramdisk.start);
     word(header::COMMAND_LINE, COMMAND_LINE);
+    word(header::ACPI, acpi);
     let map = map(places);
     page[header::MAP_COUNT] = map.len() as u8;
     for (index, (range, kind)) in map.into_iter().enumerate() {
@@ -91,14 +99,8 @@ fn zero_page(kernel: &[u8], places: &Places, ramdisk: &Range<u64>) -> Vec<u8> {
     page
 }
 
-/// Puts a kernel and its first file system into the guest's memory, and the processor where it begins.
-pub(super) fn load(
-    hands: &Hands,
-    places: &Places,
-    processor: &mut Processor,
-    kernel: &Module,
-    files: &Module,
-) {
+/// Puts a kernel and its first file system into the guest's memory, and what its other processors need.
+pub(super) fn load(hands: &Hands, places: &Places, kernel: &Module, files: &Module) {
     let image = kernel.bytes;
     assert!(image[header::MAGIC] == *b"HdrS", "the first module is no Linux kernel");
     let sectors = match image[header::SETUP_SECTORS] {
@@ -107,13 +109,18 @@ pub(super) fn load(
     };
     let start = (RAM - files.bytes.len() as u64) / PAGE_BYTES * PAGE_BYTES;
     let ramdisk = start..start + files.bytes.len() as u64;
+    let acpi = parking::furnish(hands);
     put(hands, KERNEL, &image[(sectors + 1) * SECTOR..]);
     put(hands, ramdisk.start, files.bytes);
-    put(hands, ZERO_PAGE, &zero_page(image, places, &ramdisk));
+    put(hands, ZERO_PAGE, &zero_page(image, places, &ramdisk, acpi));
     put(hands, COMMAND_LINE, kernel.words.as_bytes());
     for (index, descriptor) in DESCRIPTORS.iter().enumerate() {
         put(hands, SEGMENTS + 8 * index as u64, &descriptor.to_le_bytes());
     }
+}
+
+/// Has a processor begin the kernel.
+pub(super) fn begin(processor: &mut Processor) {
     processor.start(KERNEL, STACK, SEGMENTS, (8 * DESCRIPTORS.len() - 1) as u32);
     processor.registers.rsi = ZERO_PAGE;
 }

@@ -4,11 +4,11 @@ use alloc::sync::Arc;
 use core::ops::Range;
 
 use slat::{
-    Attr, Backing, Contiguous, Gpa, GpaRange, HostPfn, Npt, ObserverId, OnDemand, PAGE_BYTES,
-    PageSize, PageTable, Prot, Space, Vcpu,
+    Attr, Backing, Contiguous, Gpa, GpaRange, HostPfn, Npt, OnDemand, PAGE_BYTES, PageSize,
+    PageTable, Prot, Space, Vcpu,
 };
 
-use super::{multiboot, pool::Pool};
+use super::{kicks::Kicks, multiboot, pool::Pool};
 use crate::machine::memory::{Frames, GUEST, MIB, TABLES};
 
 /// The space of a guest.
@@ -54,13 +54,11 @@ pub(super) fn pages(range: &Range<u64>) -> GpaRange {
 ///
 /// # Safety
 /// There is no other guest, and nobody uses memory from that of the guest on.
-pub(super) unsafe fn new(format: Npt, largest: PageSize) -> Made {
+pub(super) unsafe fn new(format: Npt, kicks: Kicks, largest: PageSize) -> Made {
     // SAFETY: the caller's promise.
     let frames = Arc::new(unsafe { Frames::new(TABLES) });
     let table = PageTable::new(format, frames).expect("there are frames");
-    // There is one processor, and whoever changes anything runs on it.
-    let nobody = |_: ObserverId| ();
-    let space = Space::new(table, nobody);
+    let space = Space::new(table, kicks);
 
     let end = ram_end() / PAGE_BYTES * PAGE_BYTES;
     // SAFETY: the caller's promise.

@@ -2,37 +2,51 @@
 
 use core::num::NonZero;
 
-use slat::{Heat, PageState, SpaceStats, VcpuStats};
+use slat::{Heat, PageState, SpaceStats};
 
 use super::{
     clock::Clock,
     memory::{Memory, Places, pages},
+    vcpu::Exit,
 };
 use crate::machine::console::say;
 
-/// How often the guest came out, for what.
+/// How often a processor came out of the guest, for what, and how long it took, by the processor's counter.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Exits {
     pub(super) faults: u64,
     pub(super) cpuid: u64,
     pub(super) msrs: u64,
     pub(super) ports: u64,
-    pub(super) undefined: u64,
     pub(super) interrupts: u64,
     pub(super) returns: u64,
-}
-
-/// How long things took, by the processor's counter.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Times {
-    /// From when the guest began.
-    pub(super) all: u64,
-    /// Of that, in the library, by faults.
-    pub(super) faults: u64,
+    pub(super) kicks: u64,
+    pub(super) others: u64,
+    /// In the library, by faults.
+    pub(super) in_faults: u64,
+    /// From beginning to end.
+    pub(super) time: u64,
 }
 
 /// So many characters a picture of memory has.
 const CELLS: NonZero<usize> = NonZero::new(64).unwrap();
+
+impl Exits {
+    /// Counts one more.
+    pub(super) fn count(&mut self, exit: &Exit) {
+        let counter = match exit {
+            Exit::Fault(_) => &mut self.faults,
+            Exit::Cpuid => &mut self.cpuid,
+            Exit::ReadMsr | Exit::WriteMsr => &mut self.msrs,
+            Exit::Port(_) => &mut self.ports,
+            Exit::Interrupt => &mut self.interrupts,
+            Exit::Return => &mut self.returns,
+            Exit::Kick => &mut self.kicks,
+            Exit::Undefined | Exit::Shutdown | Exit::Other { .. } => &mut self.others,
+        };
+        *counter += 1;
+    }
+}
 
 /// Says how the memory stands.
 pub(super) fn memory(space: &Memory, places: &Places) {
@@ -57,20 +71,23 @@ pub(super) fn memory(space: &Memory, places: &Places) {
 }
 
 /// Says what was done.
-pub(super) fn work(space: &Memory, vcpu: VcpuStats, exits: &Exits, clock: Clock, times: Times) {
-    let SpaceStats { table, .. } = space.stats();
-    say!("{exits:?}");
+pub(super) fn work(space: &Memory, all: &[Exits], clock: Clock) {
+    for exits in all {
+        let Exits { faults, cpuid, msrs, ports, interrupts, returns, kicks, others, .. } = exits;
+        say!(
+            "exits: {faults} faults, {cpuid} CPUID, {msrs} MSRs, {ports} ports, {interrupts} interrupts, {returns} returns, \
+             {kicks} kicks, {others} others"
+        );
+        say!(
+            "{} ms, of which {} in faults: {} ns each",
+            clock.milliseconds(exits.time),
+            clock.milliseconds(exits.in_faults),
+            clock.nanoseconds_each(exits.in_faults, *faults)
+        );
+    }
+    let SpaceStats { faults, spurious, lost, retries, table, .. } = space.stats();
+    let tables = table.tables;
     say!(
-        "faults: {} mapped {} pages, {} spurious; {} tables",
-        vcpu.faults,
-        vcpu.mapped,
-        vcpu.spurious,
-        table.tables
-    );
-    say!(
-        "{} ms, of which {} in faults: {} ns each",
-        clock.milliseconds(times.all),
-        clock.milliseconds(times.faults),
-        clock.nanoseconds_each(times.faults, exits.faults)
+        "faults with those of the loader: {faults}, {spurious} spurious, {lost} lost, {retries} retries; {tables} tables"
     );
 }

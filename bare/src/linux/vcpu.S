@@ -1,5 +1,6 @@
 # svm_run_whole(vmcb: physical, registers: *mut Registers, host: physical): runs the guest until it exits,
-# with all of its registers but those of the control block. Interrupts are held back from CLGI to STGI.
+# with all of its registers but those of the control block. All interrupts are held back when it is called (CLGI),
+# and not when it returns.
 #
 # VMRUN leaves FS, GS, TR, LDTR, and what SYSCALL and SYSENTER go by, alone: VMLOAD and VMSAVE exchange
 # them. The image's own code uses the first 128 bits of XMM registers, to copy and to count with, and
@@ -17,7 +18,6 @@ svm_run_whole:
     pushq %rdx
     pushq %rsi
     movq %rdi, %rax
-    clgi
     vmload
     fxrstorq FPU(%rsi)
     movq (%rsi), %rbx

@@ -34,8 +34,8 @@ mod more {
     pub(super) const CR2: u64 = 0x640;
 }
 
-/// Exits on CPUID, INVLPGA, the ports and MSRs of the maps, shutdown.
-const INTERCEPT: u32 = 1 << 18 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 31;
+/// Exits on NMIs, CPUID, INVLPGA, the ports and MSRs of the maps, shutdown.
+const INTERCEPT: u32 = 1 << 1 | 1 << 18 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 31;
 /// Exits on interrupts that the guest would take.
 const ON_INTERRUPT: u32 = 1 << 0;
 /// Exits on IRET.
@@ -44,6 +44,7 @@ const ON_RETURN: u32 = 1 << 20;
 const INTERCEPT_SVM: u32 = 0x7f;
 
 const EXIT_INTERRUPT: u64 = 0x60;
+const EXIT_NMI: u64 = 0x61;
 const EXIT_CPUID: u64 = 0x72;
 const EXIT_RETURN: u64 = 0x74;
 const EXIT_INVLPGA: u64 = 0x7a;
@@ -65,6 +66,12 @@ const EVENT_SOFTWARE: u64 = 4 << 8;
 /// In CR0: protected mode, and errors of the FPU as exceptions.
 const PROTECTED: u64 = 0x31;
 
+const PAGING: u64 = 1 << 31;
+/// In CR4: entries of eight bytes.
+const WIDE_ENTRIES: u64 = 1 << 5;
+/// In EFER: LME and LMA.
+const LONG_MODE: u64 = 1 << 8 | 1 << 10;
+
 /// Registers that the control block does not have.
 #[derive(Debug)]
 #[repr(C, align(16))]
@@ -73,7 +80,8 @@ pub(crate) struct Registers {
     pub(crate) rcx: u64,
     pub(crate) rdx: u64,
     pub(crate) rsi: u64,
-    others: [u64; 10],
+    pub(crate) rdi: u64,
+    others: [u64; 9],
     fpu: [u8; 512],
 }
 
@@ -89,6 +97,8 @@ pub(crate) enum Exit {
     Interrupt,
     /// It is about to return from an interrupt.
     Return,
+    /// An NMI has come.
+    Kick,
     /// An instruction that it does not have.
     Undefined,
     /// A triple fault.
@@ -211,6 +221,20 @@ impl Processor {
         }
     }
 
+    /// Lets it begin at an address in 64-bit mode, with the tables at `directory`.
+    pub(crate) fn start_in_long_mode(&mut self, at: u64, directory: u64) {
+        self.control.segment(1, 0x10, 0xa9b);
+        for (place, value) in [
+            (place::CR0, PROTECTED | PAGING),
+            (place::CR3, directory),
+            (place::CR4, WIDE_ENTRIES),
+            (place::EFER, self.efer() | LONG_MODE),
+            (place::RIP, at),
+        ] {
+            self.control.put(place, value);
+        }
+    }
+
     /// Tells which register of the control block is what.
     pub(crate) fn rip(&self) -> u64 {
         self.control.get(place::RIP)
@@ -304,6 +328,7 @@ impl Processor {
             EXIT_PORT => Exit::Port(PortAccess::new(one, two)),
             EXIT_INTERRUPT => Exit::Interrupt,
             EXIT_RETURN => Exit::Return,
+            EXIT_NMI => Exit::Kick,
             EXIT_INVLPGA | EXIT_VMRUN..=EXIT_SKINIT => Exit::Undefined,
             EXIT_SHUTDOWN => Exit::Shutdown,
             code => Exit::Other { code, info: [one, two] },
@@ -338,6 +363,6 @@ impl Registers {
         let mut fpu = [0; 512];
         fpu[..2].copy_from_slice(&0x37f_u16.to_le_bytes());
         fpu[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
-        Self { rbx: 0, rcx: 0, rdx: 0, rsi: 0, others: [0; 10], fpu }
+        Self { rbx: 0, rcx: 0, rdx: 0, rsi: 0, rdi: 0, others: [0; 9], fpu }
     }
 }
