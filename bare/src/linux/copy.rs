@@ -4,7 +4,7 @@
 use alloc::{sync::Arc, vec, vec::Vec};
 use core::num::NonZero;
 
-use slat::{Bitmap, FramePool, Gpa, GpaRange, Heat, HostPfn, PAGE_BYTES, PageSize, Tracking};
+use slat::{Bitmap, FramePool, Gpa, GpaRange, Heat, HostPfn, Mark, PAGE_BYTES, PageSize, Tracking};
 
 use super::{
     memory::{Hands, Memory, Places, RAM, pages},
@@ -95,12 +95,24 @@ impl Copy {
         self.copied += 1;
     }
 
+    /// Puts what was written since the last time into `found`.
+    fn harvest(&self, range: GpaRange, found: &mut Bitmap) {
+        if self.copying == Copying::Stale {
+            let pin = self.hands.reader().pin();
+            let (_, flush) =
+                pin.harvest(range, Mark::Dirty, found).expect("the bitmap is of the range");
+            // The mistake.
+            return drop(flush);
+        }
+        self.space.dirty(range, found).expect("writes are tracked");
+    }
+
     /// Copies what was written since the last round; returns how much.
     pub(super) fn round(&mut self) -> u64 {
         self.rounds += 1;
         let [low, high] = self.ram.map(|range| {
             let mut found = Bitmap::new(range);
-            self.space.dirty(range, &mut found).expect("writes are tracked");
+            self.harvest(range, &mut found);
             found
         });
         let written = low.runs().chain(high.runs()).flat_map(all_pages);

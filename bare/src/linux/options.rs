@@ -6,6 +6,7 @@
 //! | `around=N` | a fault maps the N pages around it |
 //! | `copy=yes` | all of memory is copied while the guest writes it, and compared in the end |
 //! | `copy=lossy` | the same, but some of the pages that are reported are not copied: it must fail |
+//! | `copy=stale` | the same, but no processor is told that it must not write unnoticed any more: it must fail, on several |
 //! | `levels=5` | five levels of tables; as the last word |
 
 use slat::PageSize;
@@ -18,6 +19,7 @@ pub(super) enum Copying {
     Off,
     On,
     Lossy,
+    Stale,
 }
 
 /// How the guest's memory is looked after.
@@ -42,6 +44,7 @@ impl Options {
                 Some(("around", pages)) => options.around = pages.parse().map_err(|_| word)?,
                 Some(("copy", "yes")) => options.copying = Copying::On,
                 Some(("copy", "lossy")) => options.copying = Copying::Lossy,
+                Some(("copy", "stale")) => options.copying = Copying::Stale,
                 Some(("levels", "4" | "5")) => {}
                 _ => return Err(word),
             }
