@@ -29,7 +29,7 @@ use self::{
     multiboot::Module,
     options::{Copying, Options},
     report::Exits,
-    vcpu::Processor,
+    vcpu::{Maps, Processor},
 };
 use crate::{
     machine::{console::say, processors},
@@ -83,10 +83,11 @@ pub(crate) unsafe fn boot(svm: Svm) -> bool {
 
 /// Runs the guest on all processors until it ends; returns what each of them did.
 fn run(svm: Svm, guest: &Guest, space: &Memory, around: u64) -> Vec<Exits> {
+    let maps = Maps::new(&answers::PORTS, &answers::MSRS);
     let all = SpinMutex::<_>::new(Vec::new());
     processors::all_do(&|number| {
         svm.enable();
-        let mut processor = Processor::new(svm, &answers::PORTS, &answers::MSRS);
+        let mut processor = Processor::new(svm, &maps);
         let mut hands = space.vcpu();
         hands.set_fault_around(around).expect("it is a power of two up to 512");
         let is_first = number == 0;

@@ -153,12 +153,12 @@ fn mark(map: u64, bits: impl Iterator<Item = u64>) {
     }
 }
 
-/// Returns consecutive pages of zeros.
+/// Returns consecutive pages of zeros, while nobody else takes any.
 fn control_pages(count: u64) -> u64 {
-    let pages = (0..count).map(|_| control_page());
-    let first = pages.reduce(|first, _| first).expect("it is not 0");
-    let next = control_page();
-    assert!(next == first + count * PAGE_BYTES, "somebody else has taken a page meanwhile");
+    let first = control_page();
+    for index in 1..count {
+        assert!(control_page() == first + index * PAGE_BYTES, "somebody else takes pages");
+    }
     first
 }
 
@@ -174,20 +174,33 @@ fn msr_bits(msr: u32) -> [u64; 2] {
     [bit, bit + 1]
 }
 
+/// Which ports and MSRs the guest does not reach by itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Maps {
+    ports: u64,
+    msrs: u64,
+}
+
+impl Maps {
+    /// Makes them of these ports, each of two bytes, and MSRs. No other processor takes pages meanwhile.
+    pub(crate) fn new(ports: &[u16], msrs: &[u32]) -> Self {
+        let maps = Self { ports: control_pages(3), msrs: control_pages(2) };
+        mark(maps.ports, ports.iter().flat_map(|&port| [port.into(), u64::from(port) + 1]));
+        mark(maps.msrs, msrs.iter().flat_map(|&msr| msr_bits(msr)));
+        maps
+    }
+}
+
 impl Processor {
-    /// Makes one in flat 32-bit mode without paging, that exits on these ports, each of two bytes, and MSRs.
-    pub(crate) fn new(svm: Svm, ports: &[u16], msrs: &[u32]) -> Self {
+    /// Makes one of this processor, in flat 32-bit mode without paging.
+    pub(crate) fn new(svm: Svm, maps: &Maps) -> Self {
         let mut control = svm.vcpu();
         control.put(place::INTERCEPTS, INTERCEPT);
         control.put(place::INTERCEPTS_SVM, INTERCEPT_SVM);
         // Interrupts are the guest's: its own flag holds them back.
         control.put(place::INTERRUPT, 0_u64);
-        let port_map = control_pages(3);
-        mark(port_map, ports.iter().flat_map(|&port| [port.into(), u64::from(port) + 1]));
-        control.put(more::PORTS, port_map);
-        let msr_map = control_pages(2);
-        mark(msr_map, msrs.iter().flat_map(|&msr| msr_bits(msr)));
-        control.put(more::MSRS, msr_map);
+        control.put(more::PORTS, maps.ports);
+        control.put(more::MSRS, maps.msrs);
         control.put(more::CR2, 0_u64);
         let host = control_page();
         // SAFETY: the page is new, and SVM is on.
