@@ -15,6 +15,7 @@ const COMMAND_TO: usize = 0x310;
 const ENABLED: u32 = 1 << 8;
 const INIT: u32 = 5 << 8 | 1 << 14;
 const START_UP: u32 = 6 << 8 | 1 << 14;
+const NMI: u32 = 4 << 8;
 const FIXED: u32 = 1 << 14;
 /// The last command has not been delivered.
 const PENDING: u32 = 1 << 12;
@@ -55,6 +56,21 @@ pub(crate) fn interrupt(id: u32, vector: u8) {
     }
     write(COMMAND_TO, id << 24);
     write(COMMAND, FIXED | u32::from(vector));
+}
+
+/// Sends one processor an NMI. Somebody else may have been about to send something else.
+pub(crate) fn kick_unheld(id: u32) {
+    let wait = || {
+        while read(COMMAND) & PENDING != 0 {
+            hint::spin_loop();
+        }
+    };
+    wait();
+    let to = read(COMMAND_TO);
+    write(COMMAND_TO, id << 24);
+    write(COMMAND, NMI | FIXED);
+    wait();
+    write(COMMAND_TO, to);
 }
 
 /// Says that an interrupt was taken.

@@ -37,6 +37,8 @@ unsafe extern "C" {
 
 /// The vector that brings a processor out of its guest.
 pub(crate) const KICK: u8 = 0x40;
+/// Brings a processor out of its guest as well, whatever that holds back.
+const NMI: u8 = 2;
 /// What the interrupt controller delivers when there is nothing after all.
 pub(super) const SPURIOUS: u8 = 0xff;
 const EXCEPTIONS: usize = 32;
@@ -54,6 +56,7 @@ const PRESENT_TASK: u64 = 0x89;
 /// Stacks, of the interrupt-stack table.
 const FOR_EXCEPTIONS: u8 = 1;
 const FOR_INTERRUPTS: u8 = 2;
+const FOR_NMIS: u8 = 3;
 
 type Gates = [Descriptor64; 256];
 
@@ -86,7 +89,7 @@ pub(crate) fn enable() {
 /// Makes the segments that processors begin with, and a task segment of this processor's own.
 fn segments() -> &'static Segments {
     let mut state = TaskStateSegment::new();
-    for stack in [FOR_EXCEPTIONS, FOR_INTERRUPTS] {
+    for stack in [FOR_EXCEPTIONS, FOR_INTERRUPTS, FOR_NMIS] {
         state.set_ist(usize::from(stack) - 1, control_page() + PAGE_BYTES);
     }
     let state: &'static _ = Box::leak(Box::new(state));
@@ -138,6 +141,7 @@ fn gates() -> Gates {
         let stub = (&raw const interrupts_exceptions).wrapping_add(vector * STUB_BYTES);
         *slot = gate(stub, FOR_EXCEPTIONS);
     }
+    gates[usize::from(NMI)] = gate(&raw const interrupts_nothing, FOR_NMIS);
     gates[usize::from(KICK)] = gate(&raw const interrupts_kick, FOR_INTERRUPTS);
     gates[usize::from(SPURIOUS)] = gate(&raw const interrupts_nothing, FOR_INTERRUPTS);
     gates

@@ -11,7 +11,8 @@ const FLAGS: usize = 0;
 const HAS_COMMAND_LINE: u32 = 1 << 2;
 const COMMAND_LINE: usize = 16;
 
-fn field(offset: usize) -> u32 {
+/// Returns a field of the loader's structure.
+pub(crate) fn field(offset: usize) -> u32 {
     // SAFETY: written once, before there was any Rust.
     let structure = unsafe { boot_information } as usize;
     // SAFETY: the loader's structure, which nobody writes, is below four gigabytes.

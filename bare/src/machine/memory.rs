@@ -8,16 +8,16 @@ use core::{ops::Range, ptr};
 use slat::{Content, FrameRun, FrameSource, Hint, HostPfn, OutOfFrames, PAGE_BYTES, Table};
 use spin::mutex::SpinMutex;
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
-/// For everything that is allocated by name.
-pub(crate) const HEAP: Range<u64> = 16 * MIB..32 * MIB;
+/// For everything that is allocated by name. Below lie the image, and the modules that the loader has brought.
+pub(crate) const HEAP: Range<u64> = 32 * MIB..48 * MIB;
 /// For the processors' own pages: control blocks and the like.
-pub(crate) const CONTROL: Range<u64> = 32 * MIB..40 * MIB;
+pub(crate) const CONTROL: Range<u64> = 48 * MIB..56 * MIB;
 /// For tables.
-pub(crate) const TABLES: Range<u64> = 40 * MIB..64 * MIB;
+pub(crate) const TABLES: Range<u64> = 56 * MIB..80 * MIB;
 /// For the guest's pages.
-pub(crate) const GUEST: Range<u64> = 64 * MIB..576 * MIB;
+pub(crate) const GUEST: Range<u64> = 80 * MIB..592 * MIB;
 
 /// Returns where a frame of physical memory begins.
 pub(crate) fn pointer<T>(frame: HostPfn) -> *mut T {

@@ -29,28 +29,28 @@ const EFER_SVME: u64 = 1 << 12;
 const VM_HSAVE_PA: u32 = 0xc001_0117;
 
 /// Places in the control block.
-mod place {
-    pub(super) const INTERCEPTS: u64 = 0x0c;
-    pub(super) const INTERCEPTS_SVM: u64 = 0x10;
-    pub(super) const ASID: u64 = 0x58;
-    pub(super) const TLB_CONTROL: u64 = 0x5c;
-    pub(super) const INTERRUPT: u64 = 0x60;
-    pub(super) const EXIT_CODE: u64 = 0x70;
-    pub(super) const EXIT_INFO_1: u64 = 0x78;
-    pub(super) const EXIT_INFO_2: u64 = 0x80;
-    pub(super) const NESTED: u64 = 0x90;
-    pub(super) const NESTED_CR3: u64 = 0xb0;
-    pub(super) const CLEAN: u64 = 0xc0;
-    pub(super) const SEGMENTS: u64 = 0x400;
-    pub(super) const EFER: u64 = 0x4d0;
-    pub(super) const CR4: u64 = 0x548;
-    pub(super) const CR3: u64 = 0x550;
-    pub(super) const CR0: u64 = 0x558;
-    pub(super) const DR7: u64 = 0x560;
-    pub(super) const DR6: u64 = 0x568;
-    pub(super) const RFLAGS: u64 = 0x570;
-    pub(super) const RIP: u64 = 0x578;
-    pub(super) const PAT: u64 = 0x668;
+pub(crate) mod place {
+    pub(crate) const INTERCEPTS: u64 = 0x0c;
+    pub(crate) const INTERCEPTS_SVM: u64 = 0x10;
+    pub(crate) const ASID: u64 = 0x58;
+    pub(crate) const TLB_CONTROL: u64 = 0x5c;
+    pub(crate) const INTERRUPT: u64 = 0x60;
+    pub(crate) const EXIT_CODE: u64 = 0x70;
+    pub(crate) const EXIT_INFO_1: u64 = 0x78;
+    pub(crate) const EXIT_INFO_2: u64 = 0x80;
+    pub(crate) const NESTED: u64 = 0x90;
+    pub(crate) const NESTED_CR3: u64 = 0xb0;
+    pub(crate) const CLEAN: u64 = 0xc0;
+    pub(crate) const SEGMENTS: u64 = 0x400;
+    pub(crate) const EFER: u64 = 0x4d0;
+    pub(crate) const CR4: u64 = 0x548;
+    pub(crate) const CR3: u64 = 0x550;
+    pub(crate) const CR0: u64 = 0x558;
+    pub(crate) const DR7: u64 = 0x560;
+    pub(crate) const DR6: u64 = 0x568;
+    pub(crate) const RFLAGS: u64 = 0x570;
+    pub(crate) const RIP: u64 = 0x578;
+    pub(crate) const PAT: u64 = 0x668;
 }
 
 /// Exits on interrupts, shutdown, HLT.
@@ -79,23 +79,23 @@ pub(crate) struct Svm {
 /// A guest's processor.
 #[derive(Debug)]
 pub(crate) struct SvmVcpu {
-    vmcb: u64,
-    flush: u32,
+    pub(crate) vmcb: u64,
+    pub(crate) flush: u32,
 }
 
 impl SvmVcpu {
-    fn put<T>(&mut self, place: u64, value: T) {
+    pub(crate) fn put<T>(&mut self, place: u64, value: T) {
         let field = ptr::with_exposed_provenance_mut::<T>((self.vmcb + place) as usize);
         // SAFETY: the control block is a page of this vCPU's own, and mapped one to one.
         unsafe { field.write_volatile(value) };
     }
 
-    fn get(&self, place: u64) -> u64 {
+    pub(crate) fn get(&self, place: u64) -> u64 {
         // SAFETY: as in `put`.
         unsafe { ptr::with_exposed_provenance::<u64>((self.vmcb + place) as usize).read_volatile() }
     }
 
-    fn segment(&mut self, index: u64, selector: u16, attributes: u16) {
+    pub(crate) fn segment(&mut self, index: u64, selector: u16, attributes: u16) {
         let at = place::SEGMENTS + 16 * index;
         self.put(at, selector);
         self.put(at + 2, attributes);
