@@ -33,8 +33,8 @@ extern "C" fn start(processor: u32) -> ! {
         processors::serve(processor);
     }
     machine::init();
-    let options = Options::read().unwrap_or_else(|word| {
-        say!("there is no option {word}");
+    let options = Options::read().unwrap_or_else(|bad| {
+        say!("{bad}");
         power::off(Ended::Nothing)
     });
     let passed = match (Svm::find(), Vmx::find()) {
