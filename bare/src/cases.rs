@@ -15,7 +15,14 @@ use alloc::{string::String, vec, vec::Vec};
 
 use slat::FrameSource;
 
-use crate::{machine::console::say, virt::Virt, world::Machine};
+use crate::{
+    machine::{
+        console::say,
+        power::{self, Ended},
+    },
+    virt::Virt,
+    world::Machine,
+};
 
 /// How a case ended, and what it has to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +50,8 @@ fn all<V: Virt>() -> Vec<Case<V>> {
     all
 }
 
-/// Tries all that are asked for, says how each ended, and tells whether none failed.
+/// Tries all that are asked for, says how each ended, and tells whether none failed. Where none can be tried, nothing
+/// was shown, which is an ending of its own.
 pub(crate) fn run<V: Virt>(machine: &Machine<V>) -> bool {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     let is_wanted = |name: &str| name.replace(" ", "-").contains(machine.options.only);
@@ -75,6 +83,10 @@ pub(crate) fn run<V: Virt>(machine: &Machine<V>) -> bool {
         say!("{row}: skipped: {why}");
     }
     say!("cases: {passed} passed, {failed} failed, {skipped} skipped");
+    if passed + failed == 0 {
+        say!("none that can be tried here has {:?} in its name", machine.options.only);
+        power::off(Ended::Nothing);
+    }
     failed == 0
 }
 

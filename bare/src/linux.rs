@@ -54,8 +54,8 @@ pub(crate) unsafe fn boot(svm: Svm) -> bool {
     };
     let options = match Options::read() {
         Ok(options) => options,
-        Err(word) => {
-            say!("there is no option {word}");
+        Err(bad) => {
+            say!("{bad}");
             return false;
         }
     };

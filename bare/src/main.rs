@@ -43,8 +43,8 @@ extern "C" fn start(processor: u32) -> ! {
 }
 
 fn test_all() -> bool {
-    let options = Options::read().unwrap_or_else(|word| {
-        say!("there is no option {word}");
+    let options = Options::read().unwrap_or_else(|bad| {
+        say!("{bad}");
         power::off(Ended::Nothing)
     });
     match (Svm::find(), Vmx::find()) {

@@ -127,7 +127,8 @@ pub(crate) trait Virt: Copy + Send + Sync + 'static {
     /// Returns the entry with each of its bits turned over, with all rights, and, if it is a leaf, with all
     /// memory types and all rights. Where a frame below the processor's width is, it stays.
     fn variants(&self, entry: u64, shape: Shape) -> Vec<u64>;
-    /// Invalidates what is due, and, with interrupts off since before `due` was asked for, runs the guest on the tables at `root` until it comes out.
+    /// Invalidates what is due, and runs the guest on the tables at `root` until it comes out. Interrupts have been off
+    /// since before `due` was asked for.
     fn run(vcpu: &mut Self::Vcpu, root: u64, due: &Due, registers: &mut Registers) -> Exit;
 }
 

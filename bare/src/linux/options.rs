@@ -10,9 +10,17 @@
 //! | `copy=stale` | the same, but no processor is told that it must not write unnoticed any more: it must fail, on several |
 //! | `levels=5` | five levels of tables; as the last word |
 
+use core::ops::RangeInclusive;
+
 use slat::PageSize;
 
-use crate::machine::loader;
+use crate::{
+    machine::loader,
+    options::{BadOption, check_levels, number, processors},
+};
+
+/// Pages that a fault may map.
+const AROUND: RangeInclusive<u64> = 1..=512;
 
 /// Whether memory is copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,23 +44,26 @@ impl Options {
     /// Reads the command line.
     ///
     /// # Errors
-    /// The word that means nothing.
-    pub(super) fn read() -> Result<Self, &'static str> {
+    /// The first word that cannot be.
+    pub(super) fn read() -> Result<Self, BadOption> {
+        let line = loader::command_line();
         let (largest, copying) = (PageSize::Size4K, Copying::Off);
         let mut options = Self { processors: 1, largest, around: 1, copying };
         // The first word is the image's name.
-        for word in loader::command_line().split_ascii_whitespace().skip(1) {
+        for word in line.split_ascii_whitespace().skip(1) {
             match word.split_once('=') {
-                Some(("processors", count)) => {
-                    options.processors = count.parse().map_err(|_| word)?;
-                }
+                Some(("processors", count)) => options.processors = processors(word, count)?,
                 Some(("size", "2M")) => options.largest = PageSize::Size2M,
-                Some(("around", pages)) => options.around = pages.parse().map_err(|_| word)?,
+                Some(("around", pages)) => {
+                    let pages = number(word, pages, AROUND)?;
+                    let power = pages.is_power_of_two().then_some(pages);
+                    options.around = power.ok_or(BadOption::NoPower(word))?;
+                }
                 Some(("copy", "yes")) => options.copying = Copying::On,
                 Some(("copy", "lossy")) => options.copying = Copying::Lossy,
                 Some(("copy", "stale")) => options.copying = Copying::Stale,
-                Some(("levels", "4" | "5")) => {}
-                _ => return Err(word),
+                Some(("levels", levels)) => check_levels(line, word, levels)?,
+                _ => return Err(BadOption::Unknown(word)),
             }
         }
         Ok(options)

@@ -17,7 +17,8 @@
 .set CODE32, 24
 .set TRAMPOLINE, 0x8000
 .set STACK_BITS, 16
-.set PROCESSORS, 16
+.set PROCESSORS, 16                   # as in processors.rs
+.set LEVELS_5, 0x353d736c
 
 .section .multiboot, "a"
 .align 4
@@ -29,7 +30,7 @@
 boot_start:
     cli
     movl %ebx, boot_information
-    # A command line that ends in `5` asks for five levels.
+    # A command line that ends in `levels=5` asks for five levels: these are its last four characters.
     testl $COMMAND_LINE, (%ebx)
     jz 3f
     movl 16(%ebx), %esi
@@ -37,7 +38,7 @@ boot_start:
     je 2f
     incl %esi
     jmp 1b
-2:  cmpb $'5', -1(%esi)
+2:  cmpl $LEVELS_5, -4(%esi)
     jne 3f
     movl $CR4_LA57, boot_la57
 3:  movl $boot_l2, %edi
@@ -127,7 +128,12 @@ another:
     movw %ax, %ss
     movl $1, %esi
     lock xaddl %esi, boot_number
-    jmp to_long_mode
+    # Those that there are no stacks for stay here.
+    cmpl $PROCESSORS, %esi
+    jb to_long_mode
+1:  cli
+    hlt
+    jmp 1b
 
 .data
 .align 16
@@ -153,6 +159,6 @@ boot_l5: .skip 4096
 boot_l4: .skip 4096
 boot_l3: .skip 4096
 boot_l2: .skip 4 * 4096
-boot_stacks: .skip (PROCESSORS + 1) << STACK_BITS
+boot_stacks: .skip PROCESSORS << STACK_BITS
 .text
 .code64

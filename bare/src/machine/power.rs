@@ -1,7 +1,6 @@
 //! How the machine is turned off, and what it says then.
 
 use x86::{
-    halt,
     io::{outb, outl},
     irq,
 };
@@ -17,7 +16,7 @@ pub(crate) enum Ended {
     Passed = 0,
     Failed = 1,
     Panicked = 2,
-    /// The processor has nothing that could be tested.
+    /// Nothing could be tried: the processor, or what was asked for, has nothing.
     Nothing = 3,
 }
 
@@ -29,10 +28,15 @@ pub(crate) fn off(ended: Ended) -> ! {
         // SAFETY: as before.
         unsafe { outb(BOCHS_EXIT, byte) };
     }
+    halt()
+}
+
+/// Has this processor do nothing more.
+pub(crate) fn halt() -> ! {
     loop {
         // SAFETY: nobody waits for an interrupt any more.
         unsafe { irq::disable() };
         // SAFETY: there is nothing more to do.
-        unsafe { halt() };
+        unsafe { x86::halt() };
     }
 }

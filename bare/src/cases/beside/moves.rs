@@ -50,7 +50,11 @@ pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
     });
     let wrong = wrong.count() as u64;
     let (moves, late) = (machine.options.rounds * MOVES, late.into_inner());
-    guests.outcome(wrong + u64::from(late), &format!("{moves} moves, {late} writes came late"))
+    guests.outcome(
+        machine,
+        wrong + u64::from(late),
+        &format!("{moves} moves, {late} writes came late"),
+    )
 }
 
 /// Moves pages; returns how often a frame was written after the shoot-down.

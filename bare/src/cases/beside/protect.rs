@@ -54,7 +54,11 @@ pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
     let expected = guests.jobs() * PASSES;
     let wrong = (0..PAGES).filter(|&page| u64::from(word(page)) != expected).count() as u64;
     let late = late.into_inner();
-    guests.outcome(wrong + late, &format!("rights taken {times} times, {late} writes came late"))
+    guests.outcome(
+        machine,
+        wrong + late,
+        &format!("rights taken {times} times, {late} writes came late"),
+    )
 }
 
 fn word(page: u64) -> u32 {

@@ -64,6 +64,7 @@ pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
     let wrong = copy.differs();
     let reported = reported.into_inner();
     guests.outcome(
+        machine,
         wrong,
         &format!("{harvests} harvests reported {reported} pages, the last two {last}"),
     )

@@ -11,7 +11,7 @@ use core::{
 use slat::{Flush, Kick, PAGE_BYTES, Progress, mmu::Fault};
 use spin::mutex::SpinMutex;
 
-use super::{Guests, wait};
+use super::{Guests, alone, wait};
 use crate::{
     cases::Outcome,
     guest::{self, Deed, Job},
@@ -32,6 +32,9 @@ const TIMES: u64 = 4;
 struct Places(Vec<SpinMutex<Option<u64>>>);
 
 pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
+    if let Some(skipped) = alone(machine) {
+        return skipped;
+    }
     let world = World::new(machine);
     let count = OWN * u64::from(machine.processors);
     world.make_room(0, count, SMALL);
@@ -66,7 +69,7 @@ pub(super) fn run<V: Virt>(machine: &Machine<V>) -> Outcome {
     });
     let (wrong, moves) = (wrong.count() as u64, machine.options.rounds * TIMES * count);
     let at_once = at_once.into_inner();
-    guests.outcome(wrong, &format!("{moves} moves, {at_once} shoot-downs met another"))
+    guests.outcome(machine, wrong, &format!("{moves} moves, {at_once} shoot-downs met another"))
 }
 
 impl Places {

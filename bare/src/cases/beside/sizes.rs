@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use slat::{Format, HostPfn, PAGE_BYTES, PageSize};
 
-use super::{Guests, alone, decoys, until_written, wait};
+use super::{Guests, alone, decoys, demand, until_written, wait};
 use crate::{
     cases::Outcome,
     guest::{self, Deed, Job},
@@ -72,9 +72,10 @@ fn change<V: Virt>(machine: &Machine<V>, large: PageSize, mapped: u64, first: u6
     let expected = guests.jobs() * PASSES;
     let word = |page| u64::from(guest::word(guest::frame(page)).load(Ordering::Relaxed));
     let wrong = (0..PAGES).filter(|&page| word(page) != expected).count() as u64;
-    let (thwarted, recycled) = (thwarted.into_inner(), recycled.into_inner());
+    let (failed, again) = (thwarted.into_inner(), recycled.load(Ordering::Relaxed));
     let said = format!(
-        "{times} splits and collapses ({thwarted} thwarted), {recycled} tables used again at once"
+        "{times} splits and collapses ({failed} thwarted), {again} tables used again at once"
     );
-    guests.outcome(wrong + decoys::written(), &said)
+    let outcome = guests.outcome(machine, wrong + decoys::written(), &said);
+    demand(&recycled, "no table was used again", outcome)
 }

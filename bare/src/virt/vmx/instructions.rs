@@ -44,8 +44,13 @@ pub(super) fn invept(eptp: Option<u64>) {
     const ONE: u64 = 1;
     const ALL: u64 = 2;
     let (kind, descriptor) = (if eptp.is_some() { ONE } else { ALL }, [eptp.unwrap_or(0), 0]);
+    let failed: u8;
     // SAFETY: only drops what is cached.
-    unsafe { asm!("invept {}, [{}]", in(reg) kind, in(reg) &descriptor) };
+    unsafe {
+        asm!("invept {}, [{}]", "setna {}", in(reg) kind, in(reg) &descriptor, lateout(reg_byte) failed);
+    }
+    // What is due would be used for ever.
+    assert!(failed == 0, "invept failed");
 }
 
 /// Reads a register of capabilities.
