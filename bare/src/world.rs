@@ -18,7 +18,7 @@ use crate::{
     machine::{
         apic,
         emulator::Emulator,
-        interrupts::KICK,
+        interrupts::{self, KICK},
         memory::{self, Frames},
     },
     options::{Flushing, Options},
@@ -153,6 +153,8 @@ pub(crate) type Pin<'r, V> = Pinned<'r, <V as Virt>::Format, Arc<Frames>>;
 impl<'w, V: Virt> Processor<'w, V> {
     /// Makes one, on the processor that it is for.
     pub(crate) fn new(world: &'w World<'w, V>) -> Self {
+        // Kicks that came too late for the last one that was here would bring this one out at once.
+        interrupts::take_pending();
         let (reader, observer) = (world.table.reader(), world.table.observer());
         world.seats.lock().push((observer.id(), apic::id()));
         let vcpu = world.machine.virt.vcpu();

@@ -20,8 +20,8 @@ unsafe extern "C" {
     static boot_trampoline_end: u8;
 }
 
-/// How many milliseconds, about, the others may take to come.
-const PATIENCE: u32 = 5_000;
+/// How many milliseconds the others may take to come; emulators count much faster than that.
+const PATIENCE: u32 = 30_000;
 
 /// How many the machine can have: as many as `boot.S` has stacks for.
 pub(crate) const MOST: u32 = 16;
