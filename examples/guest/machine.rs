@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use slat::{
     AnyFormat, Arena, ArenaOptions, Attr, Backing, Format, Gpa, GpaRange, Kick, LeafFlags, Levels,
-    MapRegionError, ObserverId, PageSize, PageTable, Prot, Space,
+    MapRegionError, ObserverId, PageSize, PageTable, PopulateError, Prot, Space,
 };
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     frame::WORDS,
     kvm::{self, TABLES, Vm, VmError},
     layout::{self, Layout},
-    manager::{Account, Change, Flushing, MANAGERS, Manager},
+    manager::{Account, Change, Flushing, LOOK, MANAGERS, MOST_LOOKS, Manager},
     memory::{GuestMemory, PAGE_COST},
     mover::Movable,
     outcome::{Outcome, Tally},
@@ -141,11 +141,22 @@ impl<'w> Machine<'w> {
         Ok(machine)
     }
 
-    /// Makes a region of the layout; none of its pages is there yet.
+    /// Makes a region of the layout; none of its pages is there yet. Tables are scarce: it waits, for some seconds, for
+    /// those that others have just given up, and that somebody may still walk.
     pub(crate) fn map_region(&self, region: usize) -> Result<(), MapRegionError> {
         let range = self.layout.regions()[region];
         let backing = if self.layout.decoy(region).is_some() { &self.small } else { &self.backing };
-        self.space.map_region(range, Arc::clone(backing), range.start().get(), self.attr)
+        let map =
+            || self.space.map_region(range, Arc::clone(backing), range.start().get(), self.attr);
+        for _ in 0..MOST_LOOKS {
+            match map() {
+                Err(MapRegionError::Table(PopulateError::OutOfFrames(few))) if few.waiting > 0 => {
+                    thread::sleep(LOOK);
+                }
+                mapped => return mapped,
+            }
+        }
+        map()
     }
 
     /// Returns the space's table, to look at it.

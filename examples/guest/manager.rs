@@ -29,6 +29,8 @@ pub(crate) const MANAGERS: usize = 2;
 
 /// How often a manager looks for what it waits for.
 pub(crate) const LOOK: Duration = Duration::from_micros(50);
+/// How often it looks whether there are tables: for some seconds.
+pub(crate) const MOST_LOOKS: u64 = 1 << 17;
 
 /// What is to become of the memory of a run.
 #[derive(Clone, Copy, Debug)]

@@ -30,14 +30,11 @@ use crate::{
     frame::{Frame, WORDS},
     layout::Layout,
     machine::{Machine, is_there_at_first},
-    manager::{Change, LOOK, MANAGERS, Manager, Stuck},
+    manager::{Change, LOOK, MANAGERS, MOST_LOOKS, Manager, Stuck},
     mapping::Mapping,
     precopy::frames,
     workload::Workload,
 };
-
-/// How often a manager looks whether there are tables for a split: for some seconds.
-const MOST_LOOKS: u64 = 1 << 17;
 
 /// What one manager did to large leaves.
 #[derive(Debug)]
