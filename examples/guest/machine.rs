@@ -253,19 +253,14 @@ impl<'w> Machine<'w> {
     }
 }
 
-/// Returns how many tables a workload needs, and a guest's own memory: those of what is mapped, so that what needs one
-/// has one that was another's; and where regions come and go, as many more as managers may just have taken away, which
-/// wait until nobody can walk them.
+/// Returns how many tables a workload needs, and a guest's own memory: those of what is mapped, and no more, so
+/// that what needs one has one that was another's.
 fn tables(workload: &dyn Workload, system: Option<(GpaRange, PageSize)>, levels: Levels) -> u64 {
     let layout = workload.layout();
     let is_copied = workload.precopy().is_some();
     let size = |region| if is_copied { PageSize::Size4K } else { layout.leaves_of(region) };
     let regions = there_at_first(layout).map(|region| (layout.regions()[region], size(region)));
-    let change = workload.turnover().map(|turnover| turnover.change);
-    let churns = change == Some(Change::Churn);
-    let waiting = if churns { MANAGERS as u64 * u64::from(levels.count()) } else { 0 };
-    let mapped = layout::tables(regions.chain(system).collect(), levels);
-    mapped + waiting + resizer::tables(workload, levels)
+    layout::tables(regions.chain(system).collect(), levels) + resizer::tables(workload, levels)
 }
 
 /// Returns how many frames so many vCPUs need, and the managers.
